@@ -1,0 +1,46 @@
+"""headrace: what your channels know, turned into a served model that keeps improving.
+
+The names below are the public Python SDK. They are looked up on first use, so that `import headrace` costs nothing.
+"""
+
+from importlib import import_module
+
+from headrace.version import VERSION as __version__
+
+_PUBLIC = {
+    "Client": "headrace.client:Client",
+    "HeadraceError": "headrace.errors:HeadraceError",
+    "Workspace": "headrace.workspace:Workspace",
+    "init": "headrace.workspace:init",
+    "open_workspace": "headrace.workspace:open_workspace",
+    "add_channel": "headrace.data.channels:add",
+    "list_channels": "headrace.data.channels:listing",
+    "import_rows": "headrace.data.importing:import_rows",
+    "check": "headrace.data.quality:check",
+    "freeze": "headrace.data.snapshot:freeze",
+    "train": "headrace.loop:train",
+    "evaluate_version": "headrace.loop:evaluate_version",
+    "export_version": "headrace.loop:export_version",
+    "predict": "headrace.loop:predict",
+    "start_server": "headrace.server.running:start_server",
+    "give_feedback": "headrace.feedback.intake:give",
+    "start_release": "headrace.release.releases:start",
+    "promote": "headrace.release.releases:promote",
+    "rollback": "headrace.release.releases:rollback",
+    "release_status": "headrace.release.releases:status",
+    "history": "headrace.release.releases:history",
+    "improve": "headrace.loop:improve",
+    "write_report": "headrace.console.report:write",
+}
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'headrace' has no attribute {name!r}")
+    module, _, attribute = _PUBLIC[name].partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,175 @@
+"""Content-addressed folders of files: put once, never overwritten, checked when read.
+
+An artifact is a folder. Its digest is the SHA-256 of its manifest, which lists every file with its size and SHA-256.
+The manifest is written last, so a folder without one was never finished and is not an artifact. Local folders are read
+in place; an artifact in a remote store (any fsspec URL) is copied to the cache first.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from headrace.errors import Damaged, NotFound, Unusable
+
+MANIFEST = "headrace-manifest.json"
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    """Size and hash of every file below `folder`."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    return {
+        "files": {
+            p.relative_to(folder).as_posix(): {"n_bytes": p.stat().st_size, "sha256": file_hash(p)} for p in files
+        }
+    }
+
+
+def digest_of(manifest: dict[str, Any]) -> str:
+    text = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def verify(folder: Path, digest: str) -> None:
+    """Check every byte of an artifact folder against its digest.
+
+    Raises:
+        Damaged: a file is missing, added or changed, or the manifest is another one.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+    except (OSError, ValueError):
+        raise Damaged("an artifact has no readable manifest", value=str(folder), next_step=_AGAIN) from None
+    if digest_of(manifest) != digest:
+        raise Damaged("an artifact's manifest is not the one its digest names", value=digest, next_step=_AGAIN)
+    found = manifest_of(folder)
+    for name in sorted(manifest["files"].keys() | found["files"].keys()):
+        if manifest["files"].get(name) != found["files"].get(name):
+            raise Damaged(f"a file of artifact {digest} does not match its hash", value=name, next_step=_AGAIN)
+
+
+_AGAIN = "Export the version again, or restore the workspace from a backup"
+
+
+class ArtifactStore:
+    """Artifacts under one URL. `scratch` is local room for unfinished folders, on the same disk as a local store."""
+
+    def __init__(self, url: str, *, scratch: Path) -> None:
+        self._scratch = scratch
+        self._remote = _remote_filesystem(url)
+        self._local = scratch / "cache" if self._remote else Path(url)
+        try:
+            self._local.mkdir(parents=True, exist_ok=True)
+            scratch.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Unusable(
+                f"the artifact store cannot be opened: {error.strerror}", value=url, next_step="Check artifacts.url"
+            ) from None
+
+    def new_folder(self) -> Path:
+        """A fresh empty folder to build an artifact in."""
+        folder = self._scratch / f"new-{uuid.uuid4().hex}"
+        folder.mkdir(parents=True)
+        return folder
+
+    def put(self, folder: Path) -> tuple[str, int]:
+        """Move a finished folder into the store; returns its digest and its size in bytes."""
+        manifest = manifest_of(folder)
+        digest = digest_of(manifest)
+        (folder / MANIFEST).write_text(json.dumps(manifest, sort_keys=True, indent=1), "utf-8")
+        n_bytes = sum(entry["n_bytes"] for entry in manifest["files"].values())
+        place = self._place(digest)
+        if place.exists():
+            shutil.rmtree(folder)
+        else:
+            _sync_tree(folder)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.rename(folder, place)
+            _sync(place.parent)
+        if self._remote:
+            self._upload(place, digest, manifest)
+        return digest, n_bytes
+
+    def get(self, digest: str) -> Path:
+        """The folder of an artifact, every byte checked.
+
+        Raises:
+            NotFound: no such artifact.
+            Damaged: its bytes do not match its digest.
+        """
+        place = self._place(digest)
+        if not place.exists() and self._remote:
+            self._download(digest, place)
+        if not place.exists():
+            raise NotFound("no such artifact", value=digest, next_step="`headrace history` lists what there is")
+        verify(place, digest)
+        return place
+
+    def _place(self, digest: str) -> Path:
+        name = digest.removeprefix("sha256:")
+        return self._local / name[:2] / name
+
+    def _key(self, digest: str) -> str:
+        assert self._remote is not None
+        name = digest.removeprefix("sha256:")
+        return str(PurePosixPath(self._remote[1]) / name[:2] / name)
+
+    def _upload(self, place: Path, digest: str, manifest: dict[str, Any]) -> None:
+        assert self._remote is not None
+        filesystem, key = self._remote[0], self._key(digest)
+        for name in [*manifest["files"], MANIFEST]:  # the manifest last: until then it is not an artifact
+            filesystem.makedirs(str(PurePosixPath(key, name).parent), exist_ok=True)
+            filesystem.put_file(str(place / name), f"{key}/{name}")
+
+    def _download(self, digest: str, place: Path) -> None:
+        assert self._remote is not None
+        filesystem, key = self._remote[0], self._key(digest)
+        if not filesystem.exists(f"{key}/{MANIFEST}"):
+            return
+        folder = self.new_folder()
+        manifest = json.loads(filesystem.cat_file(f"{key}/{MANIFEST}"))
+        for name in [*manifest["files"], MANIFEST]:
+            target = (folder / name).resolve()
+            if not target.is_relative_to(folder.resolve()):
+                raise Damaged("an artifact's manifest names a file outside it", value=name, next_step=_AGAIN)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            filesystem.get_file(f"{key}/{name}", str(target))
+        verify(folder, digest)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(folder, place)
+
+
+def _remote_filesystem(url: str) -> tuple[Any, str] | None:
+    """The fsspec file system and its root, or None for a local path."""
+    if "://" not in url:
+        return None
+    import fsspec
+
+    try:
+        filesystem, path = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise Unusable(f"artifacts.url cannot be opened: {error}", value=url, next_step="Install its fsspec driver")
+    return filesystem, path
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,243 @@
+"""`headrace.toml`: what a workspace is told, and where each value came from.
+
+Order of strength: command line > environment (`HEADRACE_SERVE__PORT=9000`) > file > default. An unknown key is an
+error that names the nearest known one. The hash of the resolved values is stored on every row.
+"""
+
+import hashlib
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from headrace.errors import BadConfig, nearest
+
+FILE_NAME = "headrace.toml"
+ENV_PREFIX = "HEADRACE_"
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Table(BaseModel):
+    """A table of headrace.toml: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StoreTable(Table):
+    url: str = ""
+    """Database URL; empty means SQLite in `.headrace/headrace.db`."""
+    busy_timeout_s: float = 60
+    """How long a writer waits for another process's write."""
+
+
+class ArtifactsTable(Table):
+    url: str = ""
+    """fsspec URL of the artifact store; empty means `.headrace/artifacts`."""
+
+
+class TaskTable(Table):
+    type: str = "text-classification"
+    labels: tuple[str, ...] = ()
+    """Classes in the order of the model's outputs (text-classification)."""
+    base_model: str = "minilm-l6"
+    """A built-in name, a local directory or a Hugging Face hub name."""
+    max_tokens: Annotated[int, Field(ge=8, le=8192)] = 128
+    """Longer texts are cut here, in training and in serving."""
+
+
+class DataTable(Table):
+    max_chars: Annotated[int, Field(ge=1)] = 20_000
+    """A longer text goes to quarantine."""
+    near_duplicate_share: Share = 0.8
+    """Jaccard similarity of word shingles from which two texts count as near duplicates."""
+
+
+class SplitTable(Table):
+    validation_share: Share = 0.1
+    test_share: Share = 0.2
+    salt: str = "headrace"
+
+
+class FinetuneTable(Table):
+    method: str = "full"
+    epochs: Annotated[float, Field(gt=0)] = 3
+    learning_rate: float | None = None
+    """None: the method's own default."""
+    batch_tokens: Annotated[int, Field(ge=16)] = 1024
+    """Padded tokens in one training batch."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    warmup_share: Share = 0.1
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    patience: Annotated[int, Field(ge=1)] = 2
+    """Evaluations on the validation side without gain before training stops."""
+    evals_per_epoch: Annotated[int, Field(ge=1)] = 2
+    """Evaluations, and so checkpoints, in an epoch."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """auto: bf16 where the processor has instructions for it."""
+    seed: int = 1
+
+
+class ExportTable(Table):
+    backend: str = "openvino"
+    precision: Literal["int8", "fp32"] = "int8"
+    n_calibration: Annotated[int, Field(ge=10)] = 300
+    """Rows of the training side that calibrate int8."""
+
+
+class ServeTable(Table):
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    batch_tokens: Annotated[int, Field(ge=16)] = 2048
+    """Padded tokens in one batch of the worker."""
+    max_rows: Annotated[int, Field(ge=1)] = 1000
+    """Rows in one request."""
+    max_queue_rows: Annotated[int, Field(ge=1)] = 5000
+    """Rows that may wait in the worker before requests are shed with 503."""
+    timeout_s: Annotated[float, Field(gt=0)] = 30
+    n_threads: Annotated[int, Field(ge=0)] = 0
+    """Threads of the worker; 0 lets the backend choose."""
+    log_inputs: Literal["text", "hash"] = "text"
+    """What the prediction log keeps of an input. Feedback becomes training rows only with `text`."""
+
+
+class ReleaseTable(Table):
+    policy: str = "shadow"
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    """Error level of a decision, over all looks at the evidence."""
+    max_drop_share: Share = 0.01
+    """Gate before traffic: largest drop of a channel's main metric on held-out rows whose interval excludes 0."""
+    min_agreement_share: Share = 0.97
+    """Gate before traffic: agreement of the exported artifact with its checkpoint."""
+
+
+class FeedbackTable(Table):
+    min_new_labels: Annotated[int, Field(ge=1)] = 50
+    """`improve` starts a new version from this many labels on."""
+
+
+class Settings(Table):
+    """Everything headrace.toml can say."""
+
+    tasks: dict[str, TaskTable] = Field(default_factory=dict)
+    store: StoreTable = StoreTable()
+    artifacts: ArtifactsTable = ArtifactsTable()
+    data: DataTable = DataTable()
+    split: SplitTable = SplitTable()
+    finetune: FinetuneTable = FinetuneTable()
+    export: ExportTable = ExportTable()
+    serve: ServeTable = ServeTable()
+    release: ReleaseTable = ReleaseTable()
+    feedback: FeedbackTable = FeedbackTable()
+
+    def hash(self) -> str:
+        """Sixteen hex digits of the SHA-256 of all resolved values."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One resolved value and where it came from: `default`, `file`, `environment` or `command line`."""
+
+    key: str
+    value: object
+    source: str
+
+
+def load(
+    root: Path, *, overrides: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None
+) -> tuple[Settings, list[Shown]]:
+    """Resolve the settings of the workspace at `root`.
+
+    Args:
+        overrides: dotted key to value, from the command line; None values are passed over.
+
+    Raises:
+        BadConfig: unreadable file, unknown key or unusable value.
+    """
+    sources: dict[str, str] = {}
+    merged: dict[str, Any] = {}
+    for origin, values in (
+        ("file", _from_file(root / FILE_NAME)),
+        ("environment", _from_environ(os.environ if environ is None else environ)),
+        ("command line", {k: v for k, v in (overrides or {}).items() if v is not None}),
+    ):
+        for key, value in values.items():
+            _place(merged, key, value)
+            sources[key] = origin
+    settings = _validated(merged, sources)
+    shown = [Shown(k, v, sources.get(k, "default")) for k, v in _flat(settings.model_dump(mode="json"))]
+    return settings, shown
+
+
+def _validated(merged: dict[str, Any], sources: Mapping[str, str]) -> Settings:
+    try:
+        return Settings.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        origin = sources.get(key, "file")
+        if first["type"] == "extra_forbidden":
+            known = _keys_beside(first["loc"])
+            raise BadConfig(
+                f"unknown key in the {origin}", value=key, next_step=nearest(str(first["loc"][-1]), known)
+            ) from None
+        raise BadConfig(
+            f"unusable value for {key} ({origin}): {first['msg'].lower()}",
+            value=first.get("input"),
+            next_step=f"Correct {key}; `headrace config show` prints every value",
+        ) from None
+
+
+def _keys_beside(loc: tuple[Any, ...]) -> list[str]:
+    model: type[BaseModel] = Settings
+    for i, part in enumerate(loc[:-1]):
+        if part == "tasks":
+            continue
+        if i and loc[i - 1] == "tasks":
+            model = TaskTable
+            continue
+        model = type(model.model_fields[part].default)
+    return list(model.model_fields)
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        text = path.read_text("utf-8")
+        return dict(_flat(tomllib.loads(text)))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise BadConfig(f"{FILE_NAME} cannot be read: {error}", value=str(path), next_step="Correct the file") from None
+
+
+def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, raw in environ.items():
+        if not name.startswith(ENV_PREFIX) or "__" not in name:
+            continue
+        key = name.removeprefix(ENV_PREFIX).lower().replace("__", ".")
+        values[key] = raw
+    return values
+
+
+def _place(tree: dict[str, Any], key: str, value: object) -> None:
+    *parents, leaf = key.split(".")
+    for part in parents:
+        tree = tree.setdefault(part, {})
+    tree[leaf] = value
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            rows += _flat(value, f"{prefix}{key}.")
+        else:
+            rows.append((f"{prefix}{key}", value))
+    return rows

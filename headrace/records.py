@@ -1,0 +1,266 @@
+"""The nouns that stages hand to each other: frozen, no I/O. The words are those of docs/glossary.md."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+Side = Literal["train", "validation", "test", "excluded"]
+SIDES: tuple[Side, ...] = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class RawLabel:
+    """One labeller's assertion as a source gave it, not yet checked."""
+
+    labeller: str
+    label: object
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class RawRow:
+    """One row as a source gave it, not yet checked.
+
+    `line` counts from 1 in the source's own terms. `error` is set when the source could not even read the row.
+    """
+
+    line: int
+    text: object
+    label: object = None
+    key: str | None = None
+    group: str | None = None
+    labels: tuple[RawLabel, ...] = ()
+    error: str | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Channel:
+    id: str
+    name: str
+    description: str
+    owner: str
+    licence: str
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What an import did: every row of the source is in exactly one of added, known or quarantined."""
+
+    id: str
+    channel: str
+    source: str
+    n_rows: int
+    n_added: int
+    n_known: int
+    n_labels: int
+    n_quarantined: int
+    reasons: dict[str, int]
+    quarantine: str
+    """How to see the quarantined rows."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class SnapshotRow:
+    """One line of a snapshot: what is trained on or measured on. `target` is what the task type parsed."""
+
+    example_id: str
+    channel: str
+    key: str
+    text: str
+    target: Any
+    side: Side
+    weight: float
+    origin: str
+    """`import` or `feedback`: where the target came from."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    id: str
+    task: str
+    content_hash: str
+    artifact: str
+    n_rows: int
+    n_by_side: dict[str, int]
+    n_by_channel: dict[str, int]
+    n_from_feedback: int
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Job:
+    """Background work. States: queued -> running -> done | failed | cancelled; a dead process shows as interrupted."""
+
+    id: str
+    target: str
+    args: dict[str, Any]
+    state: str
+    pid: int | None
+    progress: dict[str, Any]
+    result: dict[str, Any] | None
+    error: dict[str, Any] | None
+    log_path: str
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution of a method on a snapshot. `fingerprint` is the hash of all that decides its result."""
+
+    id: str
+    task: str
+    snapshot_id: str
+    base_model: str
+    base_digest: str
+    method: str
+    params: dict[str, Any]
+    fingerprint: str
+    seed: int
+    state: str
+    job_id: str | None
+    checkpoint: str | None
+    history: list[dict[str, Any]]
+    facts: dict[str, Any]
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """Files in one format, addressed by the hash of their manifest."""
+
+    digest: str
+    kind: str
+    n_bytes: int
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """Task + base model + method + artifact, numbered from 1 without gaps; immutable."""
+
+    id: str
+    task: str
+    number: int
+    run_id: str
+    snapshot_id: str
+    checkpoint: str
+    artifact: str
+    created_at: datetime
+
+    @property
+    def name(self) -> str:
+        return f"{self.task}/{self.number}"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics of one predictor on one side of one snapshot; `results` is the JSON that evaluate.metrics makes."""
+
+    id: str
+    task: str
+    version_id: str | None
+    predictor: str
+    snapshot_id: str
+    side: str
+    results: dict[str, Any]
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Release:
+    """The decision to expose a candidate beside the control. States: open -> promoted | rejected | stopped."""
+
+    id: str
+    task: str
+    control_id: str
+    candidate_id: str
+    policy: str
+    options: dict[str, Any]
+    state: str
+    started_at: datetime
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True)
+class LedgerEntry:
+    """One line of the append-only ledger: what was decided, by which rule, on what evidence."""
+
+    seq: int
+    id: str
+    task: str
+    kind: str
+    version_id: str | None
+    release_id: str | None
+    reason: str
+    evidence: dict[str, Any]
+    actor: str
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One answered input."""
+
+    id: str
+    request_id: str
+    task: str
+    channel: str
+    unit: str | None
+    arm: str
+    release_id: str | None
+    version_id: str
+    artifact: str
+    adapter: str | None
+    text: str | None
+    text_hash: str
+    output: dict[str, Any]
+    latency_ms: float
+    error: str | None
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """An observation about a prediction: exactly one of correction, metric with value, comment."""
+
+    id: str
+    prediction_id: str
+    kind: Literal["correction", "metric", "comment"]
+    correction: Any
+    metric: str | None
+    value: float | None
+    comment: str | None
+    labeller: str
+    idempotency_key: str | None
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with the ends of its interval at `level`."""
+
+    estimate: float
+    low: float
+    high: float
+    level: float = 0.95
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A correction joined to what control and candidate answered for the same request."""
+
+    channel: str
+    control_correct: bool
+    candidate_correct: bool
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a policy says about a release: promote, hold or reject, why, and the numbers it rests on."""
+
+    verdict: Literal["promote", "hold", "reject"]
+    reason: str
+    evidence: dict[str, Any] = field(default_factory=dict)

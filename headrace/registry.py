@@ -1,0 +1,73 @@
+"""Names to implementations, resolved on first use, so that listing names imports nothing.
+
+A table maps a name to `"module:attribute"`. Other packages add names through entry points in the
+group `headrace.<kind>`; a plug-in may not redefine a built-in name.
+"""
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from headrace.errors import AlreadyExists, MissingExtra, NotFound, nearest
+
+EXTRAS = {  # top-level library -> the extra that installs it
+    "torch": "train",
+    "transformers": "train",
+    "peft": "train",
+    "nncf": "train",
+    "pyarrow": "train",
+    "datasets": "train",
+    "scipy": "train",
+    "matplotlib": "train",
+    "psycopg": "postgres",
+    "s3fs": "s3",
+}
+
+
+def resolve(target: str, *, purpose: str = "this") -> Any:
+    """Import `"module:attribute"`.
+
+    Raises:
+        MissingExtra: the module needs a library that is installed by an extra.
+    """
+    module, _, attribute = target.partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        library = (error.name or "").split(".")[0]
+        if library in EXTRAS:
+            raise MissingExtra(EXTRAS[library], library=library, purpose=purpose) from error
+        raise
+
+
+class Registry:
+    """A table of names of one kind of plug-in."""
+
+    def __init__(self, kind: str, builtin: dict[str, str]) -> None:
+        self.kind = kind
+        self._builtin = dict(builtin)
+
+    def targets(self) -> dict[str, str]:
+        """Name to `"module:attribute"`, built-in and from entry points."""
+        plugins = {e.name: e.value for e in entry_points(group=f"headrace.{self.kind}")}
+        clash = sorted(plugins.keys() & self._builtin.keys())
+        if clash:
+            raise AlreadyExists(
+                f"{self.kind} plug-ins redefine built-in names", value=clash, next_step="Rename them in their package"
+            )
+        return {**self._builtin, **plugins}
+
+    def names(self) -> list[str]:
+        return sorted(self.targets())
+
+    def get(self, name: str) -> Any:
+        """The implementation called `name`.
+
+        Raises:
+            NotFound: no such name; the message has the nearest one.
+            MissingExtra: its libraries are not installed.
+        """
+        targets = self.targets()
+        if name not in targets:
+            raise NotFound(f"unknown name in {self.kind}", value=name, next_step=nearest(name, sorted(targets)))
+        return resolve(targets[name], purpose=f"{self.kind} {name!r}")

@@ -1,0 +1,169 @@
+"""Open the database, and let one writer in at a time.
+
+SQLite before 3.51.3 can corrupt a write-ahead log when two connections write and checkpoint at the same moment
+(https://sqlite.org/wal.html#walresetbug), and Python 3.11 bundles an older one. So every write, every checkpoint and
+every close happens under one lock: a thread lock inside the process, an OS file lock across processes.
+"""
+
+import atexit
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from filelock import FileLock, Timeout
+from sqlalchemy.engine import Connection, Engine
+
+from headrace.errors import BadConfig, Damaged, MissingExtra, Unavailable, Unusable, WrongState
+
+_CHECKPOINT_PAGES = 1000  # SQLite's own default for wal_autocheckpoint
+_POOL_SIZE = 32
+
+
+class Store:
+    """Connections to one database. `read()` and `write()` are transactions; noun modules hold the SQL."""
+
+    def __init__(self, url: str, *, lock_path: Path, busy_timeout_s: float = 60) -> None:
+        self.url = url
+        self._engine = _make_engine(url)
+        self._is_sqlite = self._engine.dialect.name == "sqlite"
+        self._busy_timeout_s = busy_timeout_s
+        self._thread_lock = threading.RLock()
+        self._file_lock = FileLock(lock_path, thread_local=False)
+        self._closed = False
+        atexit.register(self.close)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that sees one moment of the database."""
+        with self._engine.connect() as conn, conn.begin():
+            yield conn
+
+    @contextmanager
+    def write(self, *, durable: bool = True) -> Iterator[Connection]:
+        """A transaction that commits on leaving, or leaves no trace.
+
+        Args:
+            durable: False may lose the last commits on power loss (never on a kill) and never corrupts; for the
+                prediction log only.
+
+        Raises:
+            Unavailable: another process kept the write lock for longer than `store.busy_timeout_s`.
+        """
+        with self._writer(), self._engine.connect() as conn:
+            if self._is_sqlite:
+                raw = conn.connection.driver_connection
+                assert raw is not None
+                raw.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+                conn = conn.execution_options(headrace_begin="IMMEDIATE")
+            with conn.begin():
+                yield conn
+            if self._is_sqlite:
+                self._checkpoint_if_long(conn)
+
+    def close(self) -> None:
+        """Close all connections; SQLite checkpoints on the last close, so it happens under the writer lock."""
+        if self._closed:
+            return
+        self._closed = True
+        atexit.unregister(self.close)
+        with self._writer():
+            self._engine.dispose()
+
+    @property
+    def engine(self) -> Engine:
+        """For migrations and backups; everything else goes through `read` and `write`."""
+        return self._engine
+
+    @contextmanager
+    def _writer(self) -> Iterator[None]:
+        with self._thread_lock:
+            if not self._is_sqlite:
+                yield
+                return
+            try:
+                self._file_lock.acquire(timeout=self._busy_timeout_s, poll_interval=0.002)
+            except Timeout:
+                raise Unavailable(
+                    f"another process has been writing for {self._busy_timeout_s} s",
+                    value=self._file_lock.lock_file,
+                    next_step="Try again, or see which process holds the file",
+                ) from None
+            try:
+                yield
+            finally:
+                self._file_lock.release()
+
+    def _checkpoint_if_long(self, conn: Connection) -> None:
+        raw: Any = conn.connection.driver_connection
+        wal = Path(f"{self._engine.url.database}-wal")
+        page_bytes = 4096
+        if wal.exists() and wal.stat().st_size > _CHECKPOINT_PAGES * page_bytes:
+            raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+
+def _make_engine(url: str) -> Engine:
+    try:
+        parsed = sa.engine.make_url(url)
+    except sa.exc.ArgumentError:
+        raise BadConfig(
+            "store.url is not a database URL", value=url, next_step="Use sqlite:///PATH or postgresql+psycopg://..."
+        ) from None
+    try:
+        if parsed.get_backend_name() != "sqlite":
+            return sa.create_engine(parsed, pool_pre_ping=True)
+        # No overflow: a connection closed between two requests would checkpoint outside the lock.
+        engine = sa.create_engine(parsed, pool_size=_POOL_SIZE, max_overflow=0, poolclass=sa.pool.QueuePool)
+    except ModuleNotFoundError as error:
+        raise MissingExtra("postgres", library=error.name or "", purpose=f"store.url {parsed.drivername!r}") from None
+    except sa.exc.NoSuchModuleError:
+        raise BadConfig(
+            "store.url names an unknown database", value=parsed.drivername, next_step="Use sqlite or postgresql+psycopg"
+        ) from None
+    sa.event.listen(engine, "connect", _on_connect)
+    sa.event.listen(engine, "begin", _on_begin)
+    return engine
+
+
+def _on_connect(raw: Any, _record: Any) -> None:
+    raw.isolation_level = None  # SQLAlchemy says BEGIN, not the driver
+    for pragma in ("journal_mode=WAL", "wal_autocheckpoint=0", "foreign_keys=ON", "busy_timeout=5000"):
+        raw.execute(f"PRAGMA {pragma}")
+
+
+def _on_begin(conn: Connection) -> None:
+    kind = conn.get_execution_options().get("headrace_begin", "DEFERRED")
+    conn.exec_driver_sql(f"BEGIN {kind}")
+
+
+def open_store(url: str, *, lock_path: Path, busy_timeout_s: float = 60) -> Store:
+    """Open the store at `url` and bring its tables to this code's version.
+
+    Raises:
+        Unusable: the database cannot be opened or written.
+        Damaged: the file is not a database.
+        WrongState: the database was written by newer code.
+    """
+    from headrace.store.migrations import upgrade
+
+    try:
+        lock_path.parent.mkdir(parents=True, exist_ok=True)
+        store = Store(url, lock_path=lock_path, busy_timeout_s=busy_timeout_s)
+        upgrade(store)
+    except WrongState:
+        raise
+    except sa.exc.OperationalError as error:
+        raise Unusable(
+            f"the store cannot be opened: {error.orig}", value=url, next_step="Check the path, its rights and the disk"
+        ) from None
+    except sa.exc.DatabaseError as error:
+        raise Damaged(
+            f"the store is not a database: {error.orig}", value=url, next_step="Restore it from a backup"
+        ) from None
+    except OSError as error:
+        raise Unusable(
+            f"the store cannot be opened: {error.strerror}", value=str(lock_path.parent), next_step="Check its rights"
+        ) from None
+    return store

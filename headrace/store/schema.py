@@ -1,0 +1,320 @@
+"""The tables: one row per fact. Ids are text (see headrace/ids.py), instants are UTC, JSON holds what is not searched.
+
+A change here needs a migration in store/migrations/versions; a test compares the two.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    DateTime,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+
+
+class Instant(TypeDecorator[datetime]):
+    """A UTC instant. SQLite keeps no zone, so it is taken off on the way in and put back on the way out."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Any) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"an instant needs a time zone: {value}")
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _id() -> Column[str]:
+    return Column("id", String(48), primary_key=True)
+
+
+def _ref(name: str, to: str, *, nullable: bool = False) -> Column[str]:
+    return Column(name, String(80), ForeignKey(to), nullable=nullable)
+
+
+def _origin() -> tuple[Column[str], Column[str]]:
+    """Which settings and which code made the row."""
+    return Column("config_hash", String(16), nullable=False), Column("code_version", String(32), nullable=False)
+
+
+channels = Table(
+    "channels",
+    metadata,
+    _id(),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("description", Text, nullable=False, default=""),
+    Column("owner", Text, nullable=False, default=""),
+    Column("licence", Text, nullable=False, default=""),
+    Column("created_at", Instant, nullable=False),
+)
+
+labellers = Table(
+    "labellers",
+    metadata,
+    _id(),
+    _ref("channel_id", "channels.id"),
+    Column("name", String(200), nullable=False),
+    Column("created_at", Instant, nullable=False),
+    UniqueConstraint("channel_id", "name"),
+)
+
+imports = Table(
+    "imports",
+    metadata,
+    _id(),
+    _ref("channel_id", "channels.id"),
+    Column("task", String(64), nullable=False),
+    Column("source", Text, nullable=False),
+    Column("state", String(16), nullable=False),  # running | done; rows of a running import are not visible
+    Column("report", JSON),
+    Column("started_at", Instant, nullable=False),
+    Column("finished_at", Instant),
+    *_origin(),
+)
+
+quarantine = Table(
+    "quarantine",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("import_id", String(48), ForeignKey("imports.id"), nullable=False, index=True),
+    Column("line", Integer, nullable=False),
+    Column("reason", String(40), nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("raw", Text, nullable=False),
+)
+
+examples = Table(
+    "examples",
+    metadata,
+    _id(),
+    _ref("channel_id", "channels.id"),
+    Column("key", String(200), nullable=False),  # the source's id, or the hash of the text
+    Column("text", Text, nullable=False),
+    Column("text_hash", String(64), nullable=False, index=True),
+    Column("group_key", String(200), nullable=False, index=True),
+    Column("import_id", String(48), ForeignKey("imports.id"), index=True),  # null: came back as feedback
+    Column("prediction_id", String(48)),
+    Column("created_at", Instant, nullable=False),
+    UniqueConstraint("channel_id", "key"),
+)
+
+labels = Table(
+    "labels",
+    metadata,
+    _id(),
+    Column("example_id", String(48), ForeignKey("examples.id"), nullable=False, index=True),
+    Column("task", String(64), nullable=False),
+    _ref("labeller_id", "labellers.id"),
+    Column("value", JSON, nullable=False),
+    Column("score", Float),  # the labeller's raw number, where the source gives one
+    Column("origin", String(16), nullable=False),  # import: the row's own label | labeller | feedback
+    Column("import_id", String(48), ForeignKey("imports.id"), index=True),
+    Column("feedback_id", String(48)),
+    Column("created_at", Instant, nullable=False),
+)
+
+split_groups = Table(
+    "split_groups",
+    metadata,
+    Column("group_key", String(200), primary_key=True),
+    Column("side", String(16), nullable=False),
+    Column("created_at", Instant, nullable=False),
+)
+
+artifacts = Table(
+    "artifacts",
+    metadata,
+    Column("digest", String(80), primary_key=True),
+    Column("kind", String(32), nullable=False),
+    Column("n_bytes", Integer, nullable=False),
+    Column("facts", JSON, nullable=False),
+    Column("created_at", Instant, nullable=False),
+)
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    _id(),
+    Column("task", String(64), nullable=False),
+    Column("content_hash", String(80), nullable=False),
+    _ref("artifact", "artifacts.digest"),
+    Column("n_rows", Integer, nullable=False),
+    Column("n_by_side", JSON, nullable=False),
+    Column("n_by_channel", JSON, nullable=False),
+    Column("n_from_feedback", Integer, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    *_origin(),
+    UniqueConstraint("task", "content_hash"),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    _id(),
+    Column("target", String(200), nullable=False),
+    Column("args", JSON, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("pid", Integer),
+    Column("pid_started", Float),  # tells a living process from another one with a reused number
+    Column("n_attempts", Integer, nullable=False, default=0),
+    Column("progress", JSON, nullable=False),
+    Column("result", JSON),
+    Column("error", JSON),
+    Column("log_path", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("started_at", Instant),
+    Column("finished_at", Instant),
+    *_origin(),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    _id(),
+    Column("task", String(64), nullable=False),
+    _ref("snapshot_id", "snapshots.id"),
+    Column("base_model", Text, nullable=False),
+    Column("base_digest", String(80), nullable=False),
+    Column("method", String(64), nullable=False),
+    Column("params", JSON, nullable=False),
+    Column("fingerprint", String(80), nullable=False, unique=True),
+    Column("seed", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("job_id", String(48)),
+    Column("checkpoint", String(80), ForeignKey("artifacts.digest")),
+    Column("history", JSON, nullable=False),
+    Column("facts", JSON, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("finished_at", Instant),
+    *_origin(),
+)
+
+model_versions = Table(
+    "model_versions",
+    metadata,
+    _id(),
+    Column("task", String(64), nullable=False),
+    Column("number", Integer, nullable=False),
+    _ref("run_id", "runs.id"),
+    _ref("snapshot_id", "snapshots.id"),
+    _ref("checkpoint", "artifacts.digest"),
+    _ref("artifact", "artifacts.digest"),
+    Column("created_at", Instant, nullable=False),
+    *_origin(),
+    UniqueConstraint("task", "number"),
+    UniqueConstraint("run_id", "artifact"),
+)
+
+evaluations = Table(
+    "evaluations",
+    metadata,
+    _id(),
+    Column("task", String(64), nullable=False),
+    _ref("version_id", "model_versions.id", nullable=True),
+    Column("predictor", String(64), nullable=False),
+    _ref("snapshot_id", "snapshots.id"),
+    Column("side", String(16), nullable=False),
+    Column("results", JSON, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    *_origin(),
+)
+
+releases = Table(
+    "releases",
+    metadata,
+    _id(),
+    Column("task", String(64), nullable=False, index=True),
+    _ref("control_id", "model_versions.id"),
+    _ref("candidate_id", "model_versions.id"),
+    Column("policy", String(64), nullable=False),
+    Column("options", JSON, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("started_at", Instant, nullable=False),
+    Column("ended_at", Instant),
+    *_origin(),
+)
+
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("id", String(48), nullable=False, unique=True),
+    Column("task", String(64), nullable=False, index=True),
+    Column("kind", String(16), nullable=False),
+    Column("version_id", String(80), ForeignKey("model_versions.id")),
+    Column("release_id", String(80), ForeignKey("releases.id")),
+    Column("reason", Text, nullable=False),
+    Column("evidence", JSON, nullable=False),
+    Column("actor", String(200), nullable=False),
+    Column("at", Instant, nullable=False),
+    *_origin(),
+    sqlite_autoincrement=True,
+)
+
+predictions = Table(
+    "predictions",
+    metadata,
+    _id(),
+    Column("request_id", String(48), nullable=False, index=True),
+    Column("row", Integer, nullable=False),  # place in the request; pairs a shadow with its control
+    Column("task", String(64), nullable=False),
+    _ref("channel_id", "channels.id"),
+    Column("unit", String(200)),
+    Column("arm", String(16), nullable=False),
+    Column("release_id", String(80), ForeignKey("releases.id"), index=True),
+    _ref("version_id", "model_versions.id"),
+    Column("artifact", String(80), nullable=False),
+    Column("adapter", String(80)),
+    Column("text", Text),
+    Column("text_hash", String(64), nullable=False),
+    Column("output", JSON, nullable=False),
+    Column("latency_ms", Float, nullable=False),
+    Column("error", Text),
+    Column("at", Instant, nullable=False),
+    *_origin(),
+)
+
+feedback = Table(
+    "feedback",
+    metadata,
+    _id(),
+    _ref("prediction_id", "predictions.id"),
+    Column("kind", String(16), nullable=False),
+    Column("correction", JSON),
+    Column("metric", String(64)),
+    Column("value", Float),
+    Column("comment", Text),
+    Column("labeller", String(200), nullable=False),
+    Column("idempotency_key", String(200), unique=True),
+    Column("used", Boolean, nullable=False, default=False),  # a label was made of it
+    Column("at", Instant, nullable=False),
+    *_origin(),
+)
+Index(None, feedback.c.prediction_id)

@@ -1,0 +1,150 @@
+"""Text classification: one class of a fixed list for a text."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.config import TaskTable
+from headrace.errors import BadConfig, BadInput, nearest
+from headrace.tasks import FloatArray
+
+_N_BINS = 15  # Guo et al. 2017, "On Calibration of Modern Neural Networks", section 5
+
+
+class TextClassification:
+    """One class for a text, judged by macro-F1.
+
+    Targets are class names. Outputs (N, K) are in the order of the settings' labels.
+    """
+
+    name = "text-classification"
+    problem = "single_label_classification"
+    main_metric = "macro_f1"
+
+    def __init__(self, settings: TaskTable) -> None:
+        if len(settings.labels) < 2 or len(set(settings.labels)) != len(settings.labels):
+            raise BadConfig(
+                "a classification task needs two or more different labels",
+                value=list(settings.labels),
+                next_step='Set labels = ["a", "b"] in the task\'s table of headrace.toml',
+            )
+        self.output_names = list(settings.labels)
+        self._index = {label: i for i, label in enumerate(settings.labels)}
+
+    @property
+    def n_outputs(self) -> int:
+        return len(self.output_names)
+
+    def parse_label(self, raw: object) -> str:
+        label = str(raw).strip() if isinstance(raw, str | int) and not isinstance(raw, bool) else None
+        if label not in self._index:
+            raise BadInput("unknown label", value=raw, next_step=nearest(str(raw), self.output_names))
+        return label
+
+    def combine(self, targets: Sequence[str]) -> str:
+        counts = Counter(targets)
+        return max(counts, key=lambda label: (counts[label], -self._index[label]))
+
+    def encode_targets(self, targets: Sequence[str]) -> NDArray[Any]:
+        return np.asarray([self._index[target] for target in targets], dtype=np.int64)
+
+    def decode(self, logits: FloatArray, *, temperature: float = 1.0) -> list[dict[str, Any]]:
+        probs = softmax(logits, temperature)
+        return [
+            {
+                "label": self.output_names[int(row.argmax())],
+                "confidence": round(float(row.max()), 6),
+                "scores": {name: round(float(p), 6) for name, p in zip(self.output_names, row, strict=True)},
+            }
+            for row in probs
+        ]
+
+    def answers_match(self, output: dict[str, Any], correction: str) -> bool:
+        return bool(output["label"] == correction)
+
+    def metrics(self, targets: Sequence[str], logits: FloatArray, *, temperature: float = 1.0) -> dict[str, Any]:
+        truth = self.encode_targets(targets)
+        probs = softmax(logits, temperature)
+        confusion = confusion_of(truth, probs.argmax(axis=1), self.n_outputs)
+        return {
+            "n": len(truth),
+            **figures(confusion),
+            **calibration(truth, probs),
+            "per_class": per_class(confusion, self.output_names),
+            "confusion": confusion.tolist(),
+            "labels": self.output_names,
+        }
+
+
+def softmax(logits: FloatArray, temperature: float = 1.0) -> FloatArray:
+    """Probabilities (N, K) from logits (N, K), in float64."""
+    scaled = logits.astype(np.float64) / temperature
+    scaled -= scaled.max(axis=1, keepdims=True)
+    exp = np.exp(scaled)
+    probs: FloatArray = exp / exp.sum(axis=1, keepdims=True)
+    return probs
+
+
+def confusion_of(truth: NDArray[Any], guess: NDArray[Any], n_classes: int) -> NDArray[Any]:
+    """Counts (K, K): rows are the truth, columns the answer."""
+    return np.bincount(truth * n_classes + guess, minlength=n_classes**2).reshape(n_classes, n_classes)
+
+
+def f1_scores(confusion: NDArray[Any]) -> FloatArray:
+    """F1 per class (..., K) from counts (..., K, K); 0 for a class that is neither asked for nor answered."""
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    total = confusion.sum(axis=-1) + confusion.sum(axis=-2)
+    scores: FloatArray = np.divide(2 * hits, total, out=np.zeros(total.shape), where=total > 0)
+    return scores
+
+
+def macro_f1(confusion: NDArray[Any]) -> FloatArray:
+    """Mean F1 over the classes that occur in the truth (..., ) from counts (..., K, K)."""
+    present = confusion.sum(axis=-1) > 0
+    scores = np.where(present, f1_scores(confusion), 0.0)
+    means: FloatArray = scores.sum(axis=-1) / np.maximum(present.sum(axis=-1), 1)
+    return means
+
+
+def figures(confusion: NDArray[Any]) -> dict[str, float]:
+    """Whole-table figures. Micro precision, recall and F1 of single-label answers all equal accuracy."""
+    accuracy = float(np.trace(confusion) / max(confusion.sum(), 1))
+    return {"accuracy": accuracy, "macro_f1": float(macro_f1(confusion)), "micro_f1": accuracy}
+
+
+def per_class(confusion: NDArray[Any], names: Sequence[str]) -> dict[str, dict[str, float | int]]:
+    hits = np.diag(confusion)
+    asked, answered = confusion.sum(axis=1), confusion.sum(axis=0)
+    scores = f1_scores(confusion)
+    return {
+        name: {
+            "n": int(asked[k]),
+            "precision": float(hits[k] / answered[k]) if answered[k] else 0.0,
+            "recall": float(hits[k] / asked[k]) if asked[k] else 0.0,
+            "f1": float(scores[k]),
+        }
+        for k, name in enumerate(names)
+    }
+
+
+def calibration(truth: NDArray[Any], probs: FloatArray) -> dict[str, Any]:
+    """Expected calibration error over 15 equal bins of confidence, with the bins for the reliability diagram."""
+    confidence = probs.max(axis=1)
+    right = probs.argmax(axis=1) == truth
+    place = np.minimum((confidence * _N_BINS).astype(int), _N_BINS - 1)
+    bins = []
+    for b in range(_N_BINS):
+        mine = place == b
+        if mine.any():
+            bins.append(
+                {
+                    "n": int(mine.sum()),
+                    "confidence": float(confidence[mine].mean()),
+                    "accuracy": float(right[mine].mean()),
+                }
+            )
+    total = max(len(truth), 1)
+    return {"ece": sum(b["n"] * abs(b["confidence"] - b["accuracy"]) for b in bins) / total, "reliability": bins}

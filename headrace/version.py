@@ -1,0 +1,3 @@
+"""The version of the code, stored on every row that leaves a process."""
+
+VERSION = "0.1.0"

@@ -1,0 +1,131 @@
+"""A workspace: a folder with headrace.toml, and the four handles that every stage function takes."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from headrace import config
+from headrace.artifacts import ArtifactStore
+from headrace.config import Settings, Shown, TaskTable
+from headrace.errors import AlreadyExists, BadConfig, NotFound, Unusable, nearest
+from headrace.store import Store, open_store
+
+STATE_FOLDER = ".headrace"
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Settings, store, artifacts and clock of one folder. Close it when done, or use it as a context manager."""
+
+    root: Path
+    settings: Settings
+    shown: list[Shown]
+    """Every setting with where it came from."""
+    store: Store
+    artifacts: ArtifactStore
+    clock: Callable[[], datetime] = utc_now
+
+    @property
+    def state_folder(self) -> Path:
+        return self.root / STATE_FOLDER
+
+    @property
+    def config_hash(self) -> str:
+        return self.settings.hash()
+
+    def task_name(self, name: str | None = None) -> str:
+        """The given task, or the only one.
+
+        Raises:
+            NotFound: no such task in headrace.toml.
+            BadConfig: none was given and there is not exactly one.
+        """
+        known = sorted(self.settings.tasks)
+        if name is None:
+            if len(known) == 1:
+                return known[0]
+            raise BadConfig(
+                "which task is not clear",
+                value=known,
+                next_step="Name one with --task, or add [tasks.NAME] to the file",
+            )
+        if name not in known:
+            raise NotFound("no such task in headrace.toml", value=name, next_step=nearest(name, known))
+        return name
+
+    def task(self, name: str | None = None) -> TaskTable:
+        return self.settings.tasks[self.task_name(name)]
+
+    def close(self) -> None:
+        self.store.close()
+
+    def __enter__(self) -> "Workspace":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def init(
+    root: Path | str, *, task: str, task_type: str = "text-classification", labels: tuple[str, ...] = ()
+) -> Workspace:
+    """Make a workspace: headrace.toml with one task, and the state folder beside it.
+
+    Raises:
+        AlreadyExists: there is one already.
+        Unusable: the folder cannot be written.
+    """
+    root = Path(root)
+    path = root / config.FILE_NAME
+    if path.exists():
+        raise AlreadyExists(
+            "there is a workspace already", value=str(path), next_step="Use it, or choose another folder"
+        )
+    text = f'[tasks."{task}"]\ntype = "{task_type}"\n'
+    if labels:
+        text += f"labels = [{', '.join(_quoted(label) for label in labels)}]\n"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        (root / STATE_FOLDER).mkdir(exist_ok=True)
+        (root / STATE_FOLDER / ".gitignore").write_text("*\n", "utf-8")
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise Unusable(
+            f"the folder cannot be written: {error.strerror}", value=str(root), next_step="Choose another folder"
+        ) from None
+    return open_workspace(root)
+
+
+def open_workspace(root: Path | str = ".", *, overrides: Mapping[str, object] | None = None) -> Workspace:
+    """Open the workspace at `root`.
+
+    Args:
+        overrides: dotted setting to value, such as `{"finetune.epochs": 1}`; stronger than environment and file.
+
+    Raises:
+        NotFound: no headrace.toml there.
+        BadConfig: it, or the environment, says something unknown.
+    """
+    root = Path(root).absolute()
+    if not (root / config.FILE_NAME).exists():
+        raise NotFound("no workspace here (headrace.toml is missing)", value=str(root), next_step="Run: headrace init")
+    settings, shown = config.load(root, overrides=overrides)
+    state = root / STATE_FOLDER
+    store = open_store(
+        settings.store.url or f"sqlite:///{state / 'headrace.db'}",
+        lock_path=state / "store.lock",
+        busy_timeout_s=settings.store.busy_timeout_s,
+    )
+    artifacts = ArtifactStore(settings.artifacts.url or str(state / "artifacts"), scratch=state / "scratch")
+    return Workspace(root=root, settings=settings, shown=shown, store=store, artifacts=artifacts)
+
+
+def _quoted(text: str) -> str:
+    if any(c in text for c in '"\\\n\r\t') or not text.isprintable():
+        raise BadConfig("a label may hold no quotes, backslashes or control characters", value=text)
+    return f'"{text}"'
