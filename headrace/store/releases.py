@@ -1,5 +1,6 @@
 """Releases and the append-only ledger."""
 
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, insert, select, update
@@ -7,7 +8,7 @@ from sqlalchemy.engine import Connection
 
 from headrace.records import LedgerEntry, Release
 from headrace.store import schema
-from headrace.store.noun import as_records, one_or_none, origin
+from headrace.store.noun import as_record, as_records, one_or_none, origin
 
 _RELEASES = schema.releases
 _LEDGER = schema.ledger
@@ -33,13 +34,19 @@ def listing(conn: Connection, task: str) -> list[Release]:
     return as_records(Release, conn.execute(query).mappings().all())
 
 
-def change(conn: Connection, release_id: str, **values: Any) -> None:
-    conn.execute(update(_RELEASES).where(_RELEASES.c.id == release_id).values(**values))
+def close(conn: Connection, release_id: str, *, state: str, ended_at: datetime) -> bool:
+    """End an open release; False when it is not open (any more)."""
+    query = update(_RELEASES).where(_RELEASES.c.id == release_id, _RELEASES.c.state == "open")
+    return conn.execute(query.values(state=state, ended_at=ended_at)).rowcount == 1
 
 
 def append(conn: Connection, *, config_hash: str, **entry: Any) -> None:
     """Write one ledger line; the database refuses to change or delete it later."""
     conn.execute(insert(_LEDGER).values(**entry, **origin(config_hash)))
+
+
+def ledger_entry(conn: Connection, entry_id: str) -> LedgerEntry:
+    return as_record(LedgerEntry, conn.execute(select(_LEDGER).where(_LEDGER.c.id == entry_id)).mappings().one())
 
 
 def ledger(conn: Connection, task: str | None = None) -> list[LedgerEntry]:

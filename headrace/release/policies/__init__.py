@@ -16,4 +16,6 @@ class Policy(Protocol):
     """Decides on a release from all paired outcomes so far, in the order they came."""
 
     @staticmethod
-    def decide(outcomes: Sequence[Outcome], *, alpha: float, n_requests: int) -> Decision: ...
+    def decide(
+        outcomes: Sequence[Outcome], *, alpha: float, n_requests: int, channels: Sequence[str] = ()
+    ) -> Decision: ...

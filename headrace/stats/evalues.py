@@ -1,0 +1,118 @@
+"""Evidence that one of two paired answerers is better, valid however often and whenever one looks.
+
+Only disagreements inform: a *win* is a pair where the candidate is right and the control wrong, a *loss* the reverse.
+Under "the candidate is no better" a disagreement is a win with probability p <= 1/2, whatever came before. The
+likelihood ratio of any p > 1/2 against 1/2 is then a supermartingale, and so is its mean over p uniform on (1/2, 1]:
+
+    E(W, L) = 2 * integral from 1/2 to 1 of (2p)^W (2(1-p))^L dp
+
+By Ville's inequality P(E ever reaches 1/alpha) <= alpha. Hence the largest value so far may be used, and one over it is
+a p-value valid at all times. (Ramdas et al. 2023, "Game-theoretic statistics and safe anytime-valid inference",
+sections 2 and 3; Robbins 1970 for the mixture.)
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+_MOST_PAIRS = 10**7  # further than anyone will label
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """All that the evidence of paired answers rests on; parts of a stream may be added."""
+
+    wins: int = 0
+    losses: int = 0
+    agreements: int = 0
+
+    def __add__(self, other: "Pairs") -> "Pairs":
+        return Pairs(self.wins + other.wins, self.losses + other.losses, self.agreements + other.agreements)
+
+    @property
+    def n_disagreements(self) -> int:
+        return self.wins + self.losses
+
+    @property
+    def n(self) -> int:
+        return self.n_disagreements + self.agreements
+
+
+def log_e(wins: int, losses: int) -> float:
+    """Natural logarithm of E(wins, losses); swap the arguments for the evidence of harm.
+
+    With n = W + L the integral is a binomial sum: E = sum(k <= W, C(n+1, k)) / ((n+1) C(n, W)). Its terms fall from
+    k = W down while W <= L. Above, E(W, L) + E(L, W) = 2^(n+1) W! L! / (n+1)! gives it from the smaller one.
+    """
+    if wins < 0 or losses < 0:
+        raise ValueError(f"counts cannot be negative: {wins}, {losses}")
+    if wins <= losses:
+        return math.log(_smaller_e(wins, losses))
+    n = wins + losses
+    log_sum = (n + 1) * math.log(2) + math.lgamma(wins + 1) + math.lgamma(losses + 1) - math.lgamma(n + 2)
+    return log_sum + math.log1p(-math.exp(math.log(_smaller_e(losses, wins)) - log_sum))
+
+
+def _smaller_e(wins: int, losses: int) -> float:
+    """E for wins <= losses, never above 1: (1 + r1 + r1 r2 + ...) / (L+1) with rj = (W-j+1) / (L+1+j)."""
+    term = total = 1.0
+    for j in range(1, wins + 1):
+        term *= (wins - j + 1) / (losses + 1 + j)
+        total += term
+        if term < total * 1e-17:
+            break
+    return total / (losses + 1)
+
+
+def sup_log_e(disagreements: Iterable[bool]) -> float:
+    """Largest log E over all moments of a sequence of disagreements (True is a win) in the order they came; >= 0."""
+    wins = losses = 0
+    highest = 0.0
+    for won in disagreements:
+        wins, losses = wins + won, losses + (not won)
+        if won and wins > losses:  # otherwise E is below 1, or just fell
+            highest = max(highest, log_e(wins, losses))
+    return highest
+
+
+def holm(sup_log_es: Mapping[str, float], *, alpha: float, n_hypotheses: int) -> list[str]:
+    """The hypotheses refuted with familywise error <= alpha, strongest first, under any dependence.
+
+    Holm's step-down on the p-values 1 / sup E: the i-th strongest needs E >= (n_hypotheses - i + 1) / alpha.
+
+    Args:
+        sup_log_es: `sup_log_e` per hypothesis.
+        n_hypotheses: all that are watched, also those without evidence yet.
+    """
+    refuted: list[str] = []
+    for name, value in sorted(sup_log_es.items(), key=lambda item: (-item[1], item[0])):
+        if value < math.log((n_hypotheses - len(refuted)) / alpha):
+            break
+        refuted.append(name)
+    return refuted
+
+
+def n_more_wins_and_losses(pairs: Pairs, *, alpha: float) -> int | None:
+    """Further disagreements after which E (of benefit or harm, whichever leads) reaches 1/alpha at the seen rate.
+
+    None when the seen rate favours neither side, or no reachable number would do.
+    """
+    n, ahead = pairs.n_disagreements, max(pairs.wins, pairs.losses)
+
+    def decides(more: int) -> bool:
+        gained = round(more * ahead / n)
+        return log_e(ahead + gained, n - ahead + more - gained) >= math.log(1 / alpha)
+
+    if pairs.wins == pairs.losses:
+        return None
+    if decides(0):
+        return 0
+    low, high = 0, 1
+    while not decides(high):
+        low, high = high, 2 * high
+        if high > _MOST_PAIRS:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if decides(middle) else (middle, high)
+    return high
