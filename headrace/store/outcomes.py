@@ -1,0 +1,147 @@
+"""Predictions joined to the feedback about them: what a release is judged by, and what labels are made of."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, func, insert, or_, select, update
+from sqlalchemy.engine import Connection, RowMapping
+
+from headrace.store import schema
+
+_PREDICTIONS = schema.predictions
+_FEEDBACK = schema.feedback
+_EXAMPLES = schema.examples
+_LABELS = schema.labels
+_CHUNK = 400  # bound values per query; SQLite allows 999 in old builds
+
+
+def shadowed_corrections(conn: Connection, release_id: str) -> Sequence[RowMapping]:
+    """Corrections of answers that a release's candidate gave too, in the order they came.
+
+    Columns: prediction_id, channel, control (output), candidate (output), correction, labeller, at.
+    """
+    control, shadow = _PREDICTIONS.alias("control"), _PREDICTIONS.alias("shadow")
+    query = (
+        select(
+            control.c.id.label("prediction_id"),
+            schema.channels.c.name.label("channel"),
+            control.c.output.label("control"),
+            shadow.c.output.label("candidate"),
+            _FEEDBACK.c.correction,
+            _FEEDBACK.c.labeller,
+            _FEEDBACK.c.at,
+        )
+        .select_from(shadow)
+        .join(control, and_(control.c.request_id == shadow.c.request_id, control.c.row == shadow.c.row))
+        .join(_FEEDBACK, _FEEDBACK.c.prediction_id == control.c.id)
+        .join(schema.channels, schema.channels.c.id == control.c.channel_id)
+        .where(_answered(shadow, release_id), control.c.arm == "control", control.c.error.is_(None))
+        .where(_FEEDBACK.c.kind == "correction")
+        .order_by(_FEEDBACK.c.at, _FEEDBACK.c.id)
+    )
+    return conn.execute(query).mappings().all()
+
+
+def n_shadowed(conn: Connection, release_id: str) -> int:
+    """Inputs that a release's candidate answered beside the control."""
+    return conn.execute(select(func.count()).where(_answered(_PREDICTIONS, release_id))).scalar_one()
+
+
+def _answered(shadow: Any, release_id: str) -> ColumnElement[bool]:
+    return and_(shadow.c.release_id == release_id, shadow.c.arm == "shadow", shadow.c.error.is_(None))
+
+
+def unused_corrections(conn: Connection, task: str) -> Sequence[RowMapping]:
+    """Corrections no label was made of, whose text is known, in the order they came.
+
+    Columns: id, prediction_id, correction, labeller, channel_id, text.
+    """
+    query = (
+        select(
+            _FEEDBACK.c.id,
+            _FEEDBACK.c.prediction_id,
+            _FEEDBACK.c.correction,
+            _FEEDBACK.c.labeller,
+            _PREDICTIONS.c.channel_id,
+            _PREDICTIONS.c.text,
+        )
+        .join(_PREDICTIONS, _PREDICTIONS.c.id == _FEEDBACK.c.prediction_id)
+        .where(_unused(task, with_text=True))
+        .order_by(_FEEDBACK.c.at, _FEEDBACK.c.id)
+    )
+    return conn.execute(query).mappings().all()
+
+
+def count_unused(conn: Connection, task: str, *, with_text: bool) -> int:
+    """Corrections no label was made of, whose text the prediction log kept or did not keep."""
+    query = (
+        select(func.count())
+        .select_from(_FEEDBACK)
+        .join(_PREDICTIONS, _PREDICTIONS.c.id == _FEEDBACK.c.prediction_id)
+        .where(_unused(task, with_text=with_text))
+    )
+    return conn.execute(query).scalar_one()
+
+
+def _unused(task: str, *, with_text: bool) -> ColumnElement[bool]:
+    text = _PREDICTIONS.c.text
+    known = text.is_not(None) if with_text else text.is_(None)
+    return and_(_FEEDBACK.c.kind == "correction", _FEEDBACK.c.used.is_(False), _PREDICTIONS.c.task == task, known)
+
+
+def examples_like(conn: Connection, channel_id: str, text_hashes: Sequence[str]) -> list[tuple[str, str, str, bool]]:
+    """(id, key, text_hash, visible) of a channel's examples with one of these hashes as text hash or as key.
+
+    Rows of an import that is not done are not visible: they may still be taken back.
+    """
+    visible = or_(_EXAMPLES.c.import_id.is_(None), schema.imports.c.state == "done")
+    query = (
+        select(_EXAMPLES.c.id, _EXAMPLES.c.key, _EXAMPLES.c.text_hash, visible.label("visible"))
+        .outerjoin(schema.imports, schema.imports.c.id == _EXAMPLES.c.import_id)
+        .where(_EXAMPLES.c.channel_id == channel_id)
+        .order_by(_EXAMPLES.c.id)
+    )
+    found: list[tuple[str, str, str, bool]] = []
+    for part in _chunks(text_hashes):
+        mine = query.where(or_(_EXAMPLES.c.text_hash.in_(part), _EXAMPLES.c.key.in_(part)))
+        found += [(row.id, row.key, row.text_hash, bool(row.visible)) for row in conn.execute(mine)]
+    return found
+
+
+def feedback_labels(conn: Connection, task: str, example_ids: Sequence[str]) -> dict[tuple[str, str], str]:
+    """(example id, labeller id) to label id, of labels that came from feedback."""
+    query = select(_LABELS.c.example_id, _LABELS.c.labeller_id, _LABELS.c.id).where(
+        _LABELS.c.task == task, _LABELS.c.origin == "feedback"
+    )
+    found: dict[tuple[str, str], str] = {}
+    for part in _chunks(example_ids):
+        for row in conn.execute(query.where(_LABELS.c.example_id.in_(part))):
+            found[row.example_id, row.labeller_id] = row.id
+    return found
+
+
+def add_examples(conn: Connection, examples: list[dict[str, Any]]) -> None:
+    if examples:
+        conn.execute(insert(_EXAMPLES), examples)
+
+
+def add_labels(conn: Connection, labels: list[dict[str, Any]]) -> None:
+    if labels:
+        conn.execute(insert(_LABELS), labels)
+
+
+def replace_label(conn: Connection, label_id: str, *, value: Any, feedback_id: str, now: datetime) -> None:
+    """The same labeller thought again about the same text."""
+    query = update(_LABELS).where(_LABELS.c.id == label_id)
+    conn.execute(query.values(value=value, feedback_id=feedback_id, created_at=now))
+
+
+def mark_used(conn: Connection, feedback_ids: Sequence[str]) -> None:
+    for part in _chunks(feedback_ids):
+        conn.execute(update(_FEEDBACK).where(_FEEDBACK.c.id.in_(part)).values(used=True))
+
+
+def _chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
+    for i in range(0, len(values), _CHUNK):
+        yield values[i : i + _CHUNK]
