@@ -118,7 +118,7 @@ examples = Table(
     Column("key", String(200), nullable=False),  # the source's id, or the hash of the text
     Column("text", Text, nullable=False),
     Column("text_hash", String(64), nullable=False, index=True),
-    Column("group_key", String(200), nullable=False, index=True),
+    Column("group_key", String(200), nullable=False),
     Column("import_id", String(48), ForeignKey("imports.id"), index=True),  # null: came back as feedback
     Column("prediction_id", String(48)),
     Column("created_at", Instant, nullable=False),

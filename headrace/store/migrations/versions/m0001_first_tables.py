@@ -120,7 +120,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_examples")),
         sa.UniqueConstraint("channel_id", "key", name=op.f("uq_examples_channel_id_key")),
     )
-    op.create_index(op.f("ix_examples_group_key"), "examples", ["group_key"], unique=False)
     op.create_index(op.f("ix_examples_import_id"), "examples", ["import_id"], unique=False)
     op.create_index(op.f("ix_examples_text_hash"), "examples", ["text_hash"], unique=False)
     op.create_table(
