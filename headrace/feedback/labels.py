@@ -81,7 +81,7 @@ def _examples(
     ws: Workspace, conn: "Connection", channel_id: str, lines: Sequence[Mapping[str, Any]]
 ) -> tuple[dict[str, str], set[str]]:
     """Text hash to example id, with new examples added; and the hashes that must wait for a running import."""
-    first = {}
+    first: dict[str, Mapping[str, Any]] = {}
     for line in lines:
         first.setdefault(_text_hash(line["text"]), line)
     found: dict[str, str] = {}

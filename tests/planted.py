@@ -1,0 +1,120 @@
+"""Rows put straight into a store, for tests of parts that read what other parts write."""
+
+import hashlib
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import insert
+
+from headrace.ids import new_id
+from headrace.records import Artifact, Channel, Evaluation, ModelVersion, Run
+from headrace.store import channels, runs, schema, versions
+from headrace.store.noun import origin
+from headrace.workspace import Workspace
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+ORIGIN = origin("0123456789abcdef")
+
+
+def plant_channel(ws: Workspace, name: str) -> Channel:
+    channel = Channel(new_id("channel"), name, "", "", "", NOON)
+    with ws.store.write() as conn:
+        channels.add(conn, channel)
+    return channel
+
+
+def plant_version(ws: Workspace, *, task: str = "tone", history: list[dict[str, Any]] | None = None) -> ModelVersion:
+    """The next version of a task, with the snapshot, the run and the artifacts that it refers to."""
+    with ws.store.write() as conn:
+        number = versions.next_number(conn, task)
+        digests = [f"sha256:{hashlib.sha256(f'{task}{number}{kind}'.encode()).hexdigest()}" for kind in "sca"]
+        for digest, kind in zip(digests, ("snapshot", "checkpoint", "openvino"), strict=True):
+            runs.add_artifact(conn, Artifact(digest, kind, 1234567, {}), NOON)
+        snapshot_id, run_id = new_id("snapshot"), new_id("run")
+        values = {
+            "id": snapshot_id,
+            "task": task,
+            "content_hash": digests[0],
+            "artifact": digests[0],
+            "n_rows": 300,
+            "n_by_side": {"train": 200, "validation": 30, "test": 70},
+            "n_by_channel": {"a": 200, "b": 100},
+            "n_from_feedback": 5 * (number - 1),
+            "created_at": NOON,
+        }
+        conn.execute(insert(schema.snapshots).values(**values, **ORIGIN))
+        run = Run(
+            run_id, task, snapshot_id, "minilm-l6", "sha256:0", "full", {}, f"{task}{number}", 1, "done", None,
+            digests[1], history or [], {}, NOON,
+        )  # fmt: skip
+        runs.add(conn, run, config_hash=ORIGIN["config_hash"])
+        version = ModelVersion(new_id("version"), task, number, run_id, snapshot_id, digests[1], digests[2], NOON)
+        versions.add(conn, version, config_hash=ORIGIN["config_hash"])
+    return version
+
+
+def plant_evaluation(
+    ws: Workspace, version: ModelVersion, results: dict[str, Any], *, predictor: str = "version", side: str = "test"
+) -> None:
+    evaluation = Evaluation(
+        new_id("evaluation"), version.task, version.id, predictor, version.snapshot_id, side, results, NOON
+    )
+    with ws.store.write() as conn:
+        versions.add_evaluation(conn, evaluation, config_hash=ORIGIN["config_hash"])
+
+
+def plant_answer(
+    ws: Workspace,
+    channel: Channel,
+    version: ModelVersion,
+    label: str,
+    *,
+    text: str | None = "some text",
+    request_id: str | None = None,
+    row: int = 0,
+    arm: str = "control",
+    release_id: str | None = None,
+    error: str | None = None,
+) -> tuple[str, str]:
+    """One prediction; returns its id and its request's id."""
+    prediction_id, request_id = new_id("prediction"), request_id or new_id("request")
+    values = {
+        "id": prediction_id,
+        "request_id": request_id,
+        "row": row,
+        "task": version.task,
+        "channel_id": channel.id,
+        "unit": None,
+        "arm": arm,
+        "release_id": release_id,
+        "version_id": version.id,
+        "artifact": version.artifact,
+        "adapter": None,
+        "text": text,
+        "text_hash": hashlib.sha256((text or "?").encode()).hexdigest(),
+        "output": {"label": label, "confidence": 0.9, "scores": {}},
+        "latency_ms": 1.0,
+        "error": error,
+        "at": NOON,
+    }
+    with ws.store.write() as conn:
+        conn.execute(insert(schema.predictions).values(**values, **ORIGIN))
+    return prediction_id, request_id
+
+
+def plant_correction(
+    ws: Workspace, prediction_id: str, label: str, *, labeller: str = "anonymous", minute: int = 0
+) -> str:
+    feedback_id = new_id("feedback")
+    values = {
+        "id": feedback_id,
+        "prediction_id": prediction_id,
+        "kind": "correction",
+        "correction": label,
+        "labeller": labeller,
+        "used": False,
+        "at": NOON + timedelta(minutes=minute),
+    }
+    with ws.store.write() as conn:
+        conn.execute(insert(schema.feedback).values(**values, **ORIGIN))
+    return feedback_id
