@@ -1,0 +1,53 @@
+"""Channels: where examples, predictions and feedback come from."""
+
+import re
+
+from headrace.errors import AlreadyExists, BadInput, NotFound, nearest
+from headrace.ids import new_id
+from headrace.records import Channel
+from headrace.store import channels as rows
+from headrace.workspace import Workspace
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def add(ws: Workspace, name: str, *, description: str = "", owner: str = "", licence: str = "") -> Channel:
+    """Add a channel.
+
+    Raises:
+        BadInput: the name cannot be used.
+        AlreadyExists: the name is taken.
+    """
+    if not _NAME.fullmatch(name):
+        raise BadInput(
+            "a channel's name has 1 to 64 letters, digits, dots, dashes or underscores and starts with a letter or digit",
+            value=name,
+            next_step="Choose another name",
+        )
+    channel = Channel(new_id("channel"), name, description, owner, licence, ws.clock())
+    with ws.store.write() as conn:
+        if rows.find(conn, name) is not None:
+            raise AlreadyExists("there is a channel of this name", value=name, next_step="Use it, or choose another name")
+        rows.add(conn, channel)
+    return channel
+
+
+def listing(ws: Workspace) -> list[Channel]:
+    """All channels, by name."""
+    with ws.store.read() as conn:
+        return rows.listing(conn)
+
+
+def find(ws: Workspace, name: str) -> Channel:
+    """The channel of that name.
+
+    Raises:
+        NotFound: there is none; the message has the nearest name.
+    """
+    with ws.store.read() as conn:
+        found = rows.find(conn, name)
+        if found is None:
+            known = [channel.name for channel in rows.listing(conn)]
+            hint = nearest(name, known) if known else f"Run: headrace channel add {name}"
+            raise NotFound("no such channel", value=name, next_step=hint)
+    return found
