@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import OperationalError
 
-from headrace.errors import HeadraceError, Unavailable
+from headrace.errors import Unavailable, Unusable
 from headrace.store.engine import Store
 
 Operation = Callable[[Connection], Any]
@@ -33,6 +34,8 @@ class Writer:
     def __init__(self, store: Store, *, max_queued: int = 10_000) -> None:
         self._store = store
         self._queue: queue.Queue[_Item | None] = queue.Queue(maxsize=max_queued)
+        self._closing = False
+        self._submitting = threading.Lock()  # so that nothing comes after the None that ends the queue
         self._thread = threading.Thread(target=self._run, name="headrace-writer", daemon=True)
 
     def __enter__(self) -> "Writer":
@@ -40,43 +43,50 @@ class Writer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        with self._submitting:
+            self._closing = True
         self._queue.put(None)
         self._thread.join()
 
     def submit(self, operation: Operation, *, durable: bool) -> "Future[Any]":
-        """Queue an operation; the future holds its result once it is committed.
+        """Queue an operation; the future holds its result once it is committed. Until then it can be cancelled.
 
         Raises:
-            Unavailable: the queue is full.
+            Unavailable: the queue is full, or the writer is closing.
         """
         item = _Item(operation, durable)
-        try:
-            self._queue.put_nowait(item)
-        except queue.Full:
-            raise Unavailable(
-                "the write queue is full", value=self._queue.maxsize, next_step="Retry after a second"
-            ) from None
+        with self._submitting:
+            if self._closing:
+                raise Unavailable("the server is shutting down", next_step="Retry after a second")
+            try:
+                self._queue.put_nowait(item)
+            except queue.Full:
+                raise Unavailable(
+                    "the write queue is full", value=self._queue.maxsize, next_step="Retry after a second"
+                ) from None
         return item.done
 
     def _run(self) -> None:
-        while (group := self._next_group()) is not None:
-            self._commit(group)
+        more = True
+        while more:
+            group, more = self._next_group()
+            if group:
+                self._commit(group)
 
-    def _next_group(self) -> list[_Item] | None:
-        first = self._queue.get()
-        if first is None:
-            return None
-        group = [first]
-        while len(group) < _MAX_GROUP:
+    def _next_group(self) -> tuple[list[_Item], bool]:
+        """What waits, up to a limit, and whether more may come. Items cancelled while they waited are left out."""
+        group: list[_Item] = []
+        next_item = self._queue.get()
+        while next_item is not None:
+            if next_item.done.set_running_or_notify_cancel():
+                group.append(next_item)
+            if len(group) == _MAX_GROUP:
+                return group, True
             try:
-                item = self._queue.get_nowait()
+                next_item = self._queue.get_nowait()
             except queue.Empty:
-                break
-            if item is None:
-                self._queue.put(None)
-                break
-            group.append(item)
-        return group
+                return group, True
+        return group, False
 
     def _commit(self, group: list[_Item]) -> None:
         results: list[tuple[_Item, Any, Exception | None]] = []
@@ -86,7 +96,7 @@ class Writer:
                     results.append((item, *self._attempt(conn, item)))
         except Exception as error:  # the commit failed: no operation of the group is acknowledged
             for item in group:
-                item.done.set_exception(error)
+                item.done.set_exception(_as_ours(error))
             return
         for item, result, failure in results:
             if failure is not None:
@@ -99,5 +109,13 @@ class Writer:
         try:
             with conn.begin_nested():
                 return item.operation(conn), None
-        except HeadraceError as error:  # its own fault, not its neighbours'
+        except OperationalError:  # a full disk and its like: the transaction is gone, for all
+            raise
+        except Exception as error:  # its own fault, not its neighbours'
             return None, error
+
+
+def _as_ours(error: Exception) -> Exception:
+    if not isinstance(error, OperationalError):
+        return error
+    return Unusable(f"the store cannot be written: {error.orig}", next_step="Check the disk: its room and its rights")

@@ -1,1 +1,1 @@
-"""server/routes"""
+"""One file per noun. A route parses, calls one function and renders."""

@@ -1,0 +1,198 @@
+"""`python -m headrace.serve.worker`: the process that holds the models and answers texts.
+
+    pool -> worker   load {id, digest, folder} | unload {digest} | predict {id, digest, texts, background} | drop {id}
+    worker -> pool   ready | alive | {id, error} | {id, digest} | {id, digest, rows: [{output} | {error}]}
+
+Messages are frames (see frames.py) over stdin and stdout; whatever a library prints goes to stderr. The process ends
+when its stdin does, so it never outlives the server.
+"""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from headrace.artifacts import verify
+from headrace.errors import HeadraceError, NotFound
+from headrace.export.artifact import load
+from headrace.serve import frames
+from headrace.serve.batcher import Batcher, Row, estimate_tokens
+from headrace.serve.frames import Message
+from headrace.tasks import TASK_TYPES, Predictor, TaskType
+
+_log = logging.getLogger("headrace.worker")
+
+_ALIVE_EVERY_S = 0.5  # a long request says nothing else until it is done; a silent worker is taken for hung
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A loaded artifact. `digest` is that of the bytes these weights were read from."""
+
+    digest: str
+    predictor: Predictor
+    task_type: TaskType
+    temperature: float
+    max_tokens: int
+
+
+def load_model(folder: Path, digest: str, *, n_threads: int) -> Model:
+    """Load an artifact folder, and check that what was loaded is what `digest` names.
+
+    Raises:
+        Damaged: the bytes are not those of the digest.
+    """
+    predictor, facts = load(folder, n_threads=n_threads)
+    verify(folder, digest)
+    task_type: TaskType = TASK_TYPES.get(facts.task.type)(facts.task)
+    return Model(digest, predictor, task_type, facts.temperature, facts.task.max_tokens)
+
+
+def answer(model: Model, texts: Sequence[str]) -> list[Message]:
+    """One `{"output"}` or `{"error"}` per text, in order. A batch that fails is halved until the bad text is alone."""
+    try:
+        return [{"output": output} for output in _decoded(model, texts)]
+    except Exception as error:  # the border of a batch: its neighbours go on
+        if len(texts) == 1:
+            _log.warning("a text could not be answered by %s", model.digest, exc_info=True)
+            return [{"error": _error_of(error)}]
+    half = len(texts) // 2
+    return answer(model, texts[:half]) + answer(model, texts[half:])
+
+
+def _decoded(model: Model, texts: Sequence[str]) -> list[dict[str, object]]:
+    logits = model.predictor.logits(texts)
+    if logits.shape != (len(texts), model.task_type.n_outputs):
+        raise ValueError(f"the model gave logits of shape {logits.shape} for {len(texts)} texts")
+    if not np.isfinite(logits).all():
+        raise ValueError("the model gave logits that are not finite")
+    return model.task_type.decode(logits, temperature=model.temperature)
+
+
+def _error_of(error: Exception) -> object:
+    if not isinstance(error, HeadraceError):
+        error = HeadraceError(
+            f"the model failed on this text: {type(error).__name__}: {error}", next_step="The server's log has more"
+        )
+    return error.envelope()["error"]
+
+
+@dataclass
+class _Request:
+    """A request under way: its rows come back in any order, out of any number of batches."""
+
+    digest: str
+    rows: list[Message | None]
+    n_missing: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.n_missing = len(self.rows)
+
+
+class Worker:
+    """The models, the rows that wait, and the stream that answers go to."""
+
+    def __init__(self, out: BinaryIO, *, batch_tokens: int, n_threads: int) -> None:
+        self._out, self._n_threads = out, n_threads
+        self._batcher = Batcher(batch_tokens)
+        self._models: dict[str, Model] = {}
+        self._requests: dict[int, _Request] = {}
+        self._out_lock = threading.Lock()
+        self._sent_at = 0.0
+
+    def listen(self, stream: BinaryIO) -> None:
+        """Take messages until the pool closes the stream, then end the process, whatever it is doing."""
+        self._send({"kind": "ready"})
+        while (message := frames.receive(stream)) is not None:
+            self._take(message)
+        sys.stderr.flush()
+        os._exit(0)
+
+    def work(self) -> None:
+        """Answer batch after batch, for ever."""
+        while True:
+            batch = self._batcher.take()
+            for row, result in zip(batch, answer(batch[0].model, [row.text for row in batch]), strict=True):
+                self._finish(row, result)
+            if time.monotonic() - self._sent_at > _ALIVE_EVERY_S:
+                self._send({"kind": "alive"})
+
+    def _take(self, message: Message) -> None:
+        match message["kind"]:
+            case "load":  # in a thread of its own: the models that serve go on serving
+                threading.Thread(target=self._load, args=(message,), daemon=True).start()
+            case "unload":
+                self._models.pop(message["digest"], None)
+            case "predict":
+                self._predict(message)
+            case "drop":
+                self._batcher.drop(message["id"])
+                self._requests.pop(message["id"], None)
+
+    def _load(self, message: Message) -> None:
+        digest = message["digest"]
+        try:
+            self._models[digest] = load_model(Path(message["folder"]), digest, n_threads=self._n_threads)
+        except Exception as error:  # the border of a load: the pool decides what a failure means
+            _log.warning("artifact %s could not be loaded", digest, exc_info=True)
+            self._send({"id": message["id"], "error": _error_of(error)})
+            return
+        self._send({"id": message["id"], "digest": digest})
+
+    def _predict(self, message: Message) -> None:
+        number, texts = message["id"], message["texts"]
+        model = self._models.get(message["digest"])
+        if model is None:
+            missing = NotFound("the worker has no such model", value=message["digest"])
+            self._send({"id": number, "error": _error_of(missing)})
+            return
+        self._requests[number] = _Request(model.digest, [None] * len(texts))
+        self._batcher.put(
+            [
+                Row(number, place, text, estimate_tokens(text, model.max_tokens), model, message["background"])
+                for place, text in enumerate(texts)
+            ]
+        )
+
+    def _finish(self, row: Row, result: Message) -> None:
+        request = self._requests.get(row.request)
+        if request is None:  # dropped meanwhile
+            return
+        request.rows[row.place] = result
+        request.n_missing -= 1
+        if request.n_missing == 0:
+            self._requests.pop(row.request, None)
+            self._send({"id": row.request, "digest": request.digest, "rows": request.rows})
+
+    def _send(self, message: Message) -> None:
+        with self._out_lock:
+            frames.send(self._out, message)
+            self._sent_at = time.monotonic()
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="headrace.serve.worker")
+    parser.add_argument("--batch-tokens", type=int, required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    args = parser.parse_args(argv)
+    logging.basicConfig(format="headrace worker: %(message)s", stream=sys.stderr, level=logging.WARNING)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a server that drains still needs its worker; stdin ends it
+        signal.signal(number, signal.SIG_IGN)
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    worker = Worker(out, batch_tokens=args.batch_tokens, n_threads=args.threads)
+    threading.Thread(target=worker.listen, args=(sys.stdin.buffer,), daemon=True).start()
+    worker.work()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""The FastAPI application of a workspace."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from headrace.server import border
+from headrace.server.plane import ControlPlane
+from headrace.server.routes import feedback, health, metrics, models, predict
+from headrace.version import VERSION
+from headrace.workspace import Workspace
+
+
+def create_app(ws: Workspace) -> FastAPI:
+    """The application; its parts start and stop with its lifespan. `app.state.plane` is the control plane."""
+    plane = ControlPlane(ws)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        plane.open()
+        try:
+            yield
+        finally:
+            await plane.close()
+
+    app = FastAPI(title="headrace", version=VERSION, lifespan=lifespan, redoc_url=None)
+    app.state.plane = plane
+    app.add_middleware(border.Border, metrics=plane.metrics)
+    border.install(app)
+    for noun in (predict, feedback, health, models, metrics):
+        app.include_router(noun.router)
+    return app

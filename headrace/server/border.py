@@ -1,0 +1,114 @@
+"""Where requests come in and errors go out: one envelope for every error, a count and a time for every request."""
+
+import logging
+import time
+import uuid
+from collections.abc import Mapping
+
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException as AnyHTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from headrace.errors import BadInput, HeadraceError, NotFound, Unavailable
+from headrace.serve.pool import RETRY_AFTER_S
+from headrace.server.metrics import Metrics
+
+_log = logging.getLogger("headrace.server")
+
+_MAX_BODY_BYTES = 16 * 2**20  # 1000 inputs of 4,000 characters in UTF-8; a body is read whole before it is parsed
+_MAX_DISCARDED_BYTES = 8 * _MAX_BODY_BYTES
+
+
+class Border:
+    """Counts and times every request, and turns what nobody foresaw into an envelope with an id for the log."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status, started_at = 0, time.monotonic()
+
+        async def watched_send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, _limited(receive), watched_send)
+        except Exception:  # the border of a request: the server goes on
+            error_id = uuid.uuid4().hex
+            _log.exception("request failed, id %s", error_id)
+            if status:  # the answer is on its way already and can only be cut off
+                raise
+            failure = HeadraceError("the server failed", value=error_id, next_step="The server's log has this id")
+            await render(failure)(scope, receive, watched_send)
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            self._metrics.requests.labels(route, status).inc()
+            self._metrics.seconds.labels(route).observe(time.monotonic() - started_at)
+
+
+def _limited(receive: Receive) -> Receive:
+    """`receive` that gives up on a body that is too long, after reading on a little so that the client can listen."""
+    n_bytes = 0
+
+    async def limited() -> Message:
+        nonlocal n_bytes
+        message = await receive()
+        n_bytes += len(message.get("body", b""))
+        if n_bytes > _MAX_BODY_BYTES:
+            while message.get("more_body") and n_bytes < _MAX_DISCARDED_BYTES:
+                message = await receive()
+                n_bytes += len(message.get("body", b""))
+            raise HTTPException(413, f"the body has more than {_MAX_BODY_BYTES} bytes")
+        return message
+
+    return limited
+
+
+def render(
+    error: HeadraceError, *, status: int | None = None, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """An error as a response."""
+    headers = dict(headers or {})
+    if isinstance(error, Unavailable):
+        headers["Retry-After"] = str(RETRY_AFTER_S)
+    return JSONResponse(error.envelope(), status or error.http_status, headers)
+
+
+def install(app: FastAPI) -> None:
+    """Have `app` answer every error with the envelope."""
+    app.add_exception_handler(HeadraceError, _headrace_error)
+    app.add_exception_handler(RequestValidationError, _unsound_request)
+    app.add_exception_handler(AnyHTTPException, _http_error)
+
+
+async def _headrace_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HeadraceError)
+    return render(error)
+
+
+async def _unsound_request(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"][1:]) or "the body"
+    value = where if first["type"] in ("extra_forbidden", "missing") else first.get("input")
+    problem = f"{where}: {first['msg']}"
+    return render(BadInput(problem, value=value, next_step="GET /docs shows the fields; send application/json"))
+
+
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, AnyHTTPException)
+    path = f"{request.method} {request.url.path}"
+    problem = str(error.detail)
+    if error.status_code == NotFound.http_status:
+        failure: HeadraceError = NotFound("no such address", value=path, next_step="GET /docs lists them")
+    else:
+        failure = BadInput(problem, value=path, next_step="GET /docs shows what is possible")
+    return render(failure, status=error.status_code, headers=error.headers)

@@ -1,0 +1,147 @@
+"""What serves which task: the ledger's word, carried out in the worker.
+
+A thread watches the ledger and brings models up before they are named and lets them go a tick after they are not, so
+that a change of release drops no request.
+"""
+
+import logging
+import threading
+import time
+from concurrent.futures import Future
+
+from headrace.errors import HeadraceError, NotFound, Unavailable, WrongState, nearest
+from headrace.release import releases
+from headrace.release.releases import Serving
+from headrace.serve.pool import Pool
+from headrace.store import releases as rows
+from headrace.workspace import Workspace
+
+_log = logging.getLogger("headrace.lineup")
+
+_POLL_S = 0.5
+_RETRY_S = 10.0  # how soon a model that could not be loaded is tried again
+
+
+class Lineup:
+    """The serving versions of every task of a workspace. Use as a context manager."""
+
+    def __init__(self, ws: Workspace, pool: Pool) -> None:
+        self._ws, self._pool = ws, pool
+        self._serving: dict[str, Serving] = {}
+        self._held: set[str] = set()
+        self._leaving: set[str] = set()
+        self._seen_seq = -1
+        self._retry_at = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="headrace-lineup", daemon=True)
+        self.first: Future[None] = Future()
+        """Ends when the first models are loaded, or with the error that prevents it."""
+        self.first.set_running_or_notify_cancel()
+
+    def __enter__(self) -> "Lineup":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def of(self, task: str) -> Serving:
+        """Who answers for a task now.
+
+        Raises:
+            NotFound: headrace.toml has no such task.
+            Unavailable: none of its versions is loaded.
+        """
+        serving = self._serving.get(task)
+        if serving is None:
+            known = sorted(self._ws.settings.tasks)
+            if task not in known:
+                raise NotFound("no such task", value=task, next_step=nearest(task, known))
+            raise Unavailable("no model of the task is loaded", value=task, next_step="Try again in 1 s")
+        return serving
+
+    def now(self) -> dict[str, Serving]:
+        """Task to who answers for it."""
+        return self._serving
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is a model in charge, and the worker holds all that are."""
+        serving = self._serving.values()
+        return bool(serving) and all(self._pool.is_loaded(s.control.artifact) for s in serving)
+
+    def _run(self) -> None:
+        try:
+            self._put_in_charge()
+            self._refresh(must_load=True)
+        except Exception as error:  # the border of the thread: who waits for `first` gets it
+            self.first.set_exception(error)
+            return
+        self.first.set_result(None)
+        while not self._stop.wait(_POLL_S):
+            try:
+                self._tick()
+            except Exception:  # the border of one look: what serves goes on serving
+                _log.warning("the ledger could not be followed", exc_info=True)
+
+    def _put_in_charge(self) -> None:
+        """A version in charge of every task that has one at all.
+
+        Raises:
+            WrongState: no task has a version.
+            BadConfig: there is no task.
+        """
+        tasks = sorted(self._ws.settings.tasks) or [self._ws.task_name()]
+        failures: list[WrongState] = []
+        for task in tasks:
+            try:
+                releases.ensure_control(self._ws, task, actor="serve")
+            except WrongState as error:
+                failures.append(error)
+        if len(failures) == len(tasks):
+            raise failures[0]
+
+    def _tick(self) -> None:
+        for digest in self._leaving - self._held:
+            self._pool.unload(digest)
+        self._leaving = set()
+        with self._ws.store.read() as conn:
+            seq = rows.last_seq(conn)
+        overdue = time.monotonic() > self._retry_at and not all(map(self._pool.is_loaded, self._held))
+        if seq != self._seen_seq or overdue:
+            self._refresh()
+
+    def _refresh(self, *, must_load: bool = False) -> None:
+        """Follow the ledger: load what it names, then let it answer, then let go of what it names no more.
+
+        A control that cannot be loaded does not take over; a candidate that cannot answers every request with an error.
+        """
+        with self._ws.store.read() as conn:
+            seq = rows.last_seq(conn)
+            in_charge = [task for task in sorted(self._ws.settings.tasks) if rows.control_id(conn, task)]
+        serving = dict(self._serving)
+        for task in in_charge:
+            wanted = releases.serving(self._ws, task)
+            if wanted.candidate is not None:
+                self._bring(wanted.candidate.artifact, must_load=False)
+            if self._bring(wanted.control.artifact, must_load=must_load):
+                serving[task] = wanted
+        self._serving = serving
+        held = {s.control.artifact for s in serving.values()}
+        held |= {s.candidate.artifact for s in serving.values() if s.candidate is not None}
+        self._leaving |= self._held - held
+        self._held, self._seen_seq, self._retry_at = held, seq, time.monotonic() + _RETRY_S
+
+    def _bring(self, digest: str, *, must_load: bool) -> bool:
+        """Have the worker hold an artifact; whether it does."""
+        if self._pool.is_loaded(digest):
+            return True
+        try:
+            self._pool.load(digest, self._ws.artifacts.get(digest))
+        except HeadraceError as error:
+            if must_load:
+                raise
+            _log.warning("artifact %s is not served: %s", digest, error)
+            return False
+        return True

@@ -1,0 +1,22 @@
+"""POST /v1/feedback."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Request
+from fastapi.responses import JSONResponse
+
+from headrace.feedback.intake import Given
+from headrace.server import receiving
+from headrace.server.bodies import ERRORS, FeedbackAnswer, FeedbackRequest
+
+router = APIRouter()
+
+
+@router.post("/v1/feedback", response_model=FeedbackAnswer, responses=ERRORS)
+async def feedback(
+    body: FeedbackRequest, request: Request, idempotency_key: Annotated[str | None, Header()] = None
+) -> JSONResponse:
+    """Say what came of a prediction. With an Idempotency-Key the same feedback is taken once, however often sent."""
+    given = Given(**dict(body), idempotency_key=idempotency_key)
+    taken = await receiving.receive(request.app.state.plane, given)
+    return JSONResponse({"id": taken.id})

@@ -1,0 +1,22 @@
+"""POST /v1/predict."""
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from headrace.server import answering
+from headrace.server.bodies import ERRORS, PredictAnswer, PredictRequest
+
+router = APIRouter()
+
+
+@router.post("/v1/predict", response_model=PredictAnswer, responses=ERRORS)
+async def predict(body: PredictRequest, request: Request) -> JSONResponse:
+    """Answer texts with the model that is in charge of the task."""
+    answer = await answering.predict(
+        request.app.state.plane,
+        task=body.task,
+        channel=body.channel,
+        unit=body.unit,
+        texts=[row.text for row in body.inputs],
+    )
+    return JSONResponse(answer)

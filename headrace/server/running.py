@@ -1,0 +1,148 @@
+"""Run a server until it is told to stop.
+
+Order: check the address, take the port, start the worker, load the models, say where. On SIGTERM or SIGINT: not ready,
+finish what is under way, write what is queued, stop the worker, end with status 0.
+"""
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import uvicorn
+
+from headrace.errors import BadConfig, Unusable
+from headrace.server.app import create_app
+from headrace.server.plane import ControlPlane
+from headrace.workspace import Workspace
+
+ADDRESS_FILE = "server.json"
+"""In the state folder while a server runs: `{"pid", "host", "port", "url"}`."""
+
+_BACKLOG = 2048
+_GRACE_S = 5  # beyond serve.timeout_s, for requests under way when the server is told to stop
+
+
+def start_server(ws: Workspace, *, host: str | None = None, port: int | None = None) -> None:
+    """Serve a workspace; returns when the server was stopped and everything is written.
+
+    Args:
+        host: default `serve.host`; this machine only.
+        port: default `serve.port`; 0 takes a free one, which the printed line and `.headrace/server.json` name.
+
+    Raises:
+        BadConfig: the host is not this machine.
+        Unusable: the port is taken.
+        WrongState: no task has a model version.
+        Damaged: the version in charge cannot be loaded.
+    """
+    logging.basicConfig(format="headrace: %(message)s", stream=sys.stderr, level=logging.WARNING)
+    listener = _listen(host or ws.settings.serve.host, ws.settings.serve.port if port is None else port)
+    with listener, _address_file(ws, listener) as url:
+        asyncio.run(_serve(ws, listener, url))
+
+
+async def _serve(ws: Workspace, listener: socket.socket, url: str) -> None:
+    app = create_app(ws)
+    plane: ControlPlane = app.state.plane
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="on",
+        timeout_graceful_shutdown=int(ws.settings.serve.timeout_s) + _GRACE_S,
+    )
+    server = _Server(config)
+
+    def stop() -> None:
+        plane.draining = True
+        server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    running = asyncio.create_task(server.serve(sockets=[listener]))
+    loading = asyncio.wrap_future(plane.lineup.first)
+    await asyncio.wait({running, loading}, return_when=asyncio.FIRST_COMPLETED)
+    if loading.done() and loading.exception() is None and not server.should_exit:
+        print(f"headrace serves {', '.join(sorted(plane.lineup.now()))} at {url}", flush=True)
+    elif loading.done():
+        stop()
+    await running
+    if loading.done():
+        loading.result()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers, which end the process by the signal instead of with status 0."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket, taken before anything is loaded."""
+    if not _is_this_machine(host):
+        raise BadConfig(
+            "a server for other machines needs access keys, which this version does not have",
+            value=host,
+            next_step="Use --host 127.0.0.1, behind a proxy that checks who asks",
+        )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Said to be TCP, or asyncio does not switch Nagle's algorithm off, and an answer waits 40 ms for the client's ACK.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        taken = error.errno == errno.EADDRINUSE
+        raise Unusable(
+            "the port is in use" if taken else f"the address cannot be used: {error.strerror}",
+            value=f"{host}:{port}",
+            next_step="Stop what uses it, or choose another with --port" if taken else "Check --host and --port",
+        ) from None
+    return listener
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@contextlib.contextmanager
+def _address_file(ws: Workspace, listener: socket.socket) -> Iterator[str]:
+    """Write where the server is, and remove it at the end; the URL."""
+    host, port = listener.getsockname()[:2]
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    path = ws.state_folder / ADDRESS_FILE
+    _write_whole(path, json.dumps({"pid": os.getpid(), "host": host, "port": port, "url": url}))
+    try:
+        yield url
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            if json.loads(path.read_text("utf-8"))["pid"] == os.getpid():  # a later server may have written its own
+                path.unlink()
+
+
+def _write_whole(path: Path, text: str) -> None:
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        draft.write_text(text, "utf-8")
+        os.replace(draft, path)
+    except OSError as error:
+        raise Unusable(
+            f"the workspace cannot be written: {error.strerror}", value=str(path), next_step="Check its rights"
+        ) from None

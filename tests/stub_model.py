@@ -1,0 +1,150 @@
+"""A model that does as its texts say, installed as another package's plug-in; and real servers that serve it.
+
+Tests of serving need texts that fail, hang and kill, which a real model does not do on request.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from planted import NOON, plant_version
+from sqlalchemy import update
+
+from headrace.export.artifact import ArtifactFacts, write_facts
+from headrace.records import Artifact, ModelVersion
+from headrace.store import runs, schema
+from headrace.workspace import Workspace
+
+START_TIMEOUT_S = 30
+
+PLUGIN = '''
+import json, os, signal, time
+import numpy as np
+
+class Stub:
+    """Answers the class named in the text, else the one its file says; `stub:` words in the text make it misbehave."""
+
+    @staticmethod
+    def load(folder, facts, *, n_threads=0):
+        stub = Stub()
+        stub.labels = list(facts.task.labels)
+        stub.says = json.loads((folder / "stub.json").read_text())
+        if stub.says.get("unloadable"):
+            raise RuntimeError("these weights are of no use")
+        return stub
+
+    def logits(self, texts):
+        if log := self.says.get("log"):
+            with open(log, "a") as file:
+                file.write(json.dumps(list(texts)) + "\\\\n")
+        out = np.zeros((len(texts), len(self.labels)), dtype=np.float32)
+        for i, text in enumerate(texts):
+            if "stub:die" in text:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if "stub:fail" in text or self.says.get("fails"):
+                raise ValueError("the stub was told to fail")
+            if "stub:hang" in text:
+                time.sleep(60)
+            if "stub:slow" in text:
+                time.sleep(0.6)
+            named = [k for k, label in enumerate(self.labels) if label in text]
+            out[i, named[0] if named else self.labels.index(self.says["answer"])] = 5.0
+            if "stub:nan" in text:
+                out[i] = np.nan
+        return out
+'''.replace("\\\\", "\\")
+
+
+def install_plugin(folder: Path) -> dict[str, str]:
+    """Put the plug-in into `folder`, as pip would; the environment in which a process finds it."""
+    (folder / "headrace_stub.py").write_text(PLUGIN)
+    facts = folder / "headrace_stub-1.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: headrace-stub\nVersion: 1\n")
+    (facts / "entry_points.txt").write_text("[headrace.backends]\nstub = headrace_stub:Stub\n")
+    paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+
+
+def stub_artifact(ws: Workspace, task: str = "tone", **says: Any) -> str:
+    """An artifact of the stub in the workspace's store; its digest."""
+    folder = ws.artifacts.new_folder()
+    write_facts(folder, ArtifactFacts(backend="stub", precision="fp32", task=ws.task(task)))
+    (folder / "stub.json").write_text(json.dumps({"answer": "neutral", **says}))
+    return ws.artifacts.put(folder)[0]
+
+
+def plant_stub(ws: Workspace, task: str = "tone", **says: Any) -> ModelVersion:
+    """The next version of a task, a stub that `says` describes."""
+    version = plant_version(ws, task=task)
+    digest = stub_artifact(ws, task, **says)
+    with ws.store.write() as conn:
+        runs.add_artifact(conn, Artifact(digest, "stub", 1, {}), NOON)
+        versions = schema.model_versions
+        conn.execute(update(versions).where(versions.c.id == version.id).values(artifact=digest))
+    return replace(version, artifact=digest)
+
+
+class Server:
+    """A `start_server` process on a free port of this machine."""
+
+    def __init__(self, root: Path, env: dict[str, str], *, wait: bool = True, **settings: object) -> None:
+        code = (
+            "import json, sys; from headrace.workspace import open_workspace as o; "
+            "from headrace.server.running import start_server as s; "
+            "s(o(sys.argv[1], overrides=json.loads(sys.argv[2])), port=0)"
+        )
+        overrides = json.dumps({name.replace("__", "."): value for name, value in settings.items()})
+        self.root = root
+        self.log = root / "server.log"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-W", "error", "-c", code, str(root), overrides],
+                stdout=subprocess.PIPE, stderr=log, text=True, env=env,
+            )  # fmt: skip
+        self.line = ""
+        if wait:
+            self.wait_until_ready()
+
+    def wait_until_ready(self) -> None:
+        assert self.process.stdout is not None
+        self.line = self.process.stdout.readline()
+        assert self.line, self.log.read_text()
+
+    @property
+    def url(self) -> str:
+        return str(json.loads((self.root / ".headrace" / "server.json").read_text())["url"])
+
+    def worker_pid(self) -> int:
+        import psutil
+
+        (worker,) = psutil.Process(self.process.pid).children()
+        return int(worker.pid)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Tell it to stop and wait; its exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            status = self.process.wait(START_TIMEOUT_S)
+        finally:
+            self.process.kill()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        return status
+
+
+@contextmanager
+def running(root: Path, env: dict[str, str], **settings: object) -> Iterator[Server]:
+    server = Server(root, env, **settings)
+    try:
+        yield server
+    finally:
+        server.stop()
