@@ -60,6 +60,8 @@ class ImportReport:
     quarantine: str
     """How to see the quarantined rows."""
     seconds: float
+    n_unlabelled: int = 0
+    """Rows added without any label of the task."""
 
 
 @dataclass(frozen=True)

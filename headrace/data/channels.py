@@ -20,14 +20,16 @@ def add(ws: Workspace, name: str, *, description: str = "", owner: str = "", lic
     """
     if not _NAME.fullmatch(name):
         raise BadInput(
-            "a channel's name has 1 to 64 letters, digits, dots, dashes or underscores and starts with a letter or digit",
+            "a channel's name is 1 to 64 letters, digits, dots, dashes and underscores, a letter or digit first",
             value=name,
             next_step="Choose another name",
         )
     channel = Channel(new_id("channel"), name, description, owner, licence, ws.clock())
     with ws.store.write() as conn:
         if rows.find(conn, name) is not None:
-            raise AlreadyExists("there is a channel of this name", value=name, next_step="Use it, or choose another name")
+            raise AlreadyExists(
+                "there is a channel of this name", value=name, next_step="Use it, or choose another name"
+            )
         rows.add(conn, channel)
     return channel
 

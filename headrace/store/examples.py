@@ -92,17 +92,14 @@ def known(conn: Connection, channel_id: str, keys: Sequence[str]) -> dict[str, K
     return found
 
 
-def labels_of(conn: Connection, task: str, example_ids: Sequence[str]) -> dict[str, dict[tuple[str, str], Any]]:
-    """Example id to {(labeller id, origin): latest value}."""
-    query = (
-        select(_LABELS.c.example_id, _LABELS.c.labeller_id, _LABELS.c.origin, _LABELS.c.value)
-        .where(_LABELS.c.task == task)
-        .order_by(_LABELS.c.created_at, _LABELS.c.id)
-    )
-    found: dict[str, dict[tuple[str, str], Any]] = {}
+def labels_of(conn: Connection, task: str, example_ids: Sequence[str]) -> dict[str, set[tuple[str, str, Any]]]:
+    """Example id to its labels of a task as (labeller id, origin, value)."""
+    query = select(_LABELS.c.example_id, _LABELS.c.labeller_id, _LABELS.c.origin, _LABELS.c.value)
+    found: dict[str, set[tuple[str, str, Any]]] = {}
     for part in _parts(example_ids):
-        for example_id, labeller_id, origin, value in conn.execute(query.where(_LABELS.c.example_id.in_(part))):
-            found.setdefault(example_id, {})[labeller_id, origin] = value
+        mine = query.where(_LABELS.c.task == task, _LABELS.c.example_id.in_(part))
+        for example_id, *label in conn.execute(mine):
+            found.setdefault(example_id, set()).add((label[0], label[1], label[2]))
     return found
 
 

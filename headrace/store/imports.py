@@ -14,6 +14,7 @@ _IMPORTS = schema.imports
 _QUARANTINE = schema.quarantine
 _EXAMPLES = schema.examples
 _LABELS = schema.labels
+_CACHE_KIB = 128 * 1024
 
 
 class Quarantined(NamedTuple):
@@ -36,6 +37,12 @@ def finish(conn: Connection, import_id: str, report: dict[str, Any], now: dateti
     """Make everything the import added visible."""
     done = update(_IMPORTS).where(_IMPORTS.c.id == import_id)
     conn.execute(done.values(state="done", report=report, finished_at=now))
+
+
+def reports(conn: Connection, task: str) -> list[dict[str, Any]]:
+    """What the finished imports of a task reported, oldest first."""
+    query = select(_IMPORTS.c.report).where(_IMPORTS.c.task == task, _IMPORTS.c.state == "done")
+    return list(conn.execute(query.order_by(_IMPORTS.c.started_at, _IMPORTS.c.id)).scalars())
 
 
 def unfinished(conn: Connection) -> list[str]:
@@ -67,3 +74,9 @@ def quarantined(conn: Connection, import_id: str) -> list[Quarantined]:
         .order_by(_QUARANTINE.c.seq)
     )
     return [Quarantined(*row) for row in conn.execute(query)]
+
+
+def widen_cache(conn: Connection) -> None:
+    """Let SQLite keep more pages: an import touches the whole index of keys, in no order."""
+    if conn.dialect.name == "sqlite":
+        conn.exec_driver_sql(f"PRAGMA cache_size=-{_CACHE_KIB}")

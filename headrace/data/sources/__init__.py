@@ -4,6 +4,7 @@ To add one: copy jsonl.py; yield RawRow for every row, also for those that canno
 line to SOURCES. The conformance tests find it through the table.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,11 @@ def open_source(location: str, *, format: str | None = None) -> Source:
     raise BadInput("the format is not clear from the name", value=location, next_step=f"Give --format, one of: {known}")
 
 
+def shown(location: str) -> str:
+    """A location without the password that a database URL may hold."""
+    return re.sub(r"(://[^:/@]*:)[^@/]*@", r"\1***@", location)
+
+
 def file_at(location: str) -> Path:
     """The path of a file that is there.
 
@@ -146,9 +152,7 @@ def _missing(role: str, name: str, found: Sequence[str]) -> BadInput:
     columns = ", ".join(found) or "none"
     shown = hint if hint.startswith("Did") else f"Name it with --{role}"
     unlabelled = '; rows without labels: --label ""' if role == "label" else ""
-    return BadInput(
-        f"no column {name!r} for the {role}", value=f"columns: {columns}", next_step=f"{shown}{unlabelled}"
-    )
+    return BadInput(f"no column {name!r} for the {role}", value=f"columns: {columns}", next_step=f"{shown}{unlabelled}")
 
 
 def row_of(line: int, values: Mapping[str, Any], columns: Columns) -> RawRow:

@@ -49,7 +49,8 @@ class _Lines:
         self.record: list[str] = []
         self.n_done = 0
         """Lines of the records before this one."""
-        self.too_long = False
+        self.too_long = ""
+        """How the record's over-long line begins, if it has one."""
 
     def __iter__(self) -> "_Lines":
         return self
@@ -59,14 +60,16 @@ class _Lines:
         if not line:
             raise StopIteration
         if len(line) == _MAX_LINE_CHARS and line[-1] not in "\r\n":
-            self.too_long = True
-            line = self._skip_rest(line)
+            self.too_long = line[:1000]
+            self._skip_rest()
+            line = "\n"
         self.record.append(line)
         return line
 
     def next_record(self) -> None:
         self.n_done += len(self.record)
         self.record = []
+        self.too_long = ""
 
     def only_first_is_spoilt(self) -> None:
         """Give the record's lines after the first back, to be read as records of their own."""
@@ -74,10 +77,9 @@ class _Lines:
         self.n_done += 1
         self.record = []
 
-    def _skip_rest(self, line: str) -> str:
+    def _skip_rest(self) -> None:
         while (more := self._file.readline(_MAX_LINE_CHARS)) and more[-1] not in "\r\n":
             pass
-        return line[:1000]
 
 
 def _rows(file: TextIO, path: Path, options: Options) -> Iterator[RawRow]:
@@ -93,17 +95,14 @@ def _rows(file: TextIO, path: Path, options: Options) -> Iterator[RawRow]:
         try:
             values = next(reader)
         except StopIteration:
-            if not lines.record:  # else: the file ended inside quotes, which csv reports as an error
-                return
-            continue
+            return
         except csv.Error as error:
             yield _unreadable(lines, str(error))
             reader = csv.reader(lines, delimiter=delimiter, strict=True)
             continue
         line = lines.n_done + 1
         if lines.too_long:
-            lines.too_long = False
-            yield RawRow(line, lines.record[0], error="too_long", detail=f"over {_MAX_LINE_CHARS} characters in a line")
+            yield _too_long(lines)
         elif len(values) == width:
             yield RawRow(
                 line,
@@ -135,7 +134,14 @@ def _places(header: list[str], columns: Columns) -> tuple[int, int | None, int |
     return place[columns.text], label, key, group
 
 
+def _too_long(lines: _Lines) -> RawRow:
+    detail = f"over {_MAX_LINE_CHARS} characters in a line"
+    return RawRow(lines.n_done + 1, lines.too_long, error="too_long", detail=detail)
+
+
 def _unreadable(lines: _Lines, problem: str) -> RawRow:
+    if lines.too_long:
+        return _too_long(lines)
     first, n_lines = lines.n_done + 1, len(lines.record)
     raw = lines.record[0] if lines.record else ""
     if n_lines > 1:

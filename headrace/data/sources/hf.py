@@ -7,10 +7,13 @@ from typing import Any
 from headrace.data.sources import Options, columns_in, row_of
 from headrace.errors import BadInput, NotFound, Unavailable
 from headrace.records import RawRow
+from headrace.registry import resolve
 
 _PREFIX = "hf://"
 _MARKS = ("dataset_dict.json", "dataset_info.json")
 _N_BATCH = 1000
+_LOADERS = ("load_from_disk", "load_dataset")
+_PURPOSE = "a Hugging Face dataset"
 
 
 class HuggingFaceDataset:
@@ -38,23 +41,23 @@ class HuggingFaceDataset:
 
 def _parts(location: str) -> list[Any]:
     """The splits of what is at the location, in its own order."""
-    import datasets
-
+    load_from_disk, load_dataset = (resolve(f"datasets:{name}", purpose=_PURPOSE) for name in _LOADERS)
+    errors = resolve("datasets:exceptions", purpose=_PURPOSE)
     path = Path(location)
     try:
         if path.is_dir():
-            loaded = datasets.load_from_disk(location)
+            loaded = load_from_disk(location)
         elif path.exists():
             raise BadInput("a file, where a dataset's directory is expected", value=location, next_step="Drop --format")
         else:
-            loaded = datasets.load_dataset(location.removeprefix(_PREFIX))
-    except (FileNotFoundError, datasets.exceptions.DatasetNotFoundError) as error:
+            loaded = load_dataset(location.removeprefix(_PREFIX))
+    except (FileNotFoundError, errors.DatasetNotFoundError) as error:
         raise NotFound(
             f"no such dataset ({error})", value=location, next_step="Give a directory of save_to_disk, or a hub name"
         ) from None
     except ConnectionError as error:
         raise Unavailable(f"the hub cannot be reached ({error})", value=location, next_step="Try again") from None
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, errors.DatasetsError) as error:
         raise BadInput(f"the dataset cannot be read: {error}", value=location, next_step="Write it again") from None
     return list(loaded.values()) if isinstance(loaded, dict) else [loaded]
 

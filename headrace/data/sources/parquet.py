@@ -3,12 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from headrace.data.sources import Options, columns_in, file_at, row_of
 from headrace.errors import BadInput, Unusable
 from headrace.records import RawRow
+from headrace.registry import resolve
 
 _SUFFIXES = {".parquet", ".pq"}
 _N_BATCH = 2000
@@ -24,15 +22,19 @@ class Parquet:
     @staticmethod
     def read(location: str, options: Options) -> Iterator[RawRow]:
         path = file_at(location)
+        open_file = resolve("pyarrow.parquet:ParquetFile", purpose="a Parquet file")
+        broken = resolve("pyarrow:ArrowException")
         try:
-            with pq.ParquetFile(path) as file:
+            with open_file(path) as file:
                 columns = columns_in(file.schema_arrow.names, options)
                 line = 0
                 for batch in file.iter_batches(batch_size=_N_BATCH, columns=columns.used()):
                     for values in batch.to_pylist():
                         line += 1
                         yield row_of(line, values, columns)
-        except pa.ArrowException as error:
-            raise BadInput(f"not a readable Parquet file: {error}", value=location, next_step="Write it again") from None
+        except broken as error:
+            raise BadInput(
+                f"not a readable Parquet file: {error}", value=location, next_step="Write it again"
+            ) from None
         except OSError as error:
             raise Unusable(f"the file cannot be read: {error}", value=location, next_step="Check it") from None

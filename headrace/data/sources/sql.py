@@ -6,7 +6,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from headrace.data.sources import Options, columns_in, row_of
+from headrace.data.sources import Options, columns_in, row_of, shown
 from headrace.errors import BadInput, MissingExtra, NotFound
 from headrace.records import RawRow
 from headrace.registry import EXTRAS
@@ -42,11 +42,6 @@ class Sql:
             ) from None
         finally:
             engine.dispose()
-
-
-def shown(location: str) -> str:
-    """A database URL without its password."""
-    return re.sub(r"(://[^:/@]*:)[^@/]*@", r"\1***@", location)
 
 
 def _engine(location: str) -> sa.Engine:

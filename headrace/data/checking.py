@@ -1,0 +1,142 @@
+"""One raw row at a time: what it says, or why it goes to quarantine. No I/O."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from headrace.errors import BadInput
+from headrace.records import RawRow
+from headrace.store.imports import Quarantined
+from headrace.tasks import TaskType
+
+MAX_KEY_CHARS = 200  # columns `key` and `group_key` of the store
+_MAX_RAW_CHARS = 200
+_MAX_CACHED_LABELS = 10_000
+
+
+class Checked(NamedTuple):
+    """A row that can be kept. `target` is None for a row without a label of its own."""
+
+    line: int
+    key: str
+    text: str
+    text_hash: str
+    group_key: str
+    has_id: bool
+    target: Any
+    labels: dict[str, tuple[Any, float | None]]
+    """Labeller to (target, score)."""
+
+
+class _RefusedError(Exception):
+    def __init__(self, reason: str, detail: str) -> None:
+        self.reason, self.detail = reason, detail
+
+
+def text_hash(text: str) -> str:
+    """SHA-256 of a text, in hex; also the key of a row without an id."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass
+class Checker:
+    """Checks rows of one channel for one task; remembers labels that it has parsed."""
+
+    channel: str
+    task_type: TaskType
+    max_chars: int
+
+    def __post_init__(self) -> None:
+        self._targets: dict[str, Any] = {}
+
+    def check(self, row: RawRow) -> Checked | Quarantined:
+        if row.error is not None:
+            return put_aside(row.line, row.error, row.detail, row.text)
+        try:
+            return self._checked(row)
+        except _RefusedError as refused:
+            return put_aside(row.line, refused.reason, refused.detail, row.text)
+        except UnicodeEncodeError as error:
+            detail = f"not UTF-8 at character {error.start + 1}: {error.object[error.start : error.start + 1]!r}"
+            return put_aside(row.line, "wrong_encoding", detail, row.text)
+
+    def _checked(self, row: RawRow) -> Checked:
+        text = self._text(row.text)
+        digest = text_hash(text)
+        key = _key(row.key) if row.key is not None else None
+        group = digest if key is None else f"{self.channel}:{key}"
+        if row.group is not None and row.group.strip():
+            group = f"{self.channel}#{_storable(row.group.strip(), 'group')}"
+        if len(group) > MAX_KEY_CHARS:
+            group = text_hash(group)
+        target = self._target(row.label) if row.label is not None else None
+        labels = {_labeller(one.labeller): (self._needed(one.label), one.score) for one in row.labels}
+        return Checked(row.line, key or digest, text, digest, group, key is not None, target, labels)
+
+    def _text(self, text: object) -> str:
+        if not isinstance(text, str):
+            raise _RefusedError(
+                "missing_text", "no text" if text is None else f"the text is of type {type(text).__name__}"
+            )
+        if not text or text.isspace():
+            raise _RefusedError("missing_text", "the text is empty")
+        if "\0" in text:
+            raise _RefusedError("nul", f"a NUL character at {text.index(chr(0)) + 1}")
+        if len(text) > self.max_chars:
+            raise _RefusedError("too_long", f"{len(text)} characters; data.max_chars is {self.max_chars}")
+        return text
+
+    def _target(self, raw: object) -> Any:
+        """The target of a label as written, None for an empty one."""
+        if not isinstance(raw, str):
+            return self._parsed(raw)
+        target = self._targets.get(raw)
+        if target is None and raw.strip():
+            target = self._parsed(raw)
+            if len(self._targets) < _MAX_CACHED_LABELS:
+                self._targets[raw] = target
+        return target
+
+    def _needed(self, raw: object) -> Any:
+        target = self._target(raw)
+        if target is None:
+            raise _RefusedError("unknown_label", "a labeller's label is empty")
+        return target
+
+    def _parsed(self, raw: object) -> Any:
+        try:
+            return self.task_type.parse_label(raw)
+        except BadInput as error:
+            raise _RefusedError("unknown_label", str(error)) from None
+
+
+def put_aside(line: int, reason: str, detail: str, raw: object) -> Quarantined:
+    """A quarantined row whose strings any database can keep."""
+    shown = raw if isinstance(raw, str) else "" if raw is None else repr(raw)
+    return Quarantined(line, reason, _clean(detail), _clean(shown[: _MAX_RAW_CHARS + 1]))
+
+
+def _clean(text: str) -> str:
+    short = text if len(text) <= _MAX_RAW_CHARS else f"{text[:_MAX_RAW_CHARS]}..."
+    return short.encode(errors="backslashreplace").decode().replace("\0", "\\0")
+
+
+def _key(raw: str) -> str | None:
+    key = raw.strip()
+    if len(key) > MAX_KEY_CHARS:
+        raise _RefusedError("too_long", f"the id has {len(key)} characters; the limit is {MAX_KEY_CHARS}")
+    return _storable(key, "id") if key else None
+
+
+def _labeller(name: str) -> str:
+    if len(name) > MAX_KEY_CHARS:
+        raise _RefusedError("too_long", f"a labeller's name has {len(name)} characters; the limit is {MAX_KEY_CHARS}")
+    return _storable(name, "labeller")
+
+
+def _storable(text: str, what: str) -> str:
+    if "\0" in text:
+        raise _RefusedError("nul", f"a NUL character in the {what}")
+    if not text.isascii():
+        text.encode()
+    return text
