@@ -1,0 +1,175 @@
+"""Verbs for what is made: train, evaluate, export, predict, job."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headrace.cli.rendering import AsJson, Set, Task, Where, emit, interval, opened, progress_bar, table
+
+if TYPE_CHECKING:
+    from headrace.records import Job
+    from headrace.workspace import Workspace
+
+_job = typer.Typer(help="Look at background work, follow it, cancel it.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    app.command("train")(train)
+    app.command("evaluate")(evaluate)
+    app.command("export")(export)
+    app.command("predict")(predict)
+    app.add_typer(_job, name="job")
+
+
+def train(
+    method: Annotated[str | None, typer.Option(help="full, head or lora.")] = None,
+    follow: Annotated[bool, typer.Option("--follow/--detach", help="Watch it, or return at once.")] = True,
+    task: Task = None,
+    where: Where = Path("."),
+    settings: Set = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fine-tune, export, evaluate and register a new model version, as a job that survives the terminal."""
+    from headrace import loop
+
+    chosen = {} if method is None else {"finetune.method": method}
+    with opened(where, settings, **chosen) as ws:
+        job = loop.start_training(ws, task=task)
+        if not follow:
+            emit(job, as_json, lambda: print(f"Started {job.id}. Watch it: headrace job follow {job.id}"))
+            return
+        result = watch(ws, job, quiet=as_json)
+        emit(result, as_json, lambda: show_version(result))
+
+
+def watch(ws: "Workspace", job: "Job", *, quiet: bool) -> dict[str, Any]:
+    """Follow a job with a bar and return its result; Ctrl-C leaves it running."""
+    from headrace import jobs
+
+    seen = job
+    try:
+        with progress_bar("train", quiet=quiet) as bar:
+            for seen in jobs.follow(ws, job.id):
+                at = seen.progress
+                if at:
+                    facts = {k: v for k, v in at.items() if k not in ("step", "done", "total")}
+                    bar(at["step"], at["done"], at["total"], **facts)
+    except KeyboardInterrupt:
+        print(f"\nStill running. Watch it: headrace job follow {job.id}", file=sys.stderr)
+        raise typer.Exit(130) from None
+    return jobs.result_of(seen)
+
+
+def show_version(result: dict[str, Any]) -> None:
+    """One screen about a version: where it stands beside its baselines, per channel."""
+    main = result["main_metric"]
+    print(f"Version {result['version']} ({result['method']}, {result['n_train_rows']} rows, {result['seconds']:.0f} s)")
+    names = list(result["evaluations"])
+    channels = ["overall", *sorted(result["evaluations"][names[0]]["channels"])]
+    rows = []
+    for channel in channels:
+        cells: list[object] = [channel]
+        for name in names:
+            results = result["evaluations"][name]
+            part = results["overall"] if channel == "overall" else results["channels"].get(channel, {})
+            cells.append(interval(part.get("intervals", {}).get(main)))
+        rows.append(cells)
+    table(("channel", *names), rows, title=f"{main} on held-out rows, with 95 % intervals")
+    agreement, speed = result["agreement"], result["rows_per_s"]
+    print(
+        f"The exported model agrees with its checkpoint on {100 * agreement['agreement_share']:.1f} % of held-out rows "
+        f"and answers {speed['exported']:.0f} rows/s (the checkpoint in torch: {speed['checkpoint']:.0f})."
+    )
+
+
+def evaluate(
+    version: Annotated[str, typer.Argument(help="Version: a number, or TASK/NUMBER.")],
+    task: Task = None,
+    where: Where = Path("."),
+    as_json: AsJson = False,
+) -> None:
+    """Measure an exported version on the held-out rows of the newest snapshot, per class and per channel."""
+    from headrace import loop
+
+    with opened(where) as ws, progress_bar("evaluate", quiet=as_json) as bar:
+        results = loop.evaluate_version(ws, version, task=task, report=bar)
+
+    def show() -> None:
+        parts = {"overall": results["overall"], **results["channels"]}
+        names = list(results["overall"]["intervals"])
+        rows = [(name, part["n"], *(interval(part["intervals"].get(n)) for n in names)) for name, part in parts.items()]
+        whole = [n for n in names if "." not in n and ":" not in n]
+        keep = [0, 1, *(2 + names.index(n) for n in whole)]
+        table(("channel", "rows", *whole), [[row[i] for i in keep] for row in rows])
+
+    emit(results, as_json, show)
+
+
+def export(
+    version: Annotated[str, typer.Argument(help="Version: a number, or TASK/NUMBER.")],
+    destination: Annotated[Path, typer.Argument(help="Empty or new folder.")],
+    backend: Annotated[str, typer.Option(help="openvino or hf.")] = "hf",
+    precision: Annotated[str | None, typer.Option(help="int8 or fp32.")] = None,
+    task: Task = None,
+    where: Where = Path("."),
+    as_json: AsJson = False,
+) -> None:
+    """Write a version to a folder in a format others load."""
+    from headrace import loop
+
+    with opened(where) as ws:
+        result = loop.export_version(ws, version, destination, backend=backend, precision=precision, task=task)
+    emit(
+        result, as_json, lambda: print(f"Wrote {result['backend']} ({result['n_bytes'] / 1e6:.1f} MB) to {destination}")
+    )
+
+
+def predict(
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts; none: one a line from standard input.")] = None,
+    version: Annotated[str | None, typer.Option(help="Version; default: the one in charge.")] = None,
+    task: Task = None,
+    where: Where = Path("."),
+    as_json: AsJson = False,
+) -> None:
+    """Answer texts here, without a server and without a log."""
+    from headrace import loop
+
+    given = texts or [line.rstrip("\n") for line in sys.stdin]
+    with opened(where) as ws:
+        answers = loop.predict(ws, given, version=version, task=task)
+    rows = [(a.get("label", a.get("value")), a.get("confidence"), t) for a, t in zip(answers, given, strict=True)]
+    emit(answers, as_json, lambda: table(("answer", "confidence", "text"), rows))
+
+
+@_job.command("list")
+def job_list(where: Where = Path("."), as_json: AsJson = False) -> None:
+    """List background work, newest first."""
+    from headrace import jobs
+
+    with opened(where) as ws:
+        found = jobs.listing(ws)
+        rows = [(j.id, j.target.rpartition(":")[2], j.state, j.created_at, j.log_path) for j in found]
+        emit(found, as_json, lambda: table(("job", "work", "state", "created", "log"), rows))
+
+
+@_job.command("follow")
+def job_follow(job_id: str, where: Where = Path("."), as_json: AsJson = False) -> None:
+    """Watch a job until it is over."""
+    from headrace import jobs
+
+    with opened(where) as ws:
+        job = next(iter(jobs.follow(ws, job_id)))
+        result = watch(ws, job, quiet=as_json)
+        emit(result, as_json, lambda: print(f"{job_id} is done"))
+
+
+@_job.command("cancel")
+def job_cancel(job_id: str, where: Where = Path("."), as_json: AsJson = False) -> None:
+    """Stop a job; starting the same work again goes on from its last checkpoint."""
+    from headrace import jobs
+
+    with opened(where) as ws:
+        job = jobs.cancel(ws, job_id)
+        emit(job, as_json, lambda: print(f"{job_id} is {job.state}"))

@@ -1,0 +1,176 @@
+"""Verbs for what runs: serve, feedback, release, history, improve, report."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from headrace.cli.models import show_version
+from headrace.cli.rendering import AsJson, Set, Task, Where, emit, interval, opened, progress_bar, table
+
+_release = typer.Typer(help="Try a version beside the one in charge, and decide.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    app.command("serve")(serve)
+    app.command("feedback")(feedback)
+    app.add_typer(_release, name="release")
+    app.command("history")(history)
+    app.command("improve")(improve)
+    app.command("report")(report)
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address; default: serve.host of the settings.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.")] = None,
+    where: Where = Path("."),
+    settings: Set = None,
+) -> None:
+    """Answer requests over HTTP until stopped."""
+    from headrace.server.running import start_server
+
+    with opened(where, settings) as ws:
+        start_server(ws, host=host, port=port)
+
+
+def feedback(
+    prediction: Annotated[str, typer.Argument(help="Id of the prediction.")],
+    correction: Annotated[str | None, typer.Option(help="The right answer.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Name of a metric.")] = None,
+    value: Annotated[float | None, typer.Option(help="Value of the metric.")] = None,
+    comment: Annotated[str | None, typer.Option(help="Free text.")] = None,
+    labeller: Annotated[str, typer.Option(help="Who says so.")] = "anonymous",
+    where: Where = Path("."),
+    as_json: AsJson = False,
+) -> None:
+    """Say what was right, how good it was, or anything, about one prediction."""
+    from headrace.feedback.intake import give
+
+    with opened(where) as ws:
+        given = give(
+            ws, prediction, correction=correction, metric=metric, value=value, comment=comment, labeller=labeller
+        )
+    emit(given, as_json, lambda: print(f"Recorded {given.id}"))
+
+
+@_release.command("start")
+def release_start(
+    version: Annotated[str, typer.Argument(help="Version to try: a number, or TASK/NUMBER.")],
+    task: Task = None,
+    where: Where = Path("."),
+    settings: Set = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a version answer unseen beside the one in charge."""
+    from headrace.release import releases
+
+    with opened(where, settings) as ws:
+        made = releases.start(ws, candidate=version, task=task)
+    emit(made, as_json, lambda: print(f"Opened {made.id} ({made.policy})"))
+
+
+@_release.command("status")
+def release_status(task: Task = None, where: Where = Path("."), as_json: AsJson = False) -> None:
+    """Say who answers, who is tried, and what the evidence says."""
+    from headrace.loop import release_status as look
+
+    with opened(where) as ws:
+        state = look(ws, task=task)
+    rows = [(k, "-" if state[k] is None else state[k]) for k in state if k != "evidence"]
+    emit(state, as_json, lambda: table(("", "release"), rows))
+
+
+@_release.command("promote")
+def release_promote(
+    version: Annotated[str, typer.Argument(help="Version to put in charge.")],
+    reason: Annotated[str, typer.Option(help="Why; goes to the ledger.")] = "by hand",
+    task: Task = None,
+    where: Where = Path("."),
+    as_json: AsJson = False,
+) -> None:
+    """Put a version in charge by hand."""
+    from headrace.release import releases
+
+    with opened(where) as ws:
+        entry = releases.promote(ws, version, task=task, reason=reason)
+    emit(entry, as_json, lambda: print(f"{version} is in charge"))
+
+
+@_release.command("rollback")
+def release_rollback(
+    to: Annotated[str | None, typer.Option(help="Version; default: the one before.")] = None,
+    reason: Annotated[str, typer.Option(help="Why; goes to the ledger.")] = "by hand",
+    task: Task = None,
+    where: Where = Path("."),
+    as_json: AsJson = False,
+) -> None:
+    """Put an earlier version back in charge."""
+    from headrace.release import releases
+
+    with opened(where) as ws:
+        entry = releases.rollback(ws, to=to, task=task, reason=reason)
+    emit(entry, as_json, lambda: print(entry.reason))
+
+
+@_release.command("stop")
+def release_stop(task: Task = None, where: Where = Path("."), as_json: AsJson = False) -> None:
+    """Close the open release without a decision."""
+    from headrace.release import releases
+
+    with opened(where) as ws:
+        entry = releases.stop(ws, task)
+    emit(entry, as_json, lambda: print(entry.reason))
+
+
+def history(task: Task = None, where: Where = Path("."), as_json: AsJson = False) -> None:
+    """Print the ledger: what was decided, when, by whom, why."""
+    from headrace.release import releases
+
+    with opened(where) as ws:
+        lines = releases.history(ws, task)
+    rows = [(line.seq, line.at, line.task, line.kind, line.actor, line.reason) for line in lines]
+    emit(lines, as_json, lambda: table(("", "at", "task", "what", "by", "why"), rows))
+
+
+def improve(task: Task = None, where: Where = Path("."), settings: Set = None, as_json: AsJson = False) -> None:
+    """Turn the wheel by one step: try a version made from new labels, or decide on the one being tried."""
+    from headrace import loop
+
+    with opened(where, settings) as ws, progress_bar("improve", quiet=as_json) as bar:
+        result = loop.improve(ws, task=task, report=bar)
+    emit(result, as_json, lambda: _show_step(result))
+
+
+def _show_step(result: dict[str, Any]) -> None:
+    if result["step"] == "waiting":
+        print(result.get("reason") or f"{result['n_new_labels']} new labels; a new version needs {result['n_needed']}.")
+        return
+    if result["step"] == "decision":
+        print(f"Decision on {result['candidate']}: {result['verdict']}. {result['reason']}")
+        return
+    show_version(result["version"])
+    compared = result["comparison"]
+    parts = {"overall": compared["overall"], **compared["channels"]}
+    rows = [(name, interval(part["difference"]), part["wins"], part["losses"]) for name, part in parts.items()]
+    title = f"{result['candidate']} against {result['control']} on the same held-out rows"
+    table(("channel", f"difference of {compared['main_metric']}", "wins", "losses"), rows, title=title)
+    for gate in result["gates"]:
+        print(f"  {'passed' if gate['passed'] else 'FAILED'}  {gate['gate']}: {gate['reason']}")
+    if result["step"] == "shadow":
+        print(f"{result['candidate']} now answers unseen beside {result['control']}. Run improve again to decide.")
+    else:
+        print(f"{result['candidate']} meets no traffic; {result['control']} stays in charge.")
+
+
+def report(
+    path: Annotated[Path | None, typer.Option("--to", help="File; default: report.html in the workspace.")] = None,
+    task: Task = None,
+    where: Where = Path("."),
+    as_json: AsJson = False,
+) -> None:
+    """Draw what happened as one HTML file."""
+    from headrace.registry import resolve
+
+    with opened(where) as ws:
+        written = resolve("headrace.console.report:write", purpose="the report")(ws, task=task, path=path)
+    emit({"path": written}, as_json, lambda: print(f"Wrote {written}"))

@@ -1,0 +1,132 @@
+"""How verbs open a workspace and show results: JSON, tables, progress bars."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headrace.errors import BadInput
+
+if TYPE_CHECKING:
+    from headrace.workspace import Workspace
+
+Where = Annotated[Path, typer.Option("--workspace", "-w", envvar="HEADRACE_WORKSPACE", help="Folder of the workspace.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a setting: KEY=VALUE, such as finetune.epochs=1.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Task = Annotated[str | None, typer.Option("--task", help="Task; needed only when there are several.")]
+
+
+@contextmanager
+def opened(where: Path, settings: Sequence[str] | None = None, **overrides: object) -> "Iterator[Workspace]":
+    """The workspace at `where`, with `--set` options and further overrides applied."""
+    from headrace.workspace import open_workspace
+
+    with open_workspace(where, overrides=_parsed(settings or []) | overrides) as ws:
+        yield ws
+
+
+def emit(result: object, as_json: bool, show: Callable[[], None]) -> None:
+    """Print a result: as JSON for programs, or as `show` does for people."""
+    if as_json:
+        print(json.dumps(plain(result), ensure_ascii=False))
+    else:
+        show()
+
+
+def plain(value: Any) -> Any:
+    """Records, instants and paths as JSON values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return str(value) if isinstance(value, Path) else value
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:
+    """Print a table; cells that are numbers stand right."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=box.SIMPLE, title=title or None, title_justify="left")
+    for i, heading in enumerate(headings):
+        numeric = bool(rows) and all(isinstance(row[i], int | float) or row[i] is None for row in rows)
+        shown.add_column(heading, justify="right" if numeric else "left")
+    for row in rows:
+        shown.add_row(*(Text(_cell(cell)) for cell in row))
+    Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(shown)
+
+
+@contextmanager
+def progress_bar(title: str, *, quiet: bool) -> "Iterator[Callable[..., None]]":
+    """A function `(step, done, total, **facts)` that moves a bar on stderr; silent when `quiet`."""
+    if quiet:
+        yield lambda *_args, **_facts: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[facts]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        bar = bars.add_task(title, total=None, facts="")
+
+        def move(step: str, done: float, total: float | None, **facts: object) -> None:
+            shown = " ".join(f"{k}={_cell(v)}" for k, v in facts.items() if v is not None)
+            bars.update(bar, description=f"{title}: {step}", completed=done, total=total, facts=shown)
+
+        yield move
+
+
+def interval(figure: dict[str, Any] | None, *, digits: int = 3) -> str:
+    """`.764 [.742, .785]` of an interval as evaluate writes it."""
+    if not figure or figure.get("estimate") is None:
+        return "not known"
+    shown = [f"{figure[k]:.{digits}f}".replace("0.", ".", 1) for k in ("estimate", "low", "high")]
+    return f"{shown[0]} [{shown[1]}, {shown[2]}]"
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ", timespec="seconds")
+    return str(value)
+
+
+def _parsed(settings: Sequence[str]) -> dict[str, object]:
+    values: dict[str, object] = {}
+    for text in settings:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise BadInput("--set needs KEY=VALUE", value=text, next_step="For example: --set finetune.epochs=1")
+        values[key.strip()] = value.strip()
+    return values
