@@ -56,8 +56,8 @@ def train(ws: Workspace, *, task: str | None = None, report: Report = silent) ->
         BadInput: the rows cannot train the task.
         MissingExtra: the training parts are not installed.
     """
-    job = start_training(ws, task=task)
-    for job in jobs.follow(ws, job.id):
+    started = start_training(ws, task=task)
+    for job in jobs.follow(ws, started.id):
         if job.progress:
             report(**job.progress)
     return jobs.result_of(job)
@@ -308,9 +308,10 @@ def _version_of(ws: Workspace, run: Run) -> ModelVersion | None:
     with ws.store.read() as conn:
         for version in versions.listing(conn, run.task):
             artifact = runs.find_artifact(conn, version.artifact)
-            if version.run_id == run.id and artifact is not None:
-                if (artifact.facts["backend"], artifact.facts["precision"]) == wanted:
-                    return version
+            if version.run_id != run.id or artifact is None:
+                continue
+            if (artifact.facts["backend"], artifact.facts["precision"]) == wanted:
+                return version
     return None
 
 
