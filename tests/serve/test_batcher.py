@@ -1,0 +1,65 @@
+"""Batches. Catches: a lost, doubled or starved row, a batch beyond its budget, two models in one batch."""
+
+import threading
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.serve.batcher import Batcher, Row, estimate_tokens, pick
+
+MODELS = ["a", "b"]
+rows = st.lists(
+    st.builds(
+        lambda n_tokens, model, background: (n_tokens, model, background),
+        st.integers(2, 300), st.sampled_from(MODELS), st.booleans(),
+    ),
+    min_size=1, max_size=60,
+).map(lambda specs: [Row(0, i, "x", n, model, background) for i, (n, model, background) in enumerate(specs)])  # fmt: skip
+
+
+@given(rows, st.integers(16, 512))
+def test_batches_take_every_row_once_within_the_budget(waiting: list[Row], budget: int) -> None:
+    seen: list[int] = []
+    while waiting:
+        first = next((row for row in waiting if not row.background), waiting[0])
+        batch = pick(waiting, budget)
+        assert first in batch
+        assert len({row.model for row in batch}) == 1
+        assert len(batch) == 1 or max(row.n_tokens for row in batch) * len(batch) <= budget
+        seen += [row.place for row in batch]
+        waiting = [row for row in waiting if row not in batch]
+    assert len(seen) == len(set(seen))
+
+
+@given(rows)
+def test_a_batch_holds_the_lengths_nearest_to_the_oldest_row(waiting: list[Row]) -> None:
+    batch = pick(waiting, 256)
+    first = batch[0]
+    left_out = [row for row in waiting if row.model is first.model and row not in batch]
+    farthest = max(abs(row.n_tokens - first.n_tokens) for row in batch)
+    assert all(abs(row.n_tokens - first.n_tokens) >= farthest for row in left_out)
+
+
+def test_an_idle_batcher_gives_the_first_row_at_once_and_then_all_that_gathered() -> None:
+    batcher = Batcher(budget=1000)
+    taken: list[list[Row]] = []
+    thread = threading.Thread(target=lambda: taken.append(batcher.take()))
+    thread.start()
+    batcher.put([Row(1, 0, "x", 4, "a")])
+    thread.join(5)
+    assert [len(batch) for batch in taken] == [1]
+    batcher.put([Row(2, 0, "x", 4, "a")])
+    batcher.put([Row(3, 0, "x", 4, "a"), Row(3, 1, "x", 4, "a")])
+    assert len(batcher.take()) == 3
+
+
+def test_dropped_requests_are_not_answered() -> None:
+    batcher = Batcher(budget=1000)
+    batcher.put([Row(1, 0, "x", 4, "a"), Row(2, 0, "x", 4, "a")])
+    batcher.drop(1)
+    assert [row.request for row in batcher.take()] == [2]
+
+
+@given(st.text(max_size=2000), st.integers(8, 512))
+def test_an_estimate_is_within_what_the_model_reads(text: str, max_tokens: int) -> None:
+    assert 2 <= estimate_tokens(text, max_tokens) <= max_tokens

@@ -1,0 +1,119 @@
+"""The pool and its real worker process. Catches: lost calls after a crash, a hung worker kept, a queue without bound."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from stub_model import install_plugin, stub_artifact
+
+from headrace.config import ServeTable
+from headrace.errors import Damaged, Unavailable
+from headrace.serve.pool import Pool
+from headrace.workspace import Workspace
+
+WAIT_S = 20
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "site").mkdir()
+    for name, value in install_plugin(tmp_path / "site").items():
+        monkeypatch.setenv(name, value)
+
+
+def loaded(pool: Pool, ws: Workspace, digest: str) -> str:
+    pool.load(digest, ws.artifacts.get(digest))
+    return digest
+
+
+@pytest.fixture
+def pool(plugin: None) -> Iterator[Pool]:
+    with Pool(ServeTable(timeout_s=2, max_queue_rows=10, batch_tokens=64)) as running:
+        yield running
+    assert running.pid is None
+
+
+def eventually(check: Callable[[], bool]) -> None:
+    until = time.monotonic() + WAIT_S
+    while not check():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def test_answers_come_in_order_from_the_weights_that_were_asked(pool: Pool, workspace: Workspace) -> None:
+    first, second = (loaded(pool, workspace, stub_artifact(workspace, answer=a)) for a in ("neutral", "positive"))
+    texts = ["negative", "?", "positive " + "long " * 50, "stub:fail", "neutral"]
+    asked = [(digest, pool.predict(digest, texts)) for digest in (first, second)]
+    for digest, future in asked:
+        answer = future.result(WAIT_S)
+        said = [row["output"]["label"] if "output" in row else "error" for row in answer.rows]
+        assert answer.digest == digest
+        assert said == ["negative", "neutral" if digest == first else "positive", "positive", "error", "neutral"]
+    pool.unload(first)
+    with pytest.raises(Unavailable):
+        pool.predict(first, texts)
+    assert pool.predict(second, ["?"]).result(WAIT_S).rows[0]["output"]["label"] == "positive"
+
+
+def test_requests_that_wait_go_as_one_batch(pool: Pool, workspace: Workspace, tmp_path: Path) -> None:
+    log = tmp_path / "batches"
+    digest = loaded(pool, workspace, stub_artifact(workspace, log=str(log)))
+    futures = [pool.predict(digest, ["stub:slow"]), *(pool.predict(digest, [f"t{i}"]) for i in range(5))]
+    for future in futures:
+        future.result(WAIT_S)
+    assert len(log.read_text().splitlines()) <= 3
+
+
+def test_a_killed_worker_fails_what_it_had_and_comes_back_with_its_models(pool: Pool, workspace: Workspace) -> None:
+    digest = loaded(pool, workspace, stub_artifact(workspace))
+    under_way = pool.predict(digest, ["stub:slow stub:slow"])
+    assert pool.pid is not None
+    os.kill(pool.pid, signal.SIGKILL)
+    with pytest.raises(Unavailable):
+        under_way.result(WAIT_S)
+    eventually(lambda: pool.is_loaded(digest) and pool.n_starts == 2)
+    assert pool.predict(digest, ["?"]).result(WAIT_S).digest == digest
+
+
+def test_a_worker_that_hangs_is_replaced(pool: Pool, workspace: Workspace) -> None:
+    digest = loaded(pool, workspace, stub_artifact(workspace))
+    before = pool.pid
+    with pytest.raises(Unavailable, match="in time"):
+        pool.predict(digest, ["stub:hang"]).result(WAIT_S)
+    eventually(lambda: pool.is_loaded(digest) and pool.pid not in (before, None))
+    assert pool.predict(digest, ["?"]).result(WAIT_S).digest == digest
+
+
+def test_a_full_queue_refuses_and_keeps_room_for_those_who_wait(pool: Pool, workspace: Workspace) -> None:
+    digest = loaded(pool, workspace, stub_artifact(workspace))
+    futures = [pool.predict(digest, ["stub:slow"]), pool.predict(digest, ["a"] * 4, background=True)]
+    with pytest.raises(Unavailable):
+        pool.predict(digest, ["a"], background=True)
+    futures.append(pool.predict(digest, ["a"] * 5))
+    with pytest.raises(Unavailable, match="too many rows"):
+        pool.predict(digest, ["a"])
+    assert [len(future.result(WAIT_S).rows) for future in futures] == [1, 4, 5]
+    assert pool.n_waiting == 0
+
+
+def test_an_artifact_that_cannot_be_loaded_says_so_and_harms_no_other(pool: Pool, workspace: Workspace) -> None:
+    good = loaded(pool, workspace, stub_artifact(workspace))
+    with pytest.raises(Damaged, match="of no use"):
+        loaded(pool, workspace, stub_artifact(workspace, unloadable=True))
+    assert pool.predict(good, ["?"]).result(WAIT_S).digest == good
+
+
+def test_closing_fails_what_waits_and_leaves_no_process(plugin: None, workspace: Workspace) -> None:
+    with Pool(ServeTable(timeout_s=30)) as pool:
+        digest = loaded(pool, workspace, stub_artifact(workspace))
+        pid, future = pool.pid, pool.predict(digest, ["stub:hang"])
+    assert pid is not None
+    assert not psutil.pid_exists(pid)
+    with pytest.raises(Unavailable):
+        future.result(0)
+    with pytest.raises(Unavailable):
+        pool.predict(digest, ["?"])

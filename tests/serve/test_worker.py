@@ -1,0 +1,66 @@
+"""Answers of a batch. Catches: an answer beside the wrong text, one bad text that spoils others, NaN served as an answer."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from stub_model import stub_artifact
+
+from headrace.config import TaskTable
+from headrace.errors import Damaged
+from headrace.export.artifact import read_facts
+from headrace.serve import worker
+from headrace.serve.worker import Model, answer
+from headrace.tasks.text_classification import TextClassification
+from headrace.workspace import Workspace
+
+LABELS = ("no", "yes")
+
+
+class Moody:
+    """Says yes to `y`, no to `n`; fails on `x` and gives NaN for `?`, whatever else is in the batch."""
+
+    def logits(self, texts: Sequence[str]) -> Any:
+        if "x" in texts:
+            raise RuntimeError("x")
+        table = {"y": [-1.0, 3.0], "n": [3.0, -1.0], "?": [np.nan, 0.0]}
+        return np.asarray([table[text] for text in texts], dtype=np.float32)
+
+
+class OneShort:
+    def logits(self, texts: Sequence[str]) -> Any:
+        return np.zeros((max(len(texts) - 1, 0), 2), dtype=np.float32)
+
+
+def model(predictor: Any, temperature: float = 1.0) -> Model:
+    return Model("sha256:0", predictor, TextClassification(TaskTable(labels=LABELS)), temperature, 128)
+
+
+@given(st.lists(st.sampled_from("ynx?"), min_size=1, max_size=40))
+def test_each_text_gets_its_own_answer_or_its_own_error(texts: list[str]) -> None:
+    said = [row["output"]["label"] if "output" in row else "error" for row in answer(model(Moody()), texts)]
+    assert said == [{"y": "yes", "n": "no", "x": "error", "?": "error"}[text] for text in texts]
+
+
+def test_logits_of_the_wrong_shape_are_errors() -> None:
+    assert all("error" in row for row in answer(model(OneShort()), ["y", "n", "y"]))
+
+
+def test_the_temperature_of_the_artifact_divides_the_logits() -> None:
+    (plain,), (warm,) = answer(model(Moody()), ["y"]), answer(model(Moody(), temperature=4.0), ["y"])
+    assert plain["output"]["confidence"] == pytest.approx(1 / (1 + np.exp(-4)), abs=1e-6)
+    assert warm["output"]["confidence"] == pytest.approx(1 / (1 + np.exp(-1)), abs=1e-6)
+
+
+def test_weights_that_are_not_those_of_the_digest_do_not_serve(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest, other = stub_artifact(workspace), stub_artifact(workspace, answer="positive")
+    # The plug-in is not installed in this process; what is loaded does not matter here, its digest does.
+    monkeypatch.setattr(worker, "load", lambda folder, **_: (Moody(), read_facts(folder)))
+    assert worker.load_model(workspace.artifacts.get(digest), digest, n_threads=0).digest == digest
+    with pytest.raises(Damaged):
+        worker.load_model(workspace.artifacts.get(other), digest, n_threads=0)
