@@ -1,0 +1,169 @@
+"""Freeze what is labelled into an immutable, hashed snapshot: one target and one side for each example."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+
+from headrace.data import split
+from headrace.errors import NotFound, WrongState
+from headrace.ids import new_id
+from headrace.records import SIDES, Artifact, Side, Snapshot, SnapshotRow
+from headrace.registry import resolve
+from headrace.store import examples, runs, snapshots
+from headrace.store.examples import LabelledRow
+from headrace.tasks import TASK_TYPES, TaskType
+from headrace.workspace import Workspace
+
+_PURPOSE = "a snapshot"
+
+
+def freeze(ws: Workspace, *, task: str | None = None) -> Snapshot:
+    """Freeze the labelled examples of a task. What was frozen before comes back as the same snapshot.
+
+    The target of an example is its own label from an import, else what its labellers say together. Labels that came
+    back as feedback never touch the test side: an example with no other labels is left out when its side is test.
+
+    Raises:
+        WrongState: nothing is labelled, or a side would be empty.
+        MissingExtra: pyarrow is not installed.
+    """
+    task = ws.task_name(task)
+    write_rows = resolve("headrace.data.parquet:write_rows", purpose=_PURPOSE)
+    task_type: TaskType = TASK_TYPES.get(ws.task(task).type)(ws.task(task))
+    side_of = split.assign(ws)
+    with ws.store.read() as conn:
+        left_out: Counter[str] = Counter()
+        rows = list(resolved(examples.labelled_rows(conn, task), side_of, task_type, left_out))
+    _refuse_empty(rows, task, left_out)
+    content_hash = hash_of(rows)
+    with ws.store.read() as conn:
+        found = snapshots.with_hash(conn, task, content_hash)
+    if found is not None:
+        return found
+    folder = ws.artifacts.new_folder()
+    write_rows(folder, rows)
+    digest, n_bytes = ws.artifacts.put(folder)
+    facts = {"n_rows": len(rows), "content_hash": content_hash, "n_left_out": dict(left_out)}
+    artifact = Artifact(digest=digest, kind="snapshot", n_bytes=n_bytes, facts=facts)
+    return _recorded(ws, _snapshot_of(ws, task, rows, content_hash, digest), artifact)
+
+
+def rows(ws: Workspace, snapshot: Snapshot, side: str | None = None) -> list[SnapshotRow]:
+    """The rows of a snapshot, or of one side, by channel and key.
+
+    Raises:
+        Damaged: the files do not match the snapshot's hash.
+    """
+    read_rows = resolve("headrace.data.parquet:read_rows", purpose=_PURPOSE)
+    found: list[SnapshotRow] = read_rows(ws.artifacts.get(snapshot.artifact), side)
+    return found
+
+
+def latest(ws: Workspace, task: str | None = None) -> Snapshot | None:
+    """The newest snapshot of a task."""
+    with ws.store.read() as conn:
+        found = snapshots.listing(conn, ws.task_name(task))
+    return found[-1] if found else None
+
+
+def find(ws: Workspace, snapshot_id: str) -> Snapshot:
+    """A snapshot by its id.
+
+    Raises:
+        NotFound: there is none.
+    """
+    with ws.store.read() as conn:
+        found = snapshots.find(conn, snapshot_id)
+    if found is None:
+        raise NotFound("no such snapshot", value=snapshot_id, next_step="Run: headrace snapshot")
+    return found
+
+
+def resolved(
+    lines: Iterable[LabelledRow], side_of: Mapping[str, str], task_type: TaskType, left_out: Counter[str]
+) -> Iterator[SnapshotRow]:
+    """One row per labelled example, in the order of `lines`, which has the labels of an example side by side.
+
+    Args:
+        side_of: group key to side. A group without one came in after the split and waits for the next snapshot.
+        left_out: counts examples that do not become rows, by reason.
+    """
+    for _, group in groupby(lines, key=attrgetter("example_id")):
+        labels = list(group)
+        one = labels[0]
+        side = side_of.get(one.group_key)
+        checked = [label for label in labels if label.origin != "feedback"]
+        if side is None or side == split.EXCLUDED:
+            left_out["resembles both sides" if side else "not split yet"] += 1
+        elif side == "test" and not checked:
+            left_out["feedback on the test side"] += 1
+        else:
+            target = target_of(checked if side == "test" else labels, task_type)
+            origin = "import" if checked else "feedback"
+            yield SnapshotRow(one.example_id, one.channel, one.key, one.text, target, _side(side), 1.0, origin)
+
+
+def target_of(labels: Sequence[LabelledRow], task_type: TaskType) -> Any:
+    """One target from the labels of an example, oldest first: its own latest, else its labellers' latest together."""
+    own = [label.value for label in labels if label.origin == "import"]
+    if own:
+        return own[-1]
+    return task_type.combine(list({label.labeller_id: label.value for label in labels}.values()))
+
+
+def hash_of(rows: Sequence[SnapshotRow]) -> str:
+    """SHA-256 of the rows by channel and key. Ids are left out, so any workspace gives the same rows the same hash."""
+    digest = hashlib.sha256()
+    for row in sorted(rows, key=lambda row: (row.channel, row.key)):
+        line = [row.channel, row.key, row.text, row.target, row.side, row.weight, row.origin]
+        digest.update(json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _side(name: str) -> Side:
+    return next(side for side in SIDES if side == name)
+
+
+def _refuse_empty(rows: Sequence[SnapshotRow], task: str, left_out: Mapping[str, int]) -> None:
+    if not rows and not left_out:
+        raise WrongState(
+            "no example is labelled for this task", value=task, next_step="Run: headrace import, with a label column"
+        )
+    n_by_side = Counter(row.side for row in rows)
+    empty = [side for side in SIDES if not n_by_side[side]]
+    if empty:
+        raise WrongState(
+            f"no labelled rows on the side {' and '.join(empty)}",
+            value=f"{len(rows)} rows in all, {sum(left_out.values())} left out",
+            next_step="Import more labelled rows, or set split.validation_share and split.test_share above 0",
+        )
+
+
+def _snapshot_of(ws: Workspace, task: str, rows: Sequence[SnapshotRow], content_hash: str, digest: str) -> Snapshot:
+    n_by_side = Counter(row.side for row in rows)
+    return Snapshot(
+        id=new_id("snapshot"),
+        task=task,
+        content_hash=content_hash,
+        artifact=digest,
+        n_rows=len(rows),
+        n_by_side={side: n_by_side[side] for side in SIDES},
+        n_by_channel=dict(sorted(Counter(row.channel for row in rows).items())),
+        n_from_feedback=sum(row.origin == "feedback" for row in rows),
+        created_at=ws.clock(),
+    )
+
+
+def _recorded(ws: Workspace, snapshot: Snapshot, artifact: Artifact) -> Snapshot:
+    """Write the snapshot down, unless another process was faster; either way the one that is there."""
+    with ws.store.write() as conn:
+        there = snapshots.with_hash(conn, snapshot.task, snapshot.content_hash)
+        if there is not None:
+            return there
+        runs.add_artifact(conn, artifact, snapshot.created_at)
+        snapshots.add(conn, snapshot, config_hash=ws.config_hash)
+    return snapshot
