@@ -118,3 +118,42 @@ def plant_correction(
     with ws.store.write() as conn:
         conn.execute(insert(schema.feedback).values(**values, **ORIGIN))
     return feedback_id
+
+
+def figures_of(counts: list[list[int]], labels: list[str]) -> dict[str, Any]:
+    """Classification figures with intervals, as an evaluation keeps them."""
+    import numpy as np
+
+    from headrace.tasks import text_classification as classes
+
+    confusion = np.asarray(counts)
+    n = int(confusion.sum())
+    found = {"n": n, **classes.figures(confusion), "per_class": classes.per_class(confusion, labels)}
+    ends = {
+        m: {"estimate": found[m], "low": found[m] - 0.05, "high": found[m] + 0.04} for m in ("macro_f1", "accuracy")
+    }
+    bins = [{"n": 10 + 30 * i, "confidence": 0.4 + 0.1 * i, "accuracy": 0.33 + 0.12 * i} for i in range(6)]
+    return {
+        **found, "confusion": counts, "labels": labels, "ece": 0.043, "reliability": bins, "intervals": ends,
+    }  # fmt: skip
+
+
+def results_of(by_channel: dict[str, list[list[int]]], labels: list[str], **more: Any) -> dict[str, Any]:
+    total = [[sum(cells) for cells in zip(*rows, strict=True)] for rows in zip(*by_channel.values(), strict=True)]
+    channels = {name: figures_of(counts, labels) for name, counts in by_channel.items()}
+    return {"main_metric": "macro_f1", "overall": figures_of(total, labels), "channels": channels, **more}
+
+
+def plant_import(ws: Workspace, channel: Channel, *, source: str = "rows.csv", state: str = "done") -> str:
+    import_id = new_id("import")
+    report = {
+        "id": import_id, "channel": channel.name, "source": source, "n_rows": 100, "n_added": 90, "n_known": 3,
+        "n_labels": 90, "n_quarantined": 7, "reasons": {"unknown label": 7}, "quarantine": "", "seconds": 0.5,
+    }  # fmt: skip
+    values = {
+        "id": import_id, "channel_id": channel.id, "task": "tone", "source": source, "state": state,
+        "report": report, "started_at": NOON, "finished_at": NOON,
+    }  # fmt: skip
+    with ws.store.write() as conn:
+        conn.execute(insert(schema.imports).values(**values, **ORIGIN))
+    return import_id

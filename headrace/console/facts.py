@@ -1,0 +1,90 @@
+"""What the report says about a task, read from the store in one moment."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from headrace.records import Channel, Evaluation, Interval, LedgerEntry, ModelVersion, Release, Run, Snapshot
+from headrace.store import channels, imports, outcomes, releases, runs, snapshots, versions
+from headrace.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """Everything in the order it came; `newest` is the version with the highest number."""
+
+    task: str
+    channels: list[Channel]
+    imports: list[dict[str, Any]]
+    snapshots: list[Snapshot]
+    versions: list[ModelVersion]
+    control: ModelVersion | None
+    release: Release | None
+    ledger: list[LedgerEntry]
+    evaluations: list[Evaluation]
+    run: Run | None
+    """The run that made the newest version, or the newest run."""
+    n_new_corrections: int
+    n_corrections_without_text: int
+    made_at: datetime
+
+    @property
+    def newest(self) -> ModelVersion | None:
+        return self.versions[-1] if self.versions else None
+
+    @property
+    def newest_name(self) -> str:
+        return self.versions[-1].name if self.versions else ""
+
+    @property
+    def control_name(self) -> str:
+        return "" if self.control is None else self.control.name
+
+    def name_of(self, version_id: str | None) -> str:
+        return next((version.name for version in self.versions if version.id == version_id), "")
+
+    def evaluation(self, version: ModelVersion | None, predictor: str = "version") -> Evaluation | None:
+        """The newest evaluation on test rows of a version, or of another predictor beside it."""
+        if version is None:
+            return None
+        mine = [
+            e
+            for e in self.evaluations
+            if e.side == "test"
+            and e.predictor == predictor
+            and (e.version_id == version.id or (e.version_id is None and e.snapshot_id == version.snapshot_id))
+        ]
+        return mine[-1] if mine else None
+
+
+def gather(ws: Workspace, task: str) -> TaskFacts:
+    """Read it all in one transaction."""
+    with ws.store.read() as conn:
+        known = versions.listing(conn, task)
+        control_id = releases.control_id(conn, task)
+        tried = runs.listing(conn, task)
+        made_newest = [run for run in tried if known and run.id == known[-1].run_id]
+        return TaskFacts(
+            task=task,
+            channels=channels.listing(conn),
+            imports=imports.reports(conn, task),
+            snapshots=snapshots.listing(conn, task),
+            versions=known,
+            control=None if control_id is None else versions.find(conn, control_id),
+            release=releases.open_release(conn, task),
+            ledger=releases.ledger(conn, task),
+            evaluations=versions.evaluations(conn, task),
+            run=next(iter(made_newest or tried[-1:]), None),
+            n_new_corrections=outcomes.count_unused(conn, task, with_text=True),
+            n_corrections_without_text=outcomes.count_unused(conn, task, with_text=False),
+            made_at=ws.clock(),
+        )
+
+
+def interval_of(figures: dict[str, Any], metric: str) -> Interval | None:
+    """A metric with its interval from one part (`overall`, or a channel) of an evaluation's results; None without."""
+    estimate, ends = figures.get(metric), figures.get("intervals", {}).get(metric)
+    if estimate is None or ends is None:
+        return None
+    low, high = (ends["low"], ends["high"]) if isinstance(ends, dict) else ends
+    return Interval(estimate, low, high)

@@ -1,0 +1,333 @@
+"""The parts of the report: each takes the facts of a task and returns markup, or None where there is nothing to say."""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from headrace.console import figures
+from headrace.console.facts import TaskFacts, interval_of
+from headrace.console.markup import Html, Part, element, join, table
+from headrace.records import Interval, LedgerEntry
+
+_BASELINES = {"centroid": "nearest class centroid", "majority": "most frequent class"}
+_KINDS = {
+    "start": "release started",
+    "promote": "put in charge",
+    "hold": "held",
+    "reject": "rejected",
+    "rollback": "rolled back",
+    "stop": "release stopped",
+}
+
+
+def task_page(facts: TaskFacts, prefix: str) -> Html:
+    """All parts of one task. `prefix` keeps the ids of its figures apart from those of other tasks."""
+    parts: list[Callable[[TaskFacts, str], Html | None]] = [
+        headline, decision, by_channel, comparison, confusion, per_class, reliability, learning, data, ledger,
+    ]  # fmt: skip
+    body = [part(facts, prefix) for part in parts]
+    return element("section", element("h2", f"Task {facts.task}", id=prefix), *body)
+
+
+def headline(facts: TaskFacts, _prefix: str) -> Html:
+    tiles: list[Html] = []
+    if facts.control is None:
+        tiles.append(_tile("In charge", "nobody yet", "train a first version: headrace train"))
+    else:
+        since = next(e.at for e in reversed(facts.ledger) if e.kind in ("promote", "rollback"))
+        tiles.append(_tile("In charge", facts.control.name, f"since {_day(since)}"))
+        tiles += _score_tile(facts)
+    if facts.release is not None:
+        tried = facts.name_of(facts.release.candidate_id)
+        tiles.append(_tile("Release", "open", f"{tried} answers in the shadow since {_day(facts.release.started_at)}"))
+    if facts.snapshots:
+        newest = facts.snapshots[-1]
+        detail = f"{_number(newest.n_from_feedback)} of them from feedback"
+        tiles.append(_tile("Rows in the newest snapshot", _number(newest.n_rows), detail))
+    waiting = "become labels with the next improve"
+    tiles.append(_tile("New corrections", _number(facts.n_new_corrections), waiting))
+    lost = facts.n_corrections_without_text
+    note = f"{_number(lost)} more cannot become labels, because serve.log_inputs kept no text of what was asked."
+    return join(element("dl", *tiles), element("p", note) if lost else None)
+
+
+def _score_tile(facts: TaskFacts) -> list[Html]:
+    evaluation = facts.evaluation(facts.control)
+    if evaluation is None:
+        return []
+    metric, overall = evaluation.results["main_metric"], evaluation.results["overall"]
+    interval = interval_of(overall, metric)
+    value = overall.get(metric) if interval is None else interval.estimate
+    ends = "" if interval is None else f"95 % interval {interval.low:.3f} to {interval.high:.3f}, "
+    shown = "none" if value is None else f"{value:.3f}"
+    return [_tile(f"{_metric(metric)} of {facts.control_name}", shown, f"{ends}{_number(overall['n'])} held-out rows")]
+
+
+def decision(facts: TaskFacts, prefix: str) -> Html | None:
+    """The newest decision with evidence from traffic: of the open release, or else of the last one."""
+    lines = [e for e in facts.ledger if e.kind in ("promote", "hold", "reject") and "overall" in e.evidence]
+    if not lines:
+        return None
+    line, proof = lines[-1], lines[-1].evidence
+    verdict = element(
+        "p",
+        element("b", f"{facts.name_of(line.version_id)}: {_KINDS[line.kind]}"),
+        f" on {_moment(line.at)}. {line.reason}.",
+        class_=f"verdict {line.kind}",
+    )
+    rows = {"overall": proof["overall"], **proof["channels"]}
+    limits = proof["thresholds"]
+    needed = {name: limits["harm" if name == "overall" else "harm_in_a_channel"] for name in rows}
+    figure = figures.evidence(
+        {name: (row["e_benefit"], row["e_harm"]) for name, row in rows.items()},
+        thresholds=needed,
+        name=f"{prefix}-evidence",
+    )
+    caption = (
+        f"The largest evidence so far that the candidate is better or worse than the version in charge, from "
+        f"{_number(proof['n_labelled'])} corrected answers among {_number(proof['n_requests'])} that both gave. Only "
+        f"the {_number(proof['n_disagreements'])} where just one of them was right count. A bar that reaches its line "
+        f"decides; looking often does not raise the chance of either wrong decision above {proof['alpha']:.0%}."
+    )
+    cells: list[list[Part]] = [
+        [name, row["wins"], row["losses"], row["agreements"], _evidence(row["e_benefit"]), _evidence(row["e_harm"])]
+        for name, row in rows.items()
+    ]
+    head: list[Part] = ["", "candidate right", "control right", "no difference", "better", "worse"]
+    counts = table(head, cells, caption="Who was right where they differed, and the evidence", numbers=(1, 2, 3, 4, 5))
+    return join(element("h3", "Candidate against control on live traffic"), verdict, _figure(figure, caption), counts)
+
+
+def by_channel(facts: TaskFacts, prefix: str) -> Html | None:
+    shown = facts.evaluation(facts.newest)
+    if shown is None or facts.newest is None:
+        return None
+    metric = shown.results["main_metric"]
+    series = {facts.newest.name: shown}
+    control = facts.evaluation(facts.control)
+    if control is not None and facts.control is not None:
+        series.setdefault(f"{facts.control.name} (in charge)", control)
+        if facts.control.id == facts.newest.id:
+            del series[facts.newest.name]
+    for predictor, label in _BASELINES.items():
+        baseline = facts.evaluation(facts.newest, predictor)
+        if baseline is not None:
+            series[label] = baseline
+    groups: dict[str, dict[str, Interval]] = {}
+    for label, evaluation in series.items():
+        for name, part in [("all rows", evaluation.results["overall"]), *evaluation.results["channels"].items()]:
+            interval = interval_of(part, metric)
+            if interval is not None:
+                groups.setdefault(name, {})[label] = interval
+    if not groups:
+        return None
+    figure = figures.bars(groups, metric=_metric(metric), name=f"{prefix}-channels")
+    caption = f"{_metric(metric)} on held-out rows that no training saw; the thin line is the 95 % interval. "
+    caption += _extremes(groups, next(iter(series)))
+    return join(
+        element("h3", f"{_metric(metric)} per channel"), _figure(figure, caption), _scores(groups, shown.results)
+    )
+
+
+def _extremes(groups: Mapping[str, Mapping[str, Interval]], label: str) -> str:
+    found = {name: members[label] for name, members in groups.items() if label in members and name != "all rows"}
+    if len(found) < 2:
+        return ""
+    best, worst = max(found, key=lambda n: found[n].estimate), min(found, key=lambda n: found[n].estimate)
+    return f"{label} does best in {best} ({_with_ends(found[best])}) and worst in {worst} ({_with_ends(found[worst])})."
+
+
+def _scores(groups: Mapping[str, Mapping[str, Interval]], results: Mapping[str, Any]) -> Html:
+    series = list(dict.fromkeys(label for members in groups.values() for label in members))
+    n_rows = {"all rows": results["overall"]["n"], **{name: part["n"] for name, part in results["channels"].items()}}
+    rows: list[list[Part]] = [
+        [name, _number(n_rows.get(name, 0)), *(_with_ends(members[s]) if s in members else "" for s in series)]
+        for name, members in groups.items()
+    ]
+    return table(["", "rows", *series], rows, caption="The same in numbers, with 95 % intervals", numbers=(1,))
+
+
+def comparison(facts: TaskFacts, prefix: str) -> Html | None:
+    evaluation = facts.evaluation(facts.newest)
+    found = None if evaluation is None else evaluation.results.get("comparison")
+    if evaluation is None or not found:
+        return None
+    metric = evaluation.results["main_metric"]
+    rows = {"all rows": _difference(found["overall"])}
+    rows |= {name: _difference(part) for name, part in found["channels"].items()}
+    figure = figures.differences(rows, metric=_metric(metric), name=f"{prefix}-comparison")
+    overall = rows["all rows"]
+    if overall.low > 0:
+        words = "so it is better on these rows"
+    elif overall.high < 0:
+        words = "so it is worse on these rows"
+    else:
+        words = "so these rows cannot tell which is better"
+    caption = (
+        f"{facts.newest_name} minus the version it was compared with, on the same held-out rows: "
+        f"{overall.estimate:+.3f} ({overall.low:+.3f} to {overall.high:+.3f}) overall, {words}."
+    )
+    return join(element("h3", "Against the earlier version, before any traffic"), _figure(figure, caption))
+
+
+def _difference(part: Mapping[str, Any]) -> Interval:
+    return Interval(part["estimate"], part["low"], part["high"])
+
+
+def confusion(facts: TaskFacts, prefix: str) -> Html | None:
+    overall = _overall(facts)
+    if "confusion" not in overall:
+        return None
+    labels, counts = overall["labels"], overall["confusion"]
+    figure = figures.confusion(labels, counts, name=f"{prefix}-confusion")
+    total, right = sum(map(sum, counts)), sum(counts[i][i] for i in range(len(labels)))
+    caption = (
+        f"Rows are the truth, columns the answer of {facts.newest_name}. "
+        f"{_number(right)} of {_number(total)} held-out rows were answered right."
+    )
+    mixed = max(((n, i, j) for i, row in enumerate(counts) for j, n in enumerate(row) if i != j), default=(0, 0, 0))
+    if mixed[0]:
+        caption += f" The most frequent mistake: {labels[mixed[1]]} answered as {labels[mixed[2]]}, {_times(mixed[0])}."
+    return join(element("h3", "What is taken for what"), _figure(figure, caption))
+
+
+def per_class(facts: TaskFacts, _prefix: str) -> Html | None:
+    classes = _overall(facts).get("per_class")
+    if not classes:
+        return None
+    rows: list[list[Part]] = [
+        [name, _number(c["n"]), f"{c['precision']:.3f}", f"{c['recall']:.3f}", f"{c['f1']:.3f}"]
+        for name, c in classes.items()
+    ]
+    caption = f"Per class, {facts.newest_name} on held-out rows"
+    return table(["class", "rows", "precision", "recall", "F1"], rows, caption=caption, numbers=(1, 2, 3, 4))
+
+
+def reliability(facts: TaskFacts, prefix: str) -> Html | None:
+    overall = _overall(facts)
+    if not overall.get("reliability"):
+        return None
+    figure = figures.reliability(overall["reliability"], name=f"{prefix}-reliability")
+    caption = (
+        "Dots on the dashed line: a confidence means what it says. Below it the model is too sure, above it not sure "
+        f"enough; larger dots stand for more answers. On average confidence and truth are {100 * overall['ece']:.1f} "
+        "points apart (expected calibration error)."
+    )
+    return join(element("h3", "Can its confidence be trusted?"), _figure(figure, caption))
+
+
+def learning(facts: TaskFacts, prefix: str) -> Html | None:
+    if facts.run is None or not facts.run.history:
+        return None
+    history = facts.run.history
+    figure = figures.learning_curve(history, name=f"{prefix}-learning")
+    steps = max(line.get("step", 0) for line in history)
+    caption = f"Fine-tuning of {facts.run.base_model} by method {facts.run.method}, {_number(steps)} steps."
+    measured = [line for line in history if isinstance(line.get("eval_loss"), int | float)]
+    if measured:
+        best = min(measured, key=lambda line: line["eval_loss"])
+        caption += f" The loss on validation rows was lowest at step {_number(best['step'])} ({best['eval_loss']:.3f})."
+    return join(element("h3", "Learning curve"), _figure(figure, caption))
+
+
+def data(facts: TaskFacts, _prefix: str) -> Html:
+    parts: list[Part] = [element("h3", "Data")]
+    if not facts.imports and not facts.snapshots:
+        text = "Nothing has been imported yet. Start with: headrace channel add, then headrace import."
+        return join(*parts, element("p", text, class_="quiet"))
+    if facts.imports:
+        rows: list[list[Part]] = [
+            [
+                r["channel"],
+                r["source"],
+                *(_number(r[k]) for k in ("n_rows", "n_added", "n_known", "n_quarantined")),
+                _reasons(r),
+            ]
+            for r in facts.imports
+        ]
+        head: list[Part] = ["channel", "source", "rows", "added", "known", "put aside", "why put aside"]
+        parts.append(table(head, rows, caption="Imports", numbers=(2, 3, 4, 5), wide=(1, 6)))
+    if facts.snapshots:
+        rows = [
+            [
+                element("code", s.content_hash.removeprefix("sha256:")[:12]),
+                _day(s.created_at),
+                _number(s.n_rows),
+                *(_number(s.n_by_side.get(side, 0)) for side in ("train", "validation", "test")),
+                _number(s.n_from_feedback),
+                ", ".join(f"{name} {_number(n)}" for name, n in s.n_by_channel.items()),
+            ]
+            for s in facts.snapshots
+        ]
+        head = ["snapshot", "frozen", "rows", "train", "validation", "test", "from feedback", "per channel"]
+        parts.append(
+            table(
+                head, rows, caption="Snapshots: the rows that versions were made of", numbers=(2, 3, 4, 5, 6), wide=(7,)
+            )
+        )
+    return join(*parts)
+
+
+def ledger(facts: TaskFacts, _prefix: str) -> Html:
+    title = element("h3", "Ledger")
+    if not facts.ledger:
+        return join(title, element("p", "No version has been put in charge, tried or refused yet.", class_="quiet"))
+    rows: list[list[Part]] = [_ledger_row(facts, entry) for entry in reversed(facts.ledger)]
+    caption = "Every decision about who answers, newest first. Lines are only ever added."
+    return join(title, table(["", "when (UTC)", "version", "what", "why", "by"], rows, caption=caption, wide=(4,)))
+
+
+def _ledger_row(facts: TaskFacts, entry: LedgerEntry) -> list[Part]:
+    return [
+        str(entry.seq),
+        _moment(entry.at),
+        facts.name_of(entry.version_id),
+        _KINDS.get(entry.kind, entry.kind),
+        entry.reason,
+        entry.actor,
+    ]
+
+
+def _overall(facts: TaskFacts) -> dict[str, Any]:
+    evaluation = facts.evaluation(facts.newest)
+    return {} if evaluation is None else evaluation.results["overall"]
+
+
+def _figure(figure: Html, caption: str) -> Html:
+    return element("figure", figure, element("figcaption", caption))
+
+
+def _tile(name: str, value: str, detail: str) -> Html:
+    return element("div", element("dt", name), element("dd", element("b", value), element("span", detail)))
+
+
+def _reasons(report: Mapping[str, Any]) -> str:
+    return ", ".join(f"{reason} {_number(n)}" for reason, n in report["reasons"].items())
+
+
+def _with_ends(interval: Interval) -> str:
+    return f"{interval.estimate:.3f} ({interval.low:.3f} to {interval.high:.3f})"
+
+
+def _evidence(value: float) -> str:
+    return f"{value:,.1f}" if value < 1e4 else f"{value:.1e}"
+
+
+def _metric(name: str) -> str:
+    return {"macro_f1": "macro-F1", "micro_f1": "micro-F1", "pearson": "Pearson's r"}.get(name, name.replace("_", " "))
+
+
+def _number(n: int) -> str:
+    return f"{n:,}"
+
+
+def _times(n: int) -> str:
+    return "once" if n == 1 else f"{n:,} times"
+
+
+def _day(at: datetime) -> str:
+    return f"{at.day} {at:%B %Y}"
+
+
+def _moment(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M}"
