@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from headrace.errors import BadInput, HeadraceError, Unavailable
+from headrace.errors import BadInput, HeadraceError, Unavailable, from_envelope
 
 _MAX_ATTEMPTS = 3
 _FIRST_PAUSE_S = 0.25
@@ -148,14 +148,9 @@ def _pauses_s() -> Iterator[float]:
 def _error_from(response: httpx.Response) -> HeadraceError:
     """The error of the tree that an envelope names."""
     try:
-        facts = response.json()["error"]
-        code, message, value, next_step = (facts[name] for name in ("code", "message", "value", "next_step"))
+        return from_envelope(response.json())
     except (ValueError, KeyError, TypeError):
         return _foreign(response)
-    kind = _KINDS.get(code, HeadraceError)
-    error = kind.__new__(kind)
-    HeadraceError.__init__(error, message, value=value, next_step=next_step)  # one of them has other arguments
-    return error
 
 
 def _foreign(response: httpx.Response) -> HeadraceError:
@@ -164,12 +159,3 @@ def _foreign(response: httpx.Response) -> HeadraceError:
         value=response.text,
         next_step=f"Check what listens at {response.url}",
     )
-
-
-def _kinds(kind: type[HeadraceError]) -> Iterator[type[HeadraceError]]:
-    yield kind
-    for child in kind.__subclasses__():
-        yield from _kinds(child)
-
-
-_KINDS = {kind.code: kind for kind in reversed(list(_kinds(HeadraceError)))}

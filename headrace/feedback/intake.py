@@ -47,9 +47,13 @@ class Given:
                 next_step="Send one; several observations are several feedbacks",
             )
         if (self.metric is None) != (self.value is None):
-            raise BadInput("metric and value go together", value=f"metric={self.metric}, value={self.value}")
+            raise BadInput(
+                "metric and value go together",
+                value=f"metric={self.metric}, value={self.value}",
+                next_step="Send both, or neither",
+            )
         if self.value is not None and not math.isfinite(self.value):
-            raise BadInput("the value of a metric is a finite number", value=self.value)
+            raise BadInput("the value of a metric is a finite number", value=self.value, next_step="Send a number")
         _check_text("metric", self.metric, _MAX_METRIC_CHARS)
         _check_text("comment", self.comment, _MAX_COMMENT_CHARS)
         _check_text("labeller", self.labeller, _MAX_NAME_CHARS)
@@ -145,7 +149,11 @@ def _check_text(name: str, text: str | None, max_chars: int) -> None:
     if text is None:
         return
     if not text.strip() or len(text) > max_chars or "\0" in text or not _is_unicode(text):
-        raise BadInput(f"{name} must be 1 to {max_chars} characters of valid Unicode without NUL", value=text)
+        raise BadInput(
+            f"{name} must be 1 to {max_chars} characters of valid Unicode without NUL",
+            value=text,
+            next_step=f"Shorten or correct the {name}",
+        )
 
 
 def _is_unicode(text: str) -> bool:

@@ -141,7 +141,9 @@ def _check(plane: ControlPlane, unit: str | None, texts: Sequence[str]) -> None:
             f"a request has 1 to {max_rows} inputs", value=len(texts), next_step="Split it, or raise serve.max_rows"
         )
     if unit is not None and not 1 <= len(unit) <= _MAX_UNIT_CHARS:
-        raise BadInput(f"a unit has 1 to {_MAX_UNIT_CHARS} characters", value=unit)
+        raise BadInput(
+            f"a unit has 1 to {_MAX_UNIT_CHARS} characters", value=unit, next_step="Leave it out, or send an id"
+        )
     for place, text in enumerate(texts):
         if not text.strip():
             raise BadInput(f"inputs[{place}] has no text", value=text, next_step="Send some text")

@@ -1,5 +1,6 @@
 """Where requests come in and errors go out: one envelope for every error, a count and a time for every request."""
 
+import json
 import logging
 import time
 import uuid
@@ -7,7 +8,7 @@ from collections.abc import Mapping
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -72,14 +73,13 @@ def _limited(receive: Receive) -> Receive:
     return limited
 
 
-def render(
-    error: HeadraceError, *, status: int | None = None, headers: Mapping[str, str] | None = None
-) -> JSONResponse:
+def render(error: HeadraceError, *, status: int | None = None, headers: Mapping[str, str] | None = None) -> Response:
     """An error as a response."""
     headers = dict(headers or {})
     if isinstance(error, Unavailable):
         headers["Retry-After"] = str(RETRY_AFTER_S)
-    return JSONResponse(error.envelope(), status or error.http_status, headers)
+    body = json.dumps(error.envelope())  # in ASCII: a value may hold half a surrogate pair, which UTF-8 does not have
+    return Response(body, status or error.http_status, headers, media_type="application/json")
 
 
 def install(app: FastAPI) -> None:
@@ -89,12 +89,12 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(AnyHTTPException, _http_error)
 
 
-async def _headrace_error(_: Request, error: Exception) -> JSONResponse:
+async def _headrace_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HeadraceError)
     return render(error)
 
 
-async def _unsound_request(_: Request, error: Exception) -> JSONResponse:
+async def _unsound_request(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"][1:]) or "the body"
@@ -103,7 +103,7 @@ async def _unsound_request(_: Request, error: Exception) -> JSONResponse:
     return render(BadInput(problem, value=value, next_step="GET /docs shows the fields; send application/json"))
 
 
-async def _http_error(request: Request, error: Exception) -> JSONResponse:
+async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, AnyHTTPException)
     path = f"{request.method} {request.url.path}"
     problem = str(error.detail)
