@@ -54,6 +54,7 @@ class Given:
             )
         if self.value is not None and not math.isfinite(self.value):
             raise BadInput("the value of a metric is a finite number", value=self.value, next_step="Send a number")
+        _check_text("prediction id", self.prediction_id, _MAX_NAME_CHARS)
         _check_text("metric", self.metric, _MAX_METRIC_CHARS)
         _check_text("comment", self.comment, _MAX_COMMENT_CHARS)
         _check_text("labeller", self.labeller, _MAX_NAME_CHARS)

@@ -153,5 +153,3 @@ def _check(plane: ControlPlane, unit: str | None, texts: Sequence[str]) -> None:
                 value=text,
                 next_step="Shorten it, or raise data.max_chars",
             )
-        if "\0" in text:
-            raise BadInput(f"inputs[{place}] holds a NUL character", value=text, next_step="Remove it")

@@ -2,8 +2,16 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Strict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Strict
 
+
+def _storable(text: str) -> str:
+    if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
+        raise ValueError("a NUL or half a surrogate pair cannot be stored")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_storable)]
 Number = Annotated[float, Strict()]
 
 
@@ -12,13 +20,13 @@ class _Closed(BaseModel):
 
 
 class Input(_Closed):
-    text: str
+    text: Text
 
 
 class PredictRequest(_Closed):
-    task: str
-    channel: str
-    unit: str | None = None
+    task: Text
+    channel: Text
+    unit: Text | None = None
     """What is randomised over: a user, a session. The same unit gets the same arm."""
     inputs: list[Input]
 
@@ -26,12 +34,12 @@ class PredictRequest(_Closed):
 class FeedbackRequest(_Closed):
     """Exactly one of correction, metric with value, comment."""
 
-    prediction_id: str
-    correction: str | Annotated[int, Strict()] | Number | None = None
-    metric: str | None = None
+    prediction_id: Text
+    correction: Text | Annotated[int, Strict()] | Number | None = None
+    metric: Text | None = None
     value: Number | None = None
-    comment: str | None = None
-    labeller: str = "anonymous"
+    comment: Text | None = None
+    labeller: Text = "anonymous"
 
 
 class Answered(BaseModel):

@@ -1,4 +1,4 @@
-"""The pool and its real worker process. Catches: lost calls after a crash, a hung worker kept, a queue without bound."""
+"""The pool and its real worker process. Catches: calls lost in a crash, a hung worker kept, a queue without bound."""
 
 import os
 import signal

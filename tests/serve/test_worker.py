@@ -1,4 +1,4 @@
-"""Answers of a batch. Catches: an answer beside the wrong text, one bad text that spoils others, NaN served as an answer."""
+"""Answers of a batch. Catches: an answer beside the wrong text, one bad text that spoils others, NaN served."""
 
 from collections.abc import Sequence
 from typing import Any

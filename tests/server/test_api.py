@@ -18,6 +18,7 @@ from headrace.store import predictions
 from headrace.workspace import Workspace
 
 ENVELOPE = {"code", "message", "value", "next_step", "retryable"}
+JSON = {"Content-Type": "application/json"}
 LABELS = ["negative", "neutral", "positive"]
 SOUND = {"task": "tone", "channel": "web", "inputs": [{"text": "positive"}]}
 
@@ -242,10 +243,13 @@ def test_feedback_for_an_unknown_prediction_is_refused(client: Client, served_wo
         intake.give(served_workspace, "prd_0", comment="x")
 
 
-@pytest.mark.parametrize("change", [{"verdict": "good"}, {"value": True}, {"correction": ["a"]}, {"metric": 5}])
+@pytest.mark.parametrize(
+    "change", [{"verdict": "good"}, {"value": True}, {"correction": ["a"]}, {"metric": 5}, {"prediction_id": "\ud800"}]
+)
 def test_feedback_bodies_are_closed(served: Server, change: dict[str, Any]) -> None:
     body = {"prediction_id": "prd_0", **change}
-    envelope(httpx.post(f"{served.url}/v1/feedback", json=body), 422)
+    response = httpx.post(f"{served.url}/v1/feedback", content=json.dumps(body), headers=JSON)
+    envelope(response, 422)
 
 
 def test_health_metrics_and_docs(served: Server, client: Client) -> None:
