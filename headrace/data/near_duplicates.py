@@ -1,14 +1,15 @@
 """Pairs of nearly equal texts: MinHash, banded, then checked by exact Jaccard similarity.
 
-MinHash after Broder 1997, "On the resemblance and containment of documents"; bands after Leskovec, Rajaraman and Ullman,
-"Mining of Massive Datasets", section 3.4. A shingle is two neighbouring words, case and punctuation aside; a text of one
-word is its own shingle, a text without words is compared as it is. Hashes are fixed, so the same texts give the same
-pairs everywhere.
+MinHash after Broder 1997, "On the resemblance and containment of documents"; bands after Leskovec, Rajaraman and
+Ullman, "Mining of Massive Datasets", section 3.4. A shingle is two neighbouring words, case and punctuation aside; a
+text of one word is its own shingle, a text without words is compared as it is. Hashes are fixed, so the same texts give
+the same pairs everywhere.
 """
 
 import re
 import zlib
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ def shingles_of(text: str) -> list[int]:
     """Hashes of a text's shingles, repeated ones too; never empty."""
     words = [zlib.crc32(word.encode(errors="replace")) for word in _WORD.findall(text.casefold())]
     if len(words) > 1:
-        return [(a << 32 | b) for a, b in zip(words, words[1:], strict=False)]
+        return [(a << 32 | b) for a, b in pairwise(words)]
     return words or [zlib.crc32(text.strip().encode(errors="replace")) | 1 << 33]
 
 
@@ -123,7 +124,7 @@ def _blocks(starts: Ints) -> list[tuple[int, int]]:
     n_texts = len(starts) - 1
     cuts = np.searchsorted(starts, np.arange(0, starts[-1], _BLOCK))
     edges = np.unique(np.concatenate([[0], np.minimum(cuts, n_texts), [n_texts]]))
-    return [(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [(int(a), int(b)) for a, b in pairwise(edges)]
 
 
 def _similarity(keys: _Hashes, starts: Ints, pairs: Ints, n_at_once: int = 1 << 17) -> NDArray[np.float64]:

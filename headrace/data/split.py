@@ -12,7 +12,7 @@ import numpy as np
 from filelock import FileLock
 
 from headrace.config import SplitTable
-from headrace.data.near_duplicates import linked, near_duplicate_pairs
+from headrace.data.near_duplicates import Ints, linked, near_duplicate_pairs
 from headrace.errors import BadConfig
 from headrace.records import Side
 from headrace.store import examples
@@ -83,11 +83,10 @@ def _side(first_member: str, resembled: Iterable[str], settings: SplitTable) -> 
     return sides.pop() if sides else side_of(first_member, settings)
 
 
-def _links(
-    rows: Sequence[GroupedText], number: Mapping[str, int], near_duplicate_share: float
-) -> "np.ndarray[tuple[int, int], np.dtype[np.int64]]":
+def _links(rows: Sequence[GroupedText], number: Mapping[str, int], near_duplicate_share: float) -> Ints:
     """Pairs (M, 2) of groups that hold equal or nearly equal texts."""
     pairs = near_duplicate_pairs([row.text for row in rows], near_duplicate_share)
     group = np.fromiter((number[row.group_key] for row in rows), dtype=np.int64, count=len(rows))
-    links = np.unique(np.sort(group[pairs], axis=1), axis=0)
-    return links[links[:, 0] != links[:, 1]]
+    links: Ints = np.unique(np.sort(group[pairs], axis=1), axis=0)
+    apart: Ints = links[links[:, 0] != links[:, 1]]
+    return apart

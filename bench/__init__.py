@@ -1,0 +1,1 @@
+"""Scripts that each answer one question about speed or quality, on the machine they run on."""

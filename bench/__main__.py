@@ -1,0 +1,26 @@
+"""Run every bench, or those named: `python -m bench [NAME ...]`. Each runs in its own process."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+_NOT_BENCHES = {"__init__", "__main__", "reporting"}
+
+
+def main(names: list[str]) -> int:
+    known = sorted(p.stem for p in Path(__file__).parent.glob("*.py") if p.stem not in _NOT_BENCHES)
+    if unknown := sorted(set(names) - set(known)):
+        print(f"unknown: {', '.join(unknown)}. Known: {', '.join(known)}", file=sys.stderr)
+        return 2
+    failed = []
+    for name in names or known:
+        print(f"== {name}", flush=True)
+        if subprocess.run([sys.executable, "-m", f"bench.{name}"], cwd=Path(__file__).parents[1]).returncode:
+            failed.append(name)
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
