@@ -5,7 +5,9 @@ The names below are the public Python SDK. They are looked up on first use, so t
 
 from importlib import import_module
 
-from headrace.version import VERSION as __version__
+from headrace.version import VERSION
+
+__version__ = VERSION
 
 _PUBLIC = {
     "Client": "headrace.client:Client",

@@ -157,7 +157,9 @@ def _remote_filesystem(url: str) -> tuple[Any, str] | None:
     try:
         filesystem, path = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
-        raise Unusable(f"artifacts.url cannot be opened: {error}", value=url, next_step="Install its fsspec driver")
+        raise Unusable(
+            f"artifacts.url cannot be opened: {error}", value=url, next_step="Install its fsspec driver"
+        ) from None
     return filesystem, path
 
 

@@ -17,6 +17,9 @@
 Each message has three parts: what was wrong, the value, and the next step.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class HeadraceError(Exception):
     """Root of the tree. `code` is stable; `retryable` says whether the same call may succeed later."""
@@ -110,6 +113,19 @@ class Unavailable(HeadraceError):
     retryable = True
 
 
+def from_envelope(envelope: Mapping[str, Any]) -> HeadraceError:
+    """The error that an envelope stands for: what another process raised, raised here again.
+
+    Raises:
+        KeyError: not an envelope.
+    """
+    facts = envelope["error"]
+    kind = _by_code(HeadraceError).get(facts["code"], HeadraceError)
+    error = kind.__new__(kind)  # one of them is made from other arguments
+    HeadraceError.__init__(error, facts["message"], value=facts["value"], next_step=facts["next_step"])
+    return error
+
+
 def nearest(word: str, known: list[str]) -> str:
     """A sentence naming the nearest known word, or all of them: the next step of many errors."""
     from difflib import get_close_matches
@@ -118,6 +134,13 @@ def nearest(word: str, known: list[str]) -> str:
     if close:
         return f"Did you mean {close[0]!r}?"
     return f"Known: {', '.join(sorted(known))}" if known else "None are known yet"
+
+
+def _by_code(kind: type[HeadraceError]) -> dict[str, type[HeadraceError]]:
+    found = {kind.code: kind}
+    for child in kind.__subclasses__():
+        found = _by_code(child) | found
+    return found
 
 
 def _shorten(value: object, limit: int = 200) -> str:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from headrace.errors import Cancelled, HeadraceError, JobFailed, NotFound, WrongState
+from headrace.errors import Cancelled, HeadraceError, JobFailed, NotFound, WrongState, from_envelope
 from headrace.ids import new_id
 from headrace.records import Job
 from headrace.registry import resolve
@@ -140,10 +140,7 @@ def result_of(job: Job) -> dict[str, Any]:
         raise Cancelled("the job was cancelled", value=job.id, next_step="Run the same command to go on")
     if job.state == "interrupted":
         raise JobFailed("the job's process is gone", value=job.id, next_step="Run the same command to go on")
-    error = job.error or {}
-    raise JobFailed(
-        error.get("message", "the job failed"), value=error.get("value"), next_step=error.get("next_step", "")
-    )
+    raise from_envelope({"error": job.error})
 
 
 def cancel(ws: Workspace, job_id: str) -> Job:
@@ -201,7 +198,7 @@ def _finish(ws: Workspace, job_id: str, changes: dict[str, Any]) -> None:
 
 def _unforeseen(error: Exception, log_path: str) -> dict[str, Any]:
     return {
-        "code": "internal",
+        "code": JobFailed.code,
         "message": f"{type(error).__name__}: {error}",
         "value": log_path,
         "next_step": "The log has the traceback",

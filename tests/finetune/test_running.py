@@ -1,0 +1,107 @@
+"""Fine-tuning as users meet it. Catches: a resume that ends elsewhere than an uninterrupted run, a partial checkpoint
+taken for whole, bad rows met with a traceback."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from finetune import toy
+from headrace.config import FinetuneTable
+from headrace.errors import BadInput, NotFound
+from headrace.finetune import base_models
+from headrace.finetune.running import tune
+from headrace.finetune.training import newest_whole_checkpoint
+
+SETTINGS = FinetuneTable(epochs=3, batch_tokens=128, evals_per_epoch=4, patience=20, seed=5)
+
+KILLED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from finetune import toy
+from headrace.config import FinetuneTable
+from headrace.finetune.running import tune
+settings = FinetuneTable.model_validate_json({settings!r})
+tune(Path({folder!r}), Path({base!r}), toy.TASK, settings, toy.rows(), lambda *a, **f: print(a[1], flush=True))
+"""
+
+
+def _weights(model: object) -> dict[str, np.ndarray]:
+    return {k: v.numpy() for k, v in model.state_dict().items()}  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_resume_after_kill_gives_the_same_weights(tiny_base: Path, tmp_path: Path) -> None:
+    whole = tune(tmp_path / "a", tiny_base, toy.TASK, SETTINGS, toy.rows(), lambda *_a, **_f: None)
+    folder = tmp_path / "b"
+    code = KILLED.format(
+        tests=str(Path(__file__).parents[1]),
+        settings=SETTINGS.model_dump_json(),
+        folder=str(folder),
+        base=str(tiny_base),
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.strip().isdigit() and int(line) >= 20:
+            break
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    (folder / "checkpoint-9999").mkdir()  # what a kill in the middle of saving leaves
+    resumed = tune(folder, tiny_base, toy.TASK, SETTINGS, toy.rows(), lambda *_a, **_f: None)
+    assert resumed.facts["resumed"]
+    expected, found = _weights(whole.model), _weights(resumed.model)
+    assert expected.keys() == found.keys()
+    assert all(np.array_equal(expected[k], found[k]) for k in expected)
+    steps = [entry["step"] for entry in resumed.history]
+    assert steps == [entry["step"] for entry in whole.history]
+
+
+def test_only_whole_checkpoints_count(tmp_path: Path) -> None:
+    for n, whole in ((10, True), (9, True), (20, False)):
+        folder = tmp_path / f"checkpoint-{n}"
+        folder.mkdir()
+        if whole:
+            (folder / "whole").touch()
+    assert newest_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+    assert not (tmp_path / "checkpoint-20").exists()
+
+
+def test_one_class_only_says_so(tiny_base: Path, tmp_path: Path) -> None:
+    rows = [replace(row, target="positive") for row in toy.rows(40)]
+    with pytest.raises(BadInput, match=r"one class only: positive. Import rows of the other classes"):
+        tune(tmp_path, tiny_base, toy.TASK, SETTINGS, rows, lambda *_a, **_f: None)
+
+
+def test_an_empty_side_says_so(tiny_base: Path, tmp_path: Path) -> None:
+    rows = [replace(row, side="train") for row in toy.rows(40)]
+    with pytest.raises(BadInput, match="no validation rows"):
+        tune(tmp_path, tiny_base, toy.TASK, SETTINGS, rows, lambda *_a, **_f: None)
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/no/such/model"])
+def test_unknown_base_model_directory(name: str) -> None:
+    with pytest.raises(NotFound, match="no such base model directory"):
+        base_models.find(name)
+
+
+def test_a_folder_without_safetensors_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
+    with pytest.raises(BadInput, match="no safetensors weights"):
+        base_models.find(str(tmp_path))
+
+
+def test_time_is_not_needed_to_find_the_packaged_model() -> None:
+    started = time.perf_counter()
+    assert base_models.find("minilm-l6").digest.endswith("b128d9db")
+    assert time.perf_counter() - started < 30
