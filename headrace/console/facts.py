@@ -6,6 +6,7 @@ from typing import Any
 
 from headrace.records import Channel, Evaluation, Interval, LedgerEntry, ModelVersion, Release, Run, Snapshot
 from headrace.store import channels, imports, outcomes, releases, runs, snapshots, versions
+from headrace.tasks import TASK_TYPES
 from headrace.workspace import Workspace
 
 
@@ -14,6 +15,7 @@ class TaskFacts:
     """Everything in the order it came; `newest` is the version with the highest number."""
 
     task: str
+    main_metric: str
     channels: list[Channel]
     imports: list[dict[str, Any]]
     snapshots: list[Snapshot]
@@ -66,6 +68,7 @@ def gather(ws: Workspace, task: str) -> TaskFacts:
         made_newest = [run for run in tried if known and run.id == known[-1].run_id]
         return TaskFacts(
             task=task,
+            main_metric=TASK_TYPES.get(ws.task(task).type).main_metric,
             channels=channels.listing(conn),
             imports=imports.reports(conn, task),
             snapshots=snapshots.listing(conn, task),

@@ -46,14 +46,13 @@ _WIDTH_IN = 5.4
 _MOST_CHARS = 24
 
 
-def learning_curve(history: Sequence[Mapping[str, Any]], *, name: str) -> Html:
+def learning_curve(history: Sequence[Mapping[str, Any]], metric: str, metric_label: str, *, name: str) -> Html:
     """Loss on training rows and on validation rows by step, and the main metric below it, where the run kept them."""
     train = _points(history, "loss")
     validation = _points(history, "eval_loss")
-    metric_key = next((key for line in history for key in line if _is_metric(key)), None)
-    metric = _points(history, metric_key) if metric_key else []
+    scores = _points(history, f"eval_{metric}")
     with mpl.rc_context(_STYLE):
-        figure, axes = _figure(2 if metric else 1, height_in=4.6 if metric else 2.8)
+        figure, axes = _figure(2 if scores else 1, height_in=4.6 if scores else 2.8)
         for points, label, color in ((train, "training", _SERIES[2]), (validation, "validation", _SERIES[0])):
             if points:
                 axes[0].plot(*zip(*points, strict=True), color=color, label=label, marker="o", markersize=3)
@@ -61,9 +60,9 @@ def learning_curve(history: Sequence[Mapping[str, Any]], *, name: str) -> Html:
         axes[0].grid(axis="y")
         if train or validation:
             axes[0].legend(loc="upper right")
-        if metric and metric_key:
-            axes[1].plot(*zip(*metric, strict=True), color=_SERIES[0], marker="o", markersize=3)
-            axes[1].set_ylabel(_short(metric_key.removeprefix("eval_").replace("_", "-")))
+        if scores:
+            axes[1].plot(*zip(*scores, strict=True), color=_SERIES[0], marker="o", markersize=3)
+            axes[1].set_ylabel(_short(metric_label))
             axes[1].grid(axis="y")
         axes[-1].set_xlabel("step")
         return _svg(figure, name, "Learning curve: loss by training step")
@@ -193,12 +192,6 @@ def _legend_above(axes: Axes, n_columns: int) -> None:
 
 def _points(history: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
     return [(line["step"], line[key]) for line in history if isinstance(line.get(key), int | float)]
-
-
-def _is_metric(key: str) -> bool:
-    return (
-        key.startswith("eval_") and key not in ("eval_loss", "eval_n") and not key.endswith(("_s", "runtime", "second"))
-    )
 
 
 def _short(text: str, limit: int = _MOST_CHARS) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 from headrace.console.facts import gather
@@ -69,7 +70,8 @@ def _replace(path: Path, text: str) -> None:
         part.write_text(text, "utf-8")
         os.replace(part, path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
         raise Unusable(
             f"the report cannot be written: {error.strerror}", value=str(path), next_step="Choose another path"
         ) from None

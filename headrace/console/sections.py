@@ -84,10 +84,11 @@ def decision(facts: TaskFacts, prefix: str) -> Html | None:
         name=f"{prefix}-evidence",
     )
     caption = (
-        f"The largest evidence so far that the candidate is better or worse than the version in charge, from "
-        f"{_number(proof['n_labelled'])} corrected answers among {_number(proof['n_requests'])} that both gave. Only "
-        f"the {_number(proof['n_disagreements'])} where just one of them was right count. A bar that reaches its line "
-        f"decides; looking often does not raise the chance of either wrong decision above {proof['alpha']:.0%}."
+        "The largest evidence so far that the candidate is better or worse than the version in charge, from "
+        f"{_number(proof['n_labelled'])} corrected answers among {_number(proof['n_requests'])} that both gave. "
+        f"Only the {_number(proof['n_disagreements'])} where just one of them was right count. Overall, the bar that "
+        "reaches its line decides; in a channel, only the bar for worse does, by rejecting. Looking often does not "
+        f"raise the chance of a wrong decision of either kind above {100 * proof['alpha']:g} %."
     )
     cells: list[list[Part]] = [
         [name, row["wins"], row["losses"], row["agreements"], _evidence(row["e_benefit"]), _evidence(row["e_harm"])]
@@ -134,7 +135,7 @@ def _extremes(groups: Mapping[str, Mapping[str, Interval]], label: str) -> str:
     if len(found) < 2:
         return ""
     best, worst = max(found, key=lambda n: found[n].estimate), min(found, key=lambda n: found[n].estimate)
-    return f"{label} does best in {best} ({_with_ends(found[best])}) and worst in {worst} ({_with_ends(found[worst])})."
+    return f"{label} does best in {best}, {_with_ends(found[best])}, and worst in {worst}, {_with_ends(found[worst])}."
 
 
 def _scores(groups: Mapping[str, Mapping[str, Interval]], results: Mapping[str, Any]) -> Html:
@@ -220,7 +221,7 @@ def learning(facts: TaskFacts, prefix: str) -> Html | None:
     if facts.run is None or not facts.run.history:
         return None
     history = facts.run.history
-    figure = figures.learning_curve(history, name=f"{prefix}-learning")
+    figure = figures.learning_curve(history, facts.main_metric, _metric(facts.main_metric), name=f"{prefix}-learning")
     steps = max(line.get("step", 0) for line in history)
     caption = f"Fine-tuning of {facts.run.base_model} by method {facts.run.method}, {_number(steps)} steps."
     measured = [line for line in history if isinstance(line.get("eval_loss"), int | float)]

@@ -3,12 +3,12 @@
 import threading
 
 import pytest
-from planted import plant_version
 
 from headrace.errors import NotFound, WrongState
 from headrace.records import Decision
 from headrace.release import releases
 from headrace.workspace import Workspace, open_workspace
+from planted import plant_version
 
 PROMOTE, HOLD, REJECT = (Decision(v, f"because {v}", {"n_labelled": 3}) for v in ("promote", "hold", "reject"))
 

@@ -130,8 +130,8 @@ def _missing(pairs: Pairs, evidence: dict[str, Any]) -> str:
     if more is None:
         return f"{seen}, with no lead for either; it takes more labels to tell"
     return (
-        f"{seen}; if it goes on like this, about {more} more labelled differences would decide "
-        f"(about {evidence['n_more_requests']} more requests)"
+        f"{seen}; if it goes on like this, about {more:,} more labelled differences would decide "
+        f"(about {evidence['n_more_requests']:,} more requests)"
     )
 
 

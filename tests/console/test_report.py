@@ -1,0 +1,231 @@
+"""The report: whole, self-contained, harmless whatever the data says, and there for any workspace."""
+
+import re
+import subprocess
+import sys
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from headrace.console import report
+from headrace.console.markup import Html, element, join, table
+from headrace.errors import BadInput, NotFound, Unusable
+from headrace.records import Decision, Outcome
+from headrace.release import releases
+from headrace.release.policies.shadow import Shadow
+from headrace.workspace import Workspace, open_workspace
+from planted import (
+    plant_answer,
+    plant_channel,
+    plant_correction,
+    plant_evaluation,
+    plant_import,
+    plant_version,
+    results_of,
+)
+
+LABELS = ["negative", "neutral", "positive"]
+COUNTS = [[20, 3, 1], [4, 18, 2], [0, 5, 30]]
+SCRIPT = "<script>alert(1)</script>"
+HISTORY = [
+    {"step": 5, "epoch": 0.5, "loss": 1.0},
+    {"step": 10, "epoch": 1.0, "eval_loss": 0.8, "eval_macro_f1": 0.5},
+    {"step": 20, "epoch": 2.0, "loss": 0.6, "eval_loss": 0.7, "eval_macro_f1": 0.6},
+]
+
+
+class Page(HTMLParser):
+    """Tags, ids, attributes and text of a page; complains about tags that do not pair."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(text)
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        given = dict(attrs)
+        self.ids += [given["id"] or ""] if "id" in given else []
+        self.links += [value or "" for name, value in attrs if name in ("href", "xlink:href", "src", "action")]
+        assert not [name for name in given if name.startswith("on")]
+        if tag not in ("meta", "br"):
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self._open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def read(path: Path) -> tuple[str, Page]:
+    text = path.read_text("utf-8")
+    return text, Page(text)
+
+
+def fill(ws: Workspace, *, labels: list[str] = LABELS, word: str = "fine") -> None:
+    """A workspace in the middle of its second release."""
+    channel = plant_channel(ws, word)
+    plant_import(ws, channel, source=f"{word}.csv")
+    first = plant_version(ws, history=HISTORY)
+    releases.ensure_control(ws, actor=word)
+    second = plant_version(ws, history=HISTORY)
+    by_channel = {word: COUNTS, "other": COUNTS}
+    part = {"estimate": 0.02, "low": -0.01, "high": 0.05}
+    plant_evaluation(ws, first, results_of(by_channel, labels))
+    against = {"overall": part, "channels": {word: part}}
+    plant_evaluation(ws, second, results_of(by_channel, labels, comparison=against))
+    for predictor in ("majority", "centroid"):
+        plant_evaluation(ws, second, results_of(by_channel, labels), predictor=predictor)
+    release = releases.start(ws, candidate=second)
+    outcomes = [Outcome(word, False, True)] * 4 + [Outcome("other", True, False)]
+    decision = Shadow.decide(outcomes, alpha=0.05, n_requests=90)
+    releases.decide(ws, release, Decision("hold", f"{decision.reason} {word}", decision.evidence), actor=word)
+    plant_correction(ws, plant_answer(ws, channel, first, "x", text=None)[0], labels[0])
+
+
+def test_an_empty_workspace_has_a_report(workspace: Workspace) -> None:
+    path = report.write(workspace)
+    assert path == workspace.root / "report.html"
+    _, page = read(path)
+    assert "nobody yet" in page.text
+    assert "Nothing has been imported yet" in page.text
+
+
+def test_a_full_workspace_shows_every_part(workspace: Workspace) -> None:
+    fill(workspace)
+    _, page = read(report.write(workspace))
+    for words in (
+        "Candidate against control", "macro-F1 per channel", "Against the earlier version", "What is taken for what",
+        "Can its confidence be trusted", "Learning curve", "Imports", "Snapshots", "Ledger",
+        "Not decided yet", "nearest class centroid",
+        "most frequent class", "cannot become labels", "tone/1 (in charge)", "these rows cannot tell which is better",
+        "release started", "put in charge",
+    ):  # fmt: skip
+        assert words in page.text, words
+    assert page.tags.count("svg") == page.tags.count("figure") == 6
+
+
+def test_the_page_asks_for_nothing_and_its_ids_are_unique(workspace: Workspace) -> None:
+    # Several SVGs of one library share ids unless they are told apart; then clips of one figure cut another.
+    fill(workspace)
+    (workspace.root / "headrace.toml").write_text(
+        (workspace.root / "headrace.toml").read_text() + '[tasks.stars]\ntype = "text-regression"\n'
+    )
+    with open_workspace(workspace.root) as two_tasks:
+        text, page = read(report.write(two_tasks))
+    assert len(page.ids) == len(set(page.ids))
+    assert all(link.startswith("#") and link[1:] in page.ids for link in page.links), page.links
+    assert set(re.findall(r"url\(#([^)]+)\)", text)) <= set(page.ids)
+    assert not re.search(r"url\((?!#)|@import|@font-face", text)
+    assert not {"script", "img", "link", "iframe", "object"} & set(page.tags)
+    assert "default-src 'none'" in unescape(text)
+
+
+def test_every_figure_says_what_it_shows(workspace: Workspace) -> None:
+    fill(workspace)
+    text, page = read(report.write(workspace))
+    assert len(re.findall(r'<svg [^>]*role="img" aria-label="[^"]{20,}"', text)) == page.tags.count("svg")
+    assert page.tags.count("figcaption") == page.tags.count("figure")
+
+
+def test_figures_follow_the_page_colours(workspace: Workspace) -> None:
+    # A colour left as drawn would vanish in dark mode.
+    fill(workspace)
+    text, _ = read(report.write(workspace))
+    inside = "".join(re.findall(r"<svg .*?</svg>", text, flags=re.DOTALL))
+    assert set(re.findall(r"(?:fill|stroke): ?(#\w+)", inside)) == set()
+    assert "DejaVu" not in inside
+
+
+@pytest.mark.parametrize(
+    "word", [SCRIPT, '"><img src=x onerror=alert(1)>', "a & b </svg></style>", "$x^2$ 日本語 🙂", "&lt;"]
+)
+def test_nothing_that_data_says_becomes_markup(workspace: Workspace, word: str) -> None:
+    # Labels, channel names, sources, reasons and actors, in tables, captions, alt texts and figures alike.
+    fill(workspace, labels=[word, "b", f"c{word}"], word=word)
+    text, page = read(report.write(workspace))
+    assert not {"script", "img"} & set(page.tags)
+    assert text.count("</style>") == 1
+    assert page.text.count(word) > 10
+    assert page.tags.count("svg") == 6
+
+
+def test_the_same_facts_give_the_same_page(workspace: Workspace) -> None:
+    fill(workspace)
+
+    def body() -> str:
+        return re.sub(r"headrace report of [^<]*", "", report.write(workspace).read_text("utf-8"))
+
+    assert body() == body()
+
+
+def test_a_regression_task_has_a_report(workspace: Workspace) -> None:
+    figures = {
+        "n": 40,
+        "pearson": 0.5,
+        "spearman": None,
+        "mae": 0.3,
+        "intervals": {"pearson": {"low": -0.2, "high": 0.8}},
+    }
+    results = {"main_metric": "pearson", "overall": figures, "channels": {"a": {**figures, "pearson": None}}}
+    plant_evaluation(workspace, plant_version(workspace), results)
+    releases.ensure_control(workspace)
+    _, page = read(report.write(workspace))
+    assert "Pearson's r per channel" in page.text
+    assert "0.500 (-0.200 to 0.800)" in page.text
+
+
+def test_a_first_decision_without_evidence_from_traffic_is_no_comparison(workspace: Workspace) -> None:
+    version = plant_version(workspace)
+    releases.ensure_control(workspace)
+    gate = {"gate": "drop", "passed": False, "figure": 0, "limit": 0, "reason": "fell"}
+    releases.rejected_at_gate(workspace, version, [gate])
+    _, page = read(report.write(workspace))
+    assert "Candidate against control" not in page.text
+    assert "failed before traffic. drop: fell" in page.text
+
+
+def test_wrong_places_and_names_are_refused_and_leave_nothing(workspace: Workspace, tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="no such task"):
+        report.write(workspace, task="ton")
+    with pytest.raises(BadInput, match="is a folder"):
+        report.write(workspace, path=tmp_path)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(Unusable, match="cannot be written"):
+        report.write(workspace, path=tmp_path / "file" / "report.html")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "ws"]
+    assert report.write(workspace, path=tmp_path / "new" / "r.html").exists()
+
+
+def test_without_matplotlib_the_extra_is_named(workspace: Workspace) -> None:
+    code = (
+        "import sys; sys.modules['matplotlib'] = None\n"
+        "from headrace.console import report; from headrace.workspace import open_workspace\n"
+        "report.write(open_workspace(sys.argv[1]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(workspace.root)], capture_output=True, text=True, check=False
+    )
+    assert "MissingExtra" in done.stderr
+    assert "pip install 'headrace[train]'" in done.stderr
+
+
+def test_markup_escapes_text_and_attributes() -> None:
+    assert (
+        element("p", "<b>", None, Html("<i></i>"), 3, class_='"x"').text
+        == '<p class="&quot;x&quot;">&lt;b&gt;<i></i>3</p>'
+    )
+    assert join("a&b", None).text == "a&amp;b"
+    assert "<script" not in table([SCRIPT], [[SCRIPT]], caption=SCRIPT).text
