@@ -121,8 +121,7 @@ def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]], *, name: s
                     (j - 0.48, i - 0.48), 0.96, 0.96, color=_SERIES[0], alpha=0.08 + 0.6 * share
                 )
                 axes.add_patch(box)
-                if size <= 20:
-                    axes.text(j, i, f"{n}", ha="center", va="center")
+                axes.text(j, i, f"{n}", ha="center", va="center")
         axes.set_xlim(-0.5, size - 0.5)
         axes.set_ylim(size - 0.5, -0.5)
         turn = 0 if size <= 4 else 60
@@ -158,19 +157,20 @@ def reliability(bins: Sequence[Mapping[str, float]], *, name: str) -> Html:
 
 
 def evidence(rows: Mapping[str, tuple[float, float]], *, thresholds: Mapping[str, float], name: str) -> Html:
-    """Evidence of benefit and of harm, overall and per channel, as multiples of even odds on a log scale."""
+    """Evidence of benefit and of harm on a log scale; bars end at 100 times what the hardest decision needs."""
+    most = 100 * max(thresholds.values())
     with mpl.rc_context(_STYLE):
         figure, (axes,) = _figure(1, height_in=1.3 + 0.5 * len(rows))
+        axes.set_xscale("log")
         for i, (label, color) in enumerate((("better", _SERIES[0]), ("worse", _SERIES[1]))):
             places = [place + (i - 0.5) * 0.36 for place in range(len(rows))]
-            values = [max(pair[i], 1.0) for pair in rows.values()]
+            values = [min(max(pair[i], 1.0), most) for pair in rows.values()]
             axes.barh(places, [v - 1 for v in values], left=1, height=0.32, color=color, alpha=0.8, label=label)
         for place, row in enumerate(rows):
             needed = thresholds[row]
             once = "needed to decide" if place == 0 else "_"  # matplotlib's own sign for: not in the legend
             axes.vlines(needed, place - 0.42, place + 0.42, color=_INK, linewidth=1.6, label=once)
-        axes.set_xscale("log")
-        axes.set_xlim(1, 2 * max([*thresholds.values(), *(v for pair in rows.values() for v in pair)]))
+        axes.set_xlim(1, 2 * max([*thresholds.values(), *(min(max(pair), most) for pair in rows.values())]))
         axes.xaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:,.0f}"))
         axes.set_yticks(range(len(rows)), [_short(row) for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)

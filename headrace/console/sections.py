@@ -10,6 +10,7 @@ from headrace.console.markup import Html, Part, element, join, table
 from headrace.records import Interval, LedgerEntry
 
 _BASELINES = {"centroid": "nearest class centroid", "majority": "most frequent class"}
+_MOST_CLASSES = 20
 _KINDS = {
     "start": "release started",
     "promote": "put in charge",
@@ -180,16 +181,27 @@ def confusion(facts: TaskFacts, prefix: str) -> Html | None:
     if "confusion" not in overall:
         return None
     labels, counts = overall["labels"], overall["confusion"]
-    figure = figures.confusion(labels, counts, name=f"{prefix}-confusion")
+    shown = _most_mixed_up(counts)
+    figure = figures.confusion(
+        [labels[i] for i in shown], [[counts[i][j] for j in shown] for i in shown], name=f"{prefix}-confusion"
+    )
     total, right = sum(map(sum, counts)), sum(counts[i][i] for i in range(len(labels)))
     caption = (
         f"Rows are the truth, columns the answer of {facts.newest_name}. "
         f"{_number(right)} of {_number(total)} held-out rows were answered right."
     )
     mixed = max(((n, i, j) for i, row in enumerate(counts) for j, n in enumerate(row) if i != j), default=(0, 0, 0))
+    if len(shown) < len(labels):
+        caption += f" Shown are the {len(shown)} of {len(labels)} classes with most mistakes."
     if mixed[0]:
         caption += f" The most frequent mistake: {labels[mixed[1]]} answered as {labels[mixed[2]]}, {_times(mixed[0])}."
     return join(element("h3", "What is taken for what"), _figure(figure, caption))
+
+
+def _most_mixed_up(counts: list[list[int]]) -> list[int]:
+    """The classes that a readable figure has room for, in their own order: those with most mistakes either way."""
+    n_mistakes = [sum(row) + sum(line[i] for line in counts) - 2 * row[i] for i, row in enumerate(counts)]
+    return sorted(sorted(range(len(counts)), key=lambda i: -n_mistakes[i])[:_MOST_CLASSES])
 
 
 def per_class(facts: TaskFacts, _prefix: str) -> Html | None:

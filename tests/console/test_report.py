@@ -187,6 +187,31 @@ def test_a_regression_task_has_a_report(workspace: Workspace) -> None:
     assert "0.500 (-0.200 to 0.800)" in page.text
 
 
+def test_of_very_many_classes_the_most_mixed_up_are_drawn(workspace: Workspace) -> None:
+    # Catches a figure nobody can read, which also took half a minute to draw.
+    n = 60
+    labels = [f"class number {i:02} with a long name" for i in range(n)]
+    counts = [[50 if i == j else int(i >= 45 and j == 0) * i for j in range(n)] for i in range(n)]
+    plant_evaluation(workspace, plant_version(workspace), results_of({"a": counts}, labels))
+    releases.ensure_control(workspace)
+    text, page = read(report.write(workspace))
+    assert "Shown are the 20 of 60 classes with most mistakes" in page.text
+    assert "class number 59 with a long name answered as class number 00 with a long name, 59 times" in page.text
+    svg = text[text.index("Confusion matrix") :].split("</svg>")[0]
+    assert svg.count("class number") == 40  # both axes
+
+
+def test_overwhelming_evidence_can_be_drawn(workspace: Workspace) -> None:
+    # E of 5,000 straight wins is beyond any axis.
+    plant_version(workspace)
+    releases.ensure_control(workspace)
+    release = releases.start(workspace, candidate=plant_version(workspace))
+    decision = Shadow.decide([Outcome("a", False, True)] * 5000, alpha=0.001, n_requests=9000)
+    releases.decide(workspace, release, decision)
+    _, page = read(report.write(workspace))
+    assert "tone/2: put in charge" in page.text
+
+
 def test_a_first_decision_without_evidence_from_traffic_is_no_comparison(workspace: Workspace) -> None:
     version = plant_version(workspace)
     releases.ensure_control(workspace)
