@@ -14,13 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from planted import NOON, plant_version
 from sqlalchemy import update
 
 from headrace.export.artifact import ArtifactFacts, write_facts
 from headrace.records import Artifact, ModelVersion
 from headrace.store import runs, schema
 from headrace.workspace import Workspace
+from planted import NOON, plant_version
 
 START_TIMEOUT_S = 30
 
@@ -36,6 +36,7 @@ class Stub:
         stub = Stub()
         stub.labels = list(facts.task.labels)
         stub.says = json.loads((folder / "stub.json").read_text())
+        time.sleep(stub.says.get("load_s", 0))
         if stub.says.get("unloadable"):
             raise RuntimeError("these weights are of no use")
         return stub

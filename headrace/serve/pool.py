@@ -105,6 +105,7 @@ class Pool:
                 process.kill()
         for thread in self._threads:
             thread.join()
+        self._is_ready.set()  # who waits to load learns that there is nobody left
 
     @property
     def pid(self) -> int | None:

@@ -45,7 +45,8 @@ def start_server(ws: Workspace, *, host: str | None = None, port: int | None = N
         Damaged: the version in charge cannot be loaded.
     """
     logging.basicConfig(format="headrace: %(message)s", stream=sys.stderr, level=logging.WARNING)
-    listener = _listen(host or ws.settings.serve.host, ws.settings.serve.port if port is None else port)
+    serve = ws.settings.serve
+    listener = _listen(serve.host if host is None else host, serve.port if port is None else port)
     with listener, _address_file(ws, listener) as url:
         asyncio.run(_serve(ws, listener, url))
 
@@ -72,13 +73,17 @@ async def _serve(ws: Workspace, listener: socket.socket, url: str) -> None:
     running = asyncio.create_task(server.serve(sockets=[listener]))
     loading = asyncio.wrap_future(plane.lineup.first)
     await asyncio.wait({running, loading}, return_when=asyncio.FIRST_COMPLETED)
-    if loading.done() and loading.exception() is None and not server.should_exit:
-        print(f"headrace serves {', '.join(sorted(plane.lineup.now()))} at {url}", flush=True)
-    elif loading.done():
+    was_stopped = plane.draining  # while it loaded: that the loading failed is no news then
+    failure = loading.exception() if loading.done() else None
+    if failure is not None:
         stop()
+    elif not was_stopped:
+        print(f"headrace serves {', '.join(sorted(plane.lineup.now()))} at {url}", flush=True)
     await running
+    if failure is not None and not was_stopped:
+        raise failure
     if loading.done():
-        loading.result()
+        loading.exception()  # seen, so that asyncio does not complain
 
 
 class _Server(uvicorn.Server):

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from stub_model import install_plugin, stub_artifact
 
 from headrace.config import ServeTable
 from headrace.errors import Damaged, Unavailable
 from headrace.serve.pool import Pool
 from headrace.workspace import Workspace
+from stub_model import install_plugin, stub_artifact
 
 WAIT_S = 20
 

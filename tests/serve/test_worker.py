@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stub_model import stub_artifact
 
 from headrace.config import TaskTable
 from headrace.errors import Damaged
@@ -16,6 +15,7 @@ from headrace.serve import worker
 from headrace.serve.worker import Model, answer
 from headrace.tasks.text_classification import TextClassification
 from headrace.workspace import Workspace
+from stub_model import stub_artifact
 
 LABELS = ("no", "yes")
 

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from planted import plant_channel
-from stub_model import Server, install_plugin, plant_stub, running
 
 from headrace.client import Client
 from headrace.workspace import Workspace, init, open_workspace
+from planted import plant_channel
+from stub_model import Server, install_plugin, plant_stub, running
 
 
 @pytest.fixture(scope="session")

@@ -9,13 +9,13 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stub_model import Server
 
 from headrace.client import Client
 from headrace.errors import AlreadyExists, BadInput, HeadraceError, NotFound
 from headrace.feedback import intake
 from headrace.store import predictions
 from headrace.workspace import Workspace
+from stub_model import Server
 
 ENVELOPE = {"code", "message", "value", "next_step", "retryable"}
 JSON = {"Content-Type": "application/json"}
