@@ -38,8 +38,8 @@ def test_wins_losses_and_agreements_come_in_the_order_of_their_corrections(works
     first, _ = both(workspace, release, channel, "positive", "negative")
     second, _ = both(workspace, release, channel, "neutral", "positive")
     both(workspace, release, channel, "neutral", "neutral")  # nobody corrected it
+    plant_correction(workspace, first, "positive", minute=2)  # written first, given later
     plant_correction(workspace, second, "positive", minute=1)
-    plant_correction(workspace, first, "positive", minute=2)
     outcomes, n_requests = paired(workspace, release)
     assert outcomes == [Outcome("a", False, True), Outcome("a", True, False)]
     assert n_requests == 3
