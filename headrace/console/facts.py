@@ -58,6 +58,16 @@ class TaskFacts:
         ]
         return mine[-1] if mine else None
 
+    def beside_newest(self) -> tuple[str, Evaluation] | None:
+        """The version to see the newest one against, on the newest one's rows where it was measured there."""
+        compared = self.evaluation(self.newest, "control")
+        if compared is not None:
+            return compared.results["control"], compared
+        if self.control is None or self.newest is None or self.control.id == self.newest.id:
+            return None
+        own = self.evaluation(self.control)
+        return None if own is None else (self.control.name, own)
+
 
 def gather(ws: Workspace, task: str) -> TaskFacts:
     """Read it all in one transaction."""

@@ -105,12 +105,10 @@ def by_channel(facts: TaskFacts, prefix: str) -> Html | None:
     if shown is None or facts.newest is None:
         return None
     metric = shown.results["main_metric"]
-    series = {facts.newest.name: shown}
-    control = facts.evaluation(facts.control)
-    if control is not None and facts.control is not None:
-        series.setdefault(f"{facts.control.name} (in charge)", control)
-        if facts.control.id == facts.newest.id:
-            del series[facts.newest.name]
+    series = {_role(facts, facts.newest.name): shown}
+    beside = facts.beside_newest()
+    if beside is not None:
+        series[_role(facts, beside[0])] = beside[1]
     for predictor, label in _BASELINES.items():
         baseline = facts.evaluation(facts.newest, predictor)
         if baseline is not None:
@@ -129,6 +127,10 @@ def by_channel(facts: TaskFacts, prefix: str) -> Html | None:
     return join(
         element("h3", f"{_metric(metric)} per channel"), _figure(figure, caption), _scores(groups, shown.results)
     )
+
+
+def _role(facts: TaskFacts, name: str) -> str:
+    return f"{name} (in charge)" if name == facts.control_name else name
 
 
 def _extremes(groups: Mapping[str, Mapping[str, Interval]], label: str) -> str:
@@ -150,10 +152,10 @@ def _scores(groups: Mapping[str, Mapping[str, Interval]], results: Mapping[str, 
 
 
 def comparison(facts: TaskFacts, prefix: str) -> Html | None:
-    evaluation = facts.evaluation(facts.newest)
-    found = None if evaluation is None else evaluation.results.get("comparison")
-    if evaluation is None or not found:
+    evaluation = facts.evaluation(facts.newest, "control")
+    if evaluation is None:
         return None
+    found = evaluation.results["comparison"]
     metric = evaluation.results["main_metric"]
     rows = {"all rows": _difference(found["overall"])}
     rows |= {name: _difference(part) for name, part in found["channels"].items()}
@@ -166,10 +168,10 @@ def comparison(facts: TaskFacts, prefix: str) -> Html | None:
     else:
         words = "so these rows cannot tell which is better"
     caption = (
-        f"{facts.newest_name} minus the version it was compared with, on the same held-out rows: "
+        f"{facts.newest_name} minus {evaluation.results['control']}, on the same held-out rows: "
         f"{overall.estimate:+.3f} ({overall.low:+.3f} to {overall.high:+.3f}) overall, {words}."
     )
-    return join(element("h3", "Against the earlier version, before any traffic"), _figure(figure, caption))
+    return join(element("h3", "Against the version in charge then, before any traffic"), _figure(figure, caption))
 
 
 def _difference(part: Mapping[str, Any]) -> Interval:

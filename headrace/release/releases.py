@@ -17,8 +17,8 @@ from headrace.errors import NotFound, WrongState, nearest
 from headrace.ids import new_id
 from headrace.records import Decision, LedgerEntry, ModelVersion, Release
 from headrace.release.policies import POLICIES
+from headrace.store import channels, versions
 from headrace.store import releases as rows
-from headrace.store import versions
 from headrace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -127,7 +127,10 @@ def start(
             control_id=control.id,
             candidate_id=version.id,
             policy=policy,
-            options={"alpha": ws.settings.release.alpha},
+            options={
+                "alpha": ws.settings.release.alpha,
+                "channels": [channel.name for channel in channels.listing(conn)],
+            },
             state="open",
             started_at=ws.clock(),
             ended_at=None,

@@ -85,7 +85,10 @@ def fill(ws: Workspace, *, labels: list[str] = LABELS, word: str = "fine") -> No
     part = {"estimate": 0.02, "low": -0.01, "high": 0.05}
     plant_evaluation(ws, first, results_of(by_channel, labels))
     against = {"overall": part, "channels": {word: part}}
-    plant_evaluation(ws, second, results_of(by_channel, labels, comparison=against))
+    plant_evaluation(ws, second, results_of(by_channel, labels))
+    plant_evaluation(
+        ws, second, results_of(by_channel, labels, comparison=against, control="tone/1"), predictor="control"
+    )
     for predictor in ("majority", "centroid"):
         plant_evaluation(ws, second, results_of(by_channel, labels), predictor=predictor)
     release = releases.start(ws, candidate=second)
@@ -107,7 +110,7 @@ def test_a_full_workspace_shows_every_part(workspace: Workspace) -> None:
     fill(workspace)
     _, page = read(report.write(workspace))
     for words in (
-        "Candidate against control", "macro-F1 per channel", "Against the earlier version", "What is taken for what",
+        "Candidate against control", "macro-F1 per channel", "Against the version in charge then", "What is taken for what",
         "Can its confidence be trusted", "Learning curve", "Imports", "Snapshots", "Ledger",
         "Not decided yet", "nearest class centroid",
         "most frequent class", "cannot become labels", "tone/1 (in charge)", "these rows cannot tell which is better",

@@ -8,7 +8,7 @@ from headrace.errors import NotFound, WrongState
 from headrace.records import Decision
 from headrace.release import releases
 from headrace.workspace import Workspace, open_workspace
-from planted import plant_version
+from planted import plant_channel, plant_version
 
 PROMOTE, HOLD, REJECT = (Decision(v, f"because {v}", {"n_labelled": 3}) for v in ("promote", "hold", "reject"))
 
@@ -38,7 +38,9 @@ def test_a_release_from_start_to_promotion(workspace: Workspace) -> None:
     plant_version(workspace)
     releases.ensure_control(workspace)
     second = plant_version(workspace)
+    plant_channel(workspace, "a")
     release = releases.start(workspace, candidate=second, evidence={"gates": [1]})
+    assert release.options == {"alpha": 0.05, "channels": ["a"]}  # what its policy is asked with, from the first look
     serving = releases.serving(workspace)
     assert (serving.control.number, serving.candidate, serving.release) == (1, second, release)
     assert releases.decide(workspace, release, HOLD).kind == "hold"
