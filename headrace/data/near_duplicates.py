@@ -24,6 +24,7 @@ _MISS_SHARE = 1e-6  # chance that the bands miss a pair exactly at the threshold
 _MAX_HASHES = 128
 _MAX_ROWS = 12
 _WINDOW = 32  # neighbours compared in a band's bucket: all pairs of a small one, a chain through a large one
+_MAX_HELD = 1 << 25  # candidate pairs kept before repeated ones are dropped
 _BLOCK = 1 << 18  # shingles hashed at once, to stay in the processor's cache
 
 
@@ -89,19 +90,27 @@ def _bands(share: float) -> tuple[int, int]:
 def _candidates(keys: _Hashes, starts: Ints, chosen: Ints, share: float) -> Ints:
     """Pairs (M, 2) of chosen texts that share a band."""
     n_bands, n_rows = _bands(share)
-    found: Ints = np.empty(0, dtype=np.int64)
     n = np.int64(len(starts))
+    codes: list[Ints] = [np.empty(0, dtype=np.int64)]
     for band in _band_hashes(keys, starts, n_bands, n_rows):
-        mine = band[chosen]
-        order = np.argsort(mine, kind="stable")
-        ranked, texts = mine[order], chosen[order]
-        for step in range(1, _WINDOW + 1):
-            close = np.flatnonzero(ranked[step:] == ranked[:-step])
-            if not len(close):
-                break
-            low, high = texts[close], texts[close + step]
-            found = np.union1d(found, low * n + high)  # stable sort: low < high
+        codes.append(_neighbours(band[chosen], chosen, n))
+        if sum(map(len, codes)) > _MAX_HELD:
+            codes = [np.unique(np.concatenate(codes))]
+    found = np.unique(np.concatenate(codes))
     return np.stack([found // n, found % n], axis=1)
+
+
+def _neighbours(hashes: _Hashes, texts: Ints, n: np.int64) -> Ints:
+    """Pairs of texts of equal hash as low * n + high, up to _WINDOW places apart among the equal ones."""
+    order = np.argsort(hashes, kind="stable")
+    ranked, placed = hashes[order], texts[order]
+    found = [np.empty(0, dtype=np.int64)]
+    for step in range(1, _WINDOW + 1):
+        close = np.flatnonzero(ranked[step:] == ranked[:-step])
+        if not len(close):
+            break
+        found.append(placed[close] * n + placed[close + step])  # the sort is stable, so low comes first
+    return np.concatenate(found)
 
 
 def _band_hashes(keys: _Hashes, starts: Ints, n_bands: int, n_rows: int) -> NDArray[np.uint64]:

@@ -1,12 +1,12 @@
 """Which side a group of examples is on: train, validation or test; decided once, by hash, and kept for ever.
 
 Groups that hold equal or nearly equal texts go together: new ones take one side by the hash of their first member, or
-the side of the groups they resemble. A new group that resembles groups of different sides is excluded, because it would
-carry the test side's texts into training.
+the side of the groups they resemble. New groups that resemble groups of different sides are excluded, because they
+would carry the test side's texts into training.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from filelock import FileLock
@@ -65,22 +65,24 @@ def sides_of_new(
     groups = sorted({row.group_key for row in rows})
     number = {group: i for i, group in enumerate(groups)}
     is_new = np.fromiter((group not in known for group in groups), dtype=bool, count=len(groups))
+    # An excluded group passes on what it resembles, as a new one does: nothing holds it to one side.
+    is_free = is_new | np.fromiter((known.get(group) == EXCLUDED for group in groups), dtype=bool, count=len(groups))
     links = _links(rows, number, near_duplicate_share)
-    new_links = links[is_new[links].all(axis=1)] if len(links) else links
-    leader = linked(len(groups), new_links)
-    used: dict[int, set[str]] = {}
-    for a, b in links.tolist():
-        if is_new[a] != is_new[b]:
-            new, old = (a, b) if is_new[a] else (b, a)
-            used.setdefault(int(leader[new]), set()).add(known[groups[old]])
-    return {groups[i]: _side(groups[leader[i]], used.get(int(leader[i]), ()), settings) for i in np.flatnonzero(is_new)}
+    leader = linked(len(groups), links[is_free[links].all(axis=1)])
+    resembled: dict[int, set[str]] = {}
+    for a, b in links[is_free[links].sum(axis=1) == 1].tolist():
+        free, fixed = (a, b) if is_free[a] else (b, a)
+        resembled.setdefault(int(leader[free]), set()).add(known[groups[fixed]])
+    return {
+        groups[i]: _side(groups[leader[i]], resembled.get(int(leader[i]), set()), settings)
+        for i in np.flatnonzero(is_new)
+    }
 
 
-def _side(first_member: str, resembled: Iterable[str], settings: SplitTable) -> str:
-    sides = set(resembled) - {EXCLUDED}
-    if len(sides) > 1:
+def _side(first_member: str, resembled: set[str], settings: SplitTable) -> str:
+    if len(resembled) > 1:
         return EXCLUDED
-    return sides.pop() if sides else side_of(first_member, settings)
+    return next(iter(resembled)) if resembled else side_of(first_member, settings)
 
 
 def _links(rows: Sequence[GroupedText], number: Mapping[str, int], near_duplicate_share: float) -> Ints:
