@@ -209,7 +209,7 @@ def evidence(ws: Workspace, release: Release) -> Decision:
     """What the release's policy says about the corrections so far; changes nothing."""
     pairs, n_requests = outcomes.paired(ws, release)
     policy = POLICIES.get(release.policy)
-    decision: Decision = policy.decide(pairs, alpha=release.options["alpha"], n_requests=n_requests)
+    decision: Decision = policy.decide(pairs, n_requests=n_requests, **release.options)
     return decision
 
 

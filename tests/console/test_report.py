@@ -110,8 +110,8 @@ def test_a_full_workspace_shows_every_part(workspace: Workspace) -> None:
     fill(workspace)
     _, page = read(report.write(workspace))
     for words in (
-        "Candidate against control", "macro-F1 per channel", "Against the version in charge then", "What is taken for what",
-        "Can its confidence be trusted", "Learning curve", "Imports", "Snapshots", "Ledger",
+        "Candidate against control", "macro-F1 per channel", "Against the version in charge then",
+        "What is taken for what", "Can its confidence be trusted", "Learning curve", "Imports", "Snapshots", "Ledger",
         "Not decided yet", "nearest class centroid",
         "most frequent class", "cannot become labels", "tone/1 (in charge)", "these rows cannot tell which is better",
         "release started", "put in charge",
