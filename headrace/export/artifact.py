@@ -32,6 +32,9 @@ class ArtifactFacts(BaseModel):
 class Backend(Protocol):
     """One format."""
 
+    precisions: tuple[str, ...]
+    """What it can write; the first is its default."""
+
     @staticmethod
     def write(
         checkpoint: Path, folder: Path, *, task: TaskTable, precision: str, calibration: Sequence[str]

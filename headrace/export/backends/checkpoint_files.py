@@ -1,0 +1,95 @@
+"""What every format asks of a checkpoint: that it fits its task, and a tokenizer that stands alone."""
+
+import inspect
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from headrace.config import TaskTable
+from headrace.errors import BadConfig, BadInput
+from headrace.tasks import TASK_TYPES, TaskType
+
+
+def check_checkpoint(config: Any, tokenizer: Any, task: TaskTable) -> None:
+    """See that a checkpoint's head and length are those of the task.
+
+    Raises:
+        BadInput: another number of outputs, or other names for them.
+        BadConfig: `max_tokens` is more than the model can read.
+    """
+    task_type: TaskType = TASK_TYPES.get(task.type)(task)
+    if config.num_labels != task_type.n_outputs:
+        raise BadInput(
+            f"the checkpoint has {config.num_labels} outputs and the task has {task_type.n_outputs}",
+            value=task_type.output_names,
+            next_step="Train again after changing a task's labels",
+        )
+    named = [config.id2label.get(i) for i in range(config.num_labels)]
+    generic = [f"LABEL_{i}" for i in range(config.num_labels)]
+    if task.labels and named not in (generic, task_type.output_names):
+        raise BadInput(
+            "the checkpoint's labels are not the task's",
+            value=named,
+            next_step=f"The task has {task_type.output_names}, in this order; train again after changing them",
+        )
+    limit = min(getattr(config, "max_position_embeddings", None) or 10**9, tokenizer.model_max_length)
+    if task.max_tokens > limit:
+        raise BadConfig(
+            f"max_tokens is more than the model can read, which is {limit}",
+            value=task.max_tokens,
+            next_step=f"Set max_tokens = {limit} or less in the task's table of headrace.toml",
+        )
+
+
+def standalone_tokenizer(tokenizer: Any, task: TaskTable) -> Tokenizer:
+    """A tokenizer that truncates at the task's `max_tokens`, knows its pad token and needs no transformers.
+
+    Raises:
+        BadInput: there is no such form of it, or it has no pad token.
+    """
+    inner = getattr(tokenizer, "backend_tokenizer", None)
+    if inner is None or tokenizer.pad_token_id is None:
+        raise BadInput(
+            "the base model's tokenizer has no tokenizer.json form or no pad token",
+            value=type(tokenizer).__name__,
+            next_step="Choose a base model with a fast tokenizer",
+        )
+    alone: Tokenizer = Tokenizer.from_str(inner.to_str())
+    alone.enable_truncation(task.max_tokens, direction=tokenizer.truncation_side)
+    alone.enable_padding(
+        pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token, pad_type_id=tokenizer.pad_token_type_id
+    )
+    return alone
+
+
+def input_names(model: Any, tokenizer: Any) -> list[str]:
+    """What the model is fed: token types only where both model and tokenizer have them."""
+    takes = inspect.signature(model.forward).parameters
+    known = ("input_ids", "attention_mask", "token_type_ids")
+    return [name for name in known if name in takes and name in tokenizer.model_input_names]
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without the bars, notes and warnings of transformers, the tracer and nncf, which are not for our users.
+
+    nncf draws its bars on standard output, where they would spoil `--json`.
+    """
+    from transformers.utils import logging as transformers_logging
+
+    logging: Any = transformers_logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,85 @@
+"""OpenVINO: one model file for CPU serving, int8 or fp32. Loading needs openvino, tokenizers and numpy only."""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+
+from headrace.config import TaskTable
+from headrace.errors import Damaged
+from headrace.export.artifact import ArtifactFacts
+from headrace.export.backends.encoding import TOKENIZER, Encoder, like_length_batches
+from headrace.registry import resolve
+from headrace.tasks import FloatArray
+
+MODEL = "model.xml"
+_BATCH_TOKENS = 1024
+_MULTIPLE = 8  # lengths are rounded up to this: fewer shapes, so fewer kernels to make on first use
+
+
+class OpenVINO:
+    """The format that serving uses."""
+
+    precisions = ("int8", "fp32")
+
+    @staticmethod
+    def write(
+        checkpoint: Path, folder: Path, *, task: TaskTable, precision: str, calibration: Sequence[str]
+    ) -> ArtifactFacts:
+        """Convert a Hugging Face sequence-classification directory; int8 is calibrated on `calibration` texts."""
+        target = "headrace.export.backends.openvino_conversion:convert"
+        facts: ArtifactFacts = resolve(target, purpose="export to openvino")(
+            checkpoint, folder, task=task, precision=precision, calibration=calibration
+        )
+        return facts
+
+    @staticmethod
+    def load(folder: Path, facts: ArtifactFacts, *, n_threads: int = 0) -> "OpenVINOPredictor":
+        return OpenVINOPredictor(folder, facts.precision, n_threads=n_threads)
+
+
+class OpenVINOPredictor:
+    """A compiled model. Calls from several threads wait for each other."""
+
+    def __init__(self, folder: Path, precision: str, *, n_threads: int = 0) -> None:
+        self._encoder = Encoder.read(folder / TOKENIZER)
+        core = ov.Core()
+        try:
+            compiled = core.compile_model(core.read_model(folder / MODEL), "CPU", _options(precision, n_threads))
+        except RuntimeError as error:
+            raise Damaged(
+                f"the model cannot be read: {error}", value=str(folder), next_step="Export the version again"
+            ) from None
+        self._names = [port.any_name for port in compiled.inputs]
+        self._n_outputs = int(compiled.output(0).partial_shape[1].get_length())
+        self._queue = ov.AsyncInferQueue(compiled)
+        self._lock = threading.Lock()
+
+    def logits(self, texts: Sequence[str]) -> FloatArray:
+        """Raw outputs (N, K) float32 in the order of `texts`."""
+        out = np.empty((len(texts), self._n_outputs), dtype=np.float32)
+        encodings = self._encoder.encode(texts)
+        batches = like_length_batches([len(e) for e in encodings], batch_tokens=_BATCH_TOKENS, multiple=_MULTIPLE)
+
+        def keep(request: Any, rows: Any) -> None:
+            out[rows] = request.get_output_tensor(0).data
+
+        with self._lock:
+            self._queue.set_callback(keep)
+            for rows in batches:
+                feed = self._encoder.feed([encodings[i] for i in rows], self._names, multiple=_MULTIPLE)
+                self._queue.start_async(feed, rows)
+            self._queue.wait_all()
+        return out
+
+
+def _options(precision: str, n_threads: int) -> dict[str, Any]:
+    options: dict[str, Any] = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
+    if precision == "int8":  # what is not int8 runs in bf16 where the processor has it
+        del options["INFERENCE_PRECISION_HINT"]
+    if n_threads:
+        options["INFERENCE_NUM_THREADS"] = n_threads
+    return options

@@ -1,0 +1,92 @@
+"""A Hugging Face checkpoint to OpenVINO files. Needs torch, transformers and nncf: never on the serving path."""
+
+import gc
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import openvino as ov
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from headrace.config import TaskTable
+from headrace.errors import BadInput
+from headrace.export.artifact import ArtifactFacts
+from headrace.export.backends.checkpoint_files import check_checkpoint, input_names, quietly, standalone_tokenizer
+from headrace.export.backends.encoding import TOKENIZER, Encoder
+from headrace.export.backends.openvino import MODEL
+from headrace.version import VERSION
+
+_MIN_CALIBRATION = 10  # as settings.export.n_calibration; below it, ranges of activations are mostly chance
+
+
+def convert(
+    checkpoint: Path, folder: Path, *, task: TaskTable, precision: str, calibration: Sequence[str]
+) -> ArtifactFacts:
+    """Write model.xml, model.bin and tokenizer.json into `folder`.
+
+    Raises:
+        BadInput: the checkpoint does not fit the task, or there are too few texts to calibrate on.
+    """
+    if precision == "int8" and len(calibration) < _MIN_CALIBRATION:
+        raise BadInput(
+            f"int8 needs {_MIN_CALIBRATION} or more texts to calibrate on",
+            value=len(calibration),
+            next_step="Export with --precision fp32, or import more rows",
+        )
+    _send_nothing()
+    with quietly():
+        model = AutoModelForSequenceClassification.from_pretrained(checkpoint, dtype=torch.float32).eval()
+        tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
+        check_checkpoint(model.config, tokenizer, task)
+        converted = _traced(model, input_names(model, tokenizer))
+    alone: Any = standalone_tokenizer(tokenizer, task)
+    alone.save(str(folder / TOKENIZER), pretty=False)
+    n_parameters = sum(p.numel() for p in model.parameters())
+    del model
+    gc.collect()
+    if precision == "int8":
+        converted = _quantised(converted, Encoder(alone), calibration)
+    ov.save_model(converted, folder / MODEL, compress_to_fp16=False)
+    return ArtifactFacts(
+        backend="openvino", precision=precision, task=task, n_parameters=n_parameters, code_version=VERSION
+    )
+
+
+def _traced(model: Any, names: Sequence[str]) -> Any:
+    """The model with inputs (B, T), both of any size."""
+    example = {name: torch.zeros(2, 16, dtype=torch.int64) for name in names}
+    example["input_ids"] += 1
+    example["attention_mask"][0] = 1
+    example["attention_mask"][1, :9] = 1  # a mask of ones only would let the tracer leave it out
+    with torch.no_grad():
+        converted = ov.convert_model(model, example_input=example)
+    for port, name in zip(converted.inputs, example, strict=True):
+        port.get_node().set_partial_shape(ov.PartialShape([-1, -1]))
+        port.get_tensor().set_names({name})
+    converted.validate_nodes_and_infer_types()
+    return converted
+
+
+def _quantised(model: Any, encoder: Encoder, calibration: Sequence[str]) -> Any:
+    """Post-training int8, each text at its own length, so that padding does not widen the ranges."""
+    import nncf
+
+    nncf.set_log_level(logging.ERROR)
+    names = [port.any_name for port in model.inputs]
+    feeds = [encoder.feed([encoding], names) for encoding in encoder.encode(calibration)]
+    with quietly():
+        return nncf.quantize(model, nncf.Dataset(feeds), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(feeds))
+
+
+def _send_nothing() -> None:
+    """Decline the telemetry of openvino and nncf in this process; by default both send without asking."""
+    try:
+        from openvino_telemetry.utils.opt_in_checker import (  # type: ignore[import-untyped]
+            ConsentCheckResult,
+            OptInChecker,
+        )
+    except ImportError:
+        return
+    OptInChecker.check = lambda *_, **__: ConsentCheckResult.DECLINED

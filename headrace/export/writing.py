@@ -1,0 +1,112 @@
+"""Export a checkpoint: write it in a format, load it back, calibrate it, put it into the artifact store."""
+
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from headrace.artifacts import MANIFEST
+from headrace.config import TaskTable
+from headrace.errors import AlreadyExists, BadInput, Unusable, nearest
+from headrace.export.artifact import ArtifactFacts, load, write_facts
+from headrace.export.backends import BACKENDS
+from headrace.export.temperature import fit_temperature
+from headrace.records import Artifact, SnapshotRow
+from headrace.store import runs
+from headrace.tasks import TASK_TYPES, TaskType
+from headrace.workspace import Workspace
+
+
+def export(
+    ws: Workspace,
+    checkpoint: str,
+    *,
+    task: str,
+    backend: str,
+    precision: str,
+    calibration: Sequence[str],
+    validation: Sequence[SnapshotRow],
+) -> Artifact:
+    """Write checkpoint `checkpoint` (a digest) in a format; a kill in the middle leaves no artifact.
+
+    Args:
+        calibration: texts of the training side, for int8.
+        validation: rows the temperature is fitted on.
+
+    Raises:
+        NotFound: no such checkpoint or backend.
+        BadInput: the backend does not write this precision, or the checkpoint does not fit the task.
+        MissingExtra: the libraries for writing are not installed.
+    """
+    format_ = BACKENDS.get(backend)
+    if precision not in format_.precisions:
+        raise BadInput(
+            f"backend {backend!r} does not write this precision",
+            value=precision,
+            next_step=nearest(precision, list(format_.precisions)),
+        )
+    source = ws.artifacts.get(checkpoint)
+    folder = ws.artifacts.new_folder()
+    try:
+        facts: ArtifactFacts = format_.write(
+            source, folder, task=ws.task(task), precision=precision, calibration=calibration
+        )
+        write_facts(folder, facts)
+        facts = facts.model_copy(update={"temperature": _temperature(folder, facts.task, validation)})
+        write_facts(folder, facts)
+        digest, n_bytes = ws.artifacts.put(folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    artifact = Artifact(digest=digest, kind=backend, n_bytes=n_bytes, facts=facts.model_dump(mode="json"))
+    with ws.store.write() as conn:
+        runs.add_artifact(conn, artifact, ws.clock())
+    return artifact
+
+
+def _temperature(folder: Path, task: TaskTable, validation: Sequence[SnapshotRow]) -> float:
+    """Fitted on the artifact as it will serve; loading it back is also the proof that it can be loaded."""
+    predictor, _ = load(folder)
+    task_type: TaskType = TASK_TYPES.get(task.type)(task)
+    if task_type.problem != "single_label_classification" or not validation:
+        return 1.0
+    logits = predictor.logits([row.text for row in validation])
+    return fit_temperature(logits, task_type.encode_targets([row.target for row in validation]))
+
+
+def export_to(ws: Workspace, digest: str, destination: Path) -> Path:
+    """Copy an artifact to a directory of the user's; it appears whole or not at all.
+
+    Raises:
+        NotFound: no such artifact.
+        AlreadyExists: the directory is there and not empty.
+        Unusable: it cannot be written.
+    """
+    source = ws.artifacts.get(digest)
+    destination = Path(destination).absolute()
+    unfinished = destination.parent / f".{destination.name}-{uuid.uuid4().hex}"
+    try:
+        if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+            raise AlreadyExists(
+                "the destination is not an empty directory", value=str(destination), next_step="Choose another one"
+            )
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(source, unfinished, ignore=shutil.ignore_patterns(MANIFEST))
+        os.replace(unfinished, destination)
+    except (OSError, shutil.Error) as error:
+        raise _unusable(error, destination) from None
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return destination
+
+
+def _unusable(error: Exception, destination: Path) -> Unusable:
+    number = error.errno if isinstance(error, OSError) else None
+    reason = os.strerror(number) if number else str(error)
+    if number == errno.ENOTEMPTY:
+        reason = "something was written there meanwhile"
+    return Unusable(
+        f"the directory cannot be written: {reason}", value=str(destination), next_step="Choose another one"
+    )
