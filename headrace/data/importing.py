@@ -79,8 +79,8 @@ def import_rows(
         return _run(_Intake(ws, into, task, shown(location), checker), rows, strict=strict, progress=progress)
 
 
-def quarantined(ws: Workspace, import_id: str) -> list[Quarantined]:
-    """The rows that an import put aside.
+def quarantined(ws: Workspace, import_id: str) -> list[dict[str, Any]]:
+    """The rows that an import put aside: line, reason, detail and the raw text in short.
 
     Raises:
         NotFound: no such import.
@@ -88,7 +88,7 @@ def quarantined(ws: Workspace, import_id: str) -> list[Quarantined]:
     with ws.store.read() as conn:
         if not imports.exists(conn, import_id):
             raise NotFound("no such import", value=import_id, next_step="The report of `headrace import` names it")
-        return imports.quarantined(conn, import_id)
+        return [row._asdict() for row in imports.quarantined(conn, import_id)]
 
 
 @contextmanager
@@ -268,7 +268,7 @@ def _report(intake: _Intake, seconds: float) -> ImportReport:
         n_labels=intake.n_labels,
         n_quarantined=n_quarantined,
         reasons=dict(sorted(intake.reasons.items())),
-        quarantine=f"headrace import --quarantined {intake.id}" if n_quarantined else "",
+        quarantine=f"headrace check --quarantine {intake.id}" if n_quarantined else "",
         seconds=round(seconds, 3),
         n_unlabelled=intake.n_unlabelled,
     )

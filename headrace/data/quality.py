@@ -18,7 +18,9 @@ from headrace.tasks import TASK_TYPES, TaskType
 from headrace.workspace import Workspace
 
 CountTokens = Callable[[list[str]], list[int]]
+ProgressCall = Callable[[int, int | None], None]
 ALL = "(all)"
+_N_COUNTED = 2000  # texts between two calls of progress
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,18 @@ class Judged:
     """None before the first snapshot."""
 
 
-def check(ws: Workspace, *, task: str | None = None, count_tokens: CountTokens | None = None) -> QualityReport:
+def check(
+    ws: Workspace,
+    *,
+    task: str | None = None,
+    count_tokens: CountTokens | None = None,
+    progress: ProgressCall | None = None,
+) -> QualityReport:
     """Look for duplicates, contradictions, leaks between the sides, odd balance and long texts.
 
     Args:
         count_tokens: the base model's tokenizer; without it lengths are in words.
+        progress: called with texts measured and texts in all.
 
     Raises:
         WrongState: there are no examples.
@@ -95,7 +104,7 @@ def check(ws: Workspace, *, task: str | None = None, count_tokens: CountTokens |
     if not judged:
         raise WrongState("there are no examples to check", value=task, next_step="Run: headrace import")
     pairs = near_duplicate_pairs([one.text for one in judged], ws.settings.data.near_duplicate_share)
-    lengths = count_tokens([one.text for one in judged]) if count_tokens else [len(o.text.split()) for o in judged]
+    lengths = _measured(judged, count_tokens or _count_words, progress)
     unit = "tokens" if count_tokens else "words"
     findings = [
         *_amounts(judged),
@@ -168,6 +177,19 @@ def _families(judged: Sequence[Judged], pairs: Ints) -> list[list[int]]:
         by_group[one.group_key].append(i)
     together = [members for members in (*by_text.values(), *by_group.values()) if len(members) > 1]
     return [*pairs.tolist(), *together]
+
+
+def _measured(judged: Sequence[Judged], count: CountTokens, progress: ProgressCall | None) -> list[int]:
+    lengths: list[int] = []
+    for low in range(0, len(judged), _N_COUNTED):
+        lengths += count([one.text for one in judged[low : low + _N_COUNTED]])
+        if progress is not None:
+            progress(len(lengths), len(judged))
+    return lengths
+
+
+def _count_words(texts: list[str]) -> list[int]:
+    return [len(text.split()) for text in texts]
 
 
 def _judged(lines: Sequence[examples.LabelledRow], sides: Mapping[str, str], task_type: TaskType) -> Judged:

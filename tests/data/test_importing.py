@@ -19,7 +19,7 @@ from headrace.data.importing import import_rows, quarantined
 from headrace.errors import AlreadyExists, BadInput, NotFound, WrongState
 from headrace.store import examples, imports
 from headrace.store.examples import LabelledRow
-from headrace.workspace import Workspace, init
+from headrace.workspace import Workspace, init, open_workspace
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def _all(ws: Workspace) -> list[LabelledRow]:
 
 
 def _reasons(ws: Workspace, import_id: str) -> list[tuple[int, str]]:
-    return [(row.line, row.reason) for row in quarantined(ws, import_id)]
+    return [(row["line"], row["reason"]) for row in quarantined(ws, import_id)]
 
 
 def test_rows_become_examples_with_labels_and_a_rerun_adds_nothing(ws: Workspace) -> None:
@@ -80,9 +80,9 @@ def test_each_bad_row_is_put_aside_with_its_line_and_reason(ws: Workspace) -> No
     assert (report.n_rows, report.n_added, report.n_known, report.n_quarantined) == (17, 2, 0, 15)
     assert sum(report.reasons.values()) == 15
     assert report.id in report.quarantine
-    aside = {row.line: row for row in quarantined(ws, report.id)}
-    assert "Did you mean 'positive'" in aside[5].detail
-    assert len(aside[9].raw) < 250
+    aside = {row["line"]: row for row in quarantined(ws, report.id)}
+    assert "Did you mean 'positive'" in aside[5]["detail"]
+    assert len(aside[9]["raw"]) < 250
 
 
 def test_wrong_bytes_in_a_csv_spoil_their_own_row(ws: Workspace) -> None:
@@ -149,6 +149,16 @@ def test_rows_of_a_running_import_are_not_there_for_readers(ws: Workspace, monke
     import_rows(ws, "c", _file(ws, sentences(30)), progress=lambda *_: seen.append(len(_all(ws))))
     assert seen == [0, 0, 0]
     assert len(_all(ws)) == 30
+
+
+def test_others_can_write_between_two_chunks(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importing, "_CHUNK_ROWS", 10)
+    with open_workspace(ws.root, overrides={"store.busy_timeout_s": 0.5}) as server:
+        report = import_rows(
+            ws, "c", _file(ws, sentences(30)), progress=lambda done, _: channels.add(server, f"during-{done}") and None
+        )
+    assert report.n_added == 30
+    assert len(channels.listing(ws)) == 4
 
 
 def test_only_one_import_runs_at_a_time(ws: Workspace) -> None:

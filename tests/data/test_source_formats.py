@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import sqlite3
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from headrace.data.sources.hf import HuggingFaceDataset
 from headrace.data.sources.jsonl import Jsonl
 from headrace.data.sources.parquet import Parquet
 from headrace.data.sources.sql import Sql
-from headrace.errors import BadInput, NotFound
+from headrace.errors import BadInput, MissingExtra, NotFound
 from headrace.records import RawLabel, RawRow
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
@@ -190,3 +191,19 @@ def test_unclear_locations_are_explained(tmp_path: Path) -> None:
         open_source(_written(tmp_path, "rows.xyz", b""))
     with pytest.raises(NotFound, match="Did you mean 'jsonl'"):
         open_source("x", format="json")
+
+
+def test_a_json_array_is_told_from_json_lines(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="a JSON array"):
+        _jsonl(tmp_path, b'[\n{"text": "a"},\n{"text": "b"}\n]')
+
+
+@pytest.mark.parametrize(("library", "kind"), [("pyarrow", Parquet), ("datasets", HuggingFaceDataset)])
+def test_a_missing_library_is_named_with_the_line_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str, kind: Source
+) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == library]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(MissingExtra, match=r"pip install 'headrace\[train\]'"):
+        list(kind.read(_written(tmp_path, "rows.parquet", b""), Options()))

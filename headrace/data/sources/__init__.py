@@ -150,8 +150,8 @@ def columns_in(found: Sequence[str], options: Options, *, nested: bool = True) -
 def _missing(role: str, name: str, found: Sequence[str]) -> BadInput:
     hint = nearest(name, list(found))
     columns = ", ".join(found) or "none"
-    shown = hint if hint.startswith("Did") else f"Name it with --{role}"
-    unlabelled = '; rows without labels: --label ""' if role == "label" else ""
+    shown = hint if hint.startswith("Did") else f"Name it with --{role}."
+    unlabelled = ' For rows without labels: --label ""' if role == "label" else ""
     return BadInput(f"no column {name!r} for the {role}", value=f"columns: {columns}", next_step=f"{shown}{unlabelled}")
 
 

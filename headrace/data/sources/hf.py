@@ -57,7 +57,7 @@ def _parts(location: str) -> list[Any]:
         ) from None
     except ConnectionError as error:
         raise Unavailable(f"the hub cannot be reached ({error})", value=location, next_step="Try again") from None
-    except (OSError, ValueError, errors.DatasetsError) as error:
+    except (OSError, ValueError, KeyError, TypeError, errors.DatasetsError) as error:  # whatever broken files lead to
         raise BadInput(f"the dataset cannot be read: {error}", value=location, next_step="Write it again") from None
     return list(loaded.values()) if isinstance(loaded, dict) else [loaded]
 

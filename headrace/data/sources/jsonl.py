@@ -41,11 +41,13 @@ def _columns(file: BinaryIO, path: Path, options: Options) -> Columns:
     some = list(islice(_objects(file), _N_PEEKED))
     if not some:
         raise BadInput("the file is empty", value=str(path), next_step="Give a file with one JSON object per line")
+    first = some[0][1]
+    if isinstance(first, RawRow) and str(first.text).lstrip().startswith("["):
+        raise BadInput("a JSON array, not JSON lines", value=str(path), next_step="Run: jq -c '.[]' FILE > FILE.jsonl")
     for _, parsed in some:
         if isinstance(parsed, dict):
             found.update(dict.fromkeys(parsed))
     if not found:
-        first = some[0][1]
         detail = first.detail if isinstance(first, RawRow) else ""
         raise BadInput(
             f"no JSON objects in the first lines ({detail})", value=str(path), next_step="Write one object per line"
