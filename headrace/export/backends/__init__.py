@@ -4,7 +4,13 @@ To add one: copy hf.py; keep heavy imports inside this folder; add its line to B
 the backend is to serve. The conformance tests find it through the table.
 """
 
+import sys
+
 from headrace.registry import Registry
+
+# `import openvino` and nncf report to Google Analytics without asking, from a fork of the process. The fork of a process
+# with threads can hang, with the serving worker's pipes open. Both libraries do without the package that reports.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 BACKENDS = Registry(
     "backends",

@@ -1,0 +1,98 @@
+"""Two predictors on the same rows: the difference of the main metric, overall and per channel. Pure.
+
+Rows are redrawn in pairs, so what both find hard does not widen the interval.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.evaluate.evaluating import places_by_channel
+from headrace.evaluate.uncertainty import as_json
+from headrace.records import SnapshotRow
+from headrace.stats import intervals
+from headrace.tasks import FloatArray, TaskType
+
+
+def compare(
+    task_type: TaskType, rows: Sequence[SnapshotRow], logits_a: FloatArray, logits_b: FloatArray, *, seed: int = 0
+) -> dict[str, Any]:
+    """What is gained by answering with b instead of a, as JSON.
+
+    Returns:
+        `{"main_metric", "overall": part, "channels": {name: part}}`; a part is `n`, `difference` (b - a of the main
+        metric: estimate, low, high, level; nulls with a reason where it cannot be had), `n_disagreements` (rows with
+        different answers), `wins` and `losses` (rows that only b, or only a, answers right).
+
+    Args:
+        logits_a: (N, K) in the order of `rows`.
+        logits_b: (N, K) in the order of `rows`.
+    """
+    return {
+        "main_metric": task_type.main_metric,
+        "overall": _part(task_type, rows, logits_a, logits_b, seed),
+        "channels": {
+            name: _part(task_type, [rows[i] for i in places], logits_a[places], logits_b[places], seed)
+            for name, places in places_by_channel(rows).items()
+        },
+    }
+
+
+def _part(
+    task_type: TaskType, rows: Sequence[SnapshotRow], logits_a: FloatArray, logits_b: FloatArray, seed: int
+) -> dict[str, Any]:
+    targets = [row.target for row in rows]
+    answers_a, answers_b = task_type.decode(logits_a), task_type.decode(logits_b)
+    right_a, right_b = (
+        np.array([task_type.answers_match(answer, target) for answer, target in zip(side, targets, strict=True)], bool)
+        for side in (answers_a, answers_b)
+    )
+    difference = _DIFFERENCES[task_type.problem](task_type, targets, logits_a, logits_b)
+    found = intervals.bootstrap(difference, len(rows), seed=seed)
+    return {
+        "n": len(rows),
+        "difference": as_json(found, "the metric has no value for one of the two on these rows"),
+        "n_disagreements": sum(not same(task_type, a, b) for a, b in zip(answers_a, answers_b, strict=True)),
+        "wins": int((right_b & ~right_a).sum()),
+        "losses": int((right_a & ~right_b).sum()),
+    }
+
+
+def same(task_type: TaskType, a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """Whether two answers as served count as equal."""
+    return task_type.answers_match(a, b["label"] if "label" in b else b["value"])
+
+
+def _macro_f1(task_type: TaskType, targets: Sequence[Any], a: FloatArray, b: FloatArray) -> intervals.Statistic:
+    truth = np.eye(task_type.n_outputs)[task_type.encode_targets(targets)]
+    counts_a, counts_b = (_class_counts(truth, side) for side in (a, b))
+    return lambda weights: _macro_f1_of(weights @ counts_b) - _macro_f1_of(weights @ counts_a)
+
+
+def _class_counts(truth: NDArray[Any], logits: FloatArray) -> NDArray[Any]:
+    """(N, 3 K): whether a row is a hit of each class, is of each class, is answered with each class."""
+    answered = np.eye(truth.shape[1])[logits.argmax(axis=1)]
+    return np.hstack([truth * answered, truth, answered])
+
+
+def _macro_f1_of(counts: NDArray[Any]) -> NDArray[Any]:
+    """Macro-F1 (R) over the classes in the truth, from summed class counts (R, 3 K)."""
+    hits, asked, answered = np.split(counts, 3, axis=1)
+    total = asked + answered
+    scores = np.divide(2 * hits, total, out=np.zeros_like(hits), where=asked > 0)
+    means: NDArray[Any] = scores.sum(axis=1) / np.maximum((asked > 0).sum(axis=1), 1)
+    return means
+
+
+def _pearson(_: TaskType, targets: Sequence[Any], a: FloatArray, b: FloatArray) -> intervals.Statistic:
+    truth = np.asarray(targets, dtype=np.float64)
+    r_a, r_b = intervals.pearson(truth, a[:, 0]), intervals.pearson(truth, b[:, 0])
+    return lambda weights: r_b(weights) - r_a(weights)
+
+
+_DIFFERENCES: dict[str, Callable[[TaskType, Sequence[Any], FloatArray, FloatArray], intervals.Statistic]] = {
+    "single_label_classification": _macro_f1,
+    "regression": _pearson,
+}
