@@ -49,6 +49,9 @@ class Stub:
         for i, text in enumerate(texts):
             if "stub:die" in text:
                 os.kill(os.getpid(), signal.SIGKILL)
+            if "stub:fork" in text and os.fork() == 0:
+                time.sleep(60)
+                os._exit(0)
             if "stub:fail" in text or self.says.get("fails"):
                 raise ValueError("the stub was told to fail")
             if "stub:hang" in text:
@@ -117,7 +120,9 @@ class Server:
     def wait_until_ready(self) -> None:
         assert self.process.stdout is not None
         self.line = self.process.stdout.readline()
-        assert self.line, self.log.read_text()
+        if not self.line:
+            self.stop()
+            raise AssertionError(self.log.read_text())
 
     @property
     def url(self) -> str:

@@ -7,7 +7,9 @@ it went get `Unavailable`; models that were wanted are loaded again when it is b
 
 import itertools
 import logging
+import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -228,6 +230,7 @@ class Pool:
             outbox.put(None)
         sender = threading.Thread(target=_send_all, args=(process, outbox), name="headrace-pool-sender", daemon=True)
         sender.start()
+        threading.Thread(target=_end_group, args=(process.pid,), name="headrace-pool-end", daemon=True).start()
         self._listen(process)
         self._is_ready.clear()
         self._outbox = None
@@ -290,6 +293,14 @@ def _send_all(process: subprocess.Popen[bytes], outbox: "queue.Queue[Message | N
             frames.send(process.stdin, message)
     with suppress(BrokenPipeError):
         process.stdin.close()
+
+
+def _end_group(pid: int) -> None:
+    """When the worker is gone, end what a library may have forked off it: that would hold the pipe we listen to."""
+    with suppress(ChildProcessError):
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # not reaped, so that its number is nobody else's yet
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 def _end(call: _Call, message: Message) -> None:

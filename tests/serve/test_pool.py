@@ -88,6 +88,16 @@ def test_a_worker_that_hangs_is_replaced(pool: Pool, workspace: Workspace) -> No
     assert pool.predict(digest, ["?"]).result(WAIT_S).digest == digest
 
 
+def test_what_a_library_forks_off_the_worker_ends_with_it(pool: Pool, workspace: Workspace) -> None:
+    digest = loaded(pool, workspace, stub_artifact(workspace))
+    pool.predict(digest, ["stub:fork"]).result(WAIT_S)
+    assert pool.pid is not None
+    (fork,) = psutil.Process(pool.pid).children()
+    os.kill(pool.pid, signal.SIGKILL)
+    eventually(lambda: pool.is_loaded(digest) and pool.n_starts == 2)
+    eventually(lambda: not fork.is_running())
+
+
 def test_a_full_queue_refuses_and_keeps_room_for_those_who_wait(pool: Pool, workspace: Workspace) -> None:
     digest = loaded(pool, workspace, stub_artifact(workspace))
     futures = [pool.predict(digest, ["stub:slow"]), pool.predict(digest, ["a"] * 4, background=True)]

@@ -1,5 +1,7 @@
 """Answers of a batch. Catches: an answer beside the wrong text, one bad text that spoils others, NaN served."""
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -64,3 +66,13 @@ def test_weights_that_are_not_those_of_the_digest_do_not_serve(
     assert worker.load_model(workspace.artifacts.get(digest), digest, n_threads=0).digest == digest
     with pytest.raises(Damaged):
         worker.load_model(workspace.artifacts.get(other), digest, n_threads=0)
+
+
+def test_loading_a_model_reports_to_nobody() -> None:
+    code = (
+        "import os, sys; os.register_at_fork(before=lambda: print('forked')); "
+        "import headrace.serve.worker, headrace.export.backends.openvino; "
+        "print(sys.modules['openvino_telemetry'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "None\n"

@@ -8,7 +8,7 @@ import sys
 
 from headrace.registry import Registry
 
-# `import openvino` and nncf report to Google Analytics without asking, from a fork of the process. The fork of a process
+# `import openvino` and nncf report to Google Analytics without asking, from a fork of the process. Such a fork of one
 # with threads can hang, with the serving worker's pipes open. Both libraries do without the package that reports.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
