@@ -6,9 +6,7 @@ runs `receive` on the queue that wrote the prediction, `give` runs it at once, f
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
-
-from sqlalchemy.engine import Connection
+from typing import TYPE_CHECKING, Any, Literal
 
 from headrace.errors import AlreadyExists, BadInput, NotFound
 from headrace.ids import new_id
@@ -16,6 +14,9 @@ from headrace.records import Feedback, Prediction
 from headrace.store import predictions
 from headrace.tasks import TASK_TYPES
 from headrace.workspace import Workspace
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
 
 _MAX_NAME_CHARS = 200  # width of the columns labeller and idempotency_key
 _MAX_METRIC_CHARS = 64
@@ -90,7 +91,7 @@ def give(
         return receive(ws, conn, given)
 
 
-def receive(ws: Workspace, conn: Connection, given: Given) -> Feedback:
+def receive(ws: Workspace, conn: "Connection", given: Given) -> Feedback:
     """Check feedback against its prediction and write it; the same under the same key is written once.
 
     Raises:
