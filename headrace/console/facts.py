@@ -97,7 +97,6 @@ def gather(ws: Workspace, task: str) -> TaskFacts:
 def interval_of(figures: dict[str, Any], metric: str) -> Interval | None:
     """A metric with its interval from one part (`overall`, or a channel) of an evaluation's results; None without."""
     estimate, ends = figures.get(metric), figures.get("intervals", {}).get(metric)
-    if estimate is None or ends is None:
+    if estimate is None or ends is None or ends["low"] is None:
         return None
-    low, high = (ends["low"], ends["high"]) if isinstance(ends, dict) else ends
-    return Interval(estimate, low, high)
+    return Interval(estimate, ends["low"], ends["high"])

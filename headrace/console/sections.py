@@ -157,8 +157,10 @@ def comparison(facts: TaskFacts, prefix: str) -> Html | None:
         return None
     found = evaluation.results["comparison"]
     metric = evaluation.results["main_metric"]
-    rows = {"all rows": _difference(found["overall"])}
-    rows |= {name: _difference(part) for name, part in found["channels"].items()}
+    parts = {"all rows": found["overall"], **found["channels"]}
+    rows = {name: _difference(part) for name, part in parts.items() if part["difference"]["estimate"] is not None}
+    if "all rows" not in rows:
+        return None
     figure = figures.differences(rows, metric=_metric(metric), name=f"{prefix}-comparison")
     overall = rows["all rows"]
     if overall.low > 0:
@@ -175,7 +177,8 @@ def comparison(facts: TaskFacts, prefix: str) -> Html | None:
 
 
 def _difference(part: Mapping[str, Any]) -> Interval:
-    return Interval(part["estimate"], part["low"], part["high"])
+    found = part["difference"]
+    return Interval(found["estimate"], found["low"], found["high"])
 
 
 def confusion(facts: TaskFacts, prefix: str) -> Html | None:
@@ -211,7 +214,7 @@ def per_class(facts: TaskFacts, _prefix: str) -> Html | None:
     if not classes:
         return None
     rows: list[list[Part]] = [
-        [name, _number(c["n"]), f"{c['precision']:.3f}", f"{c['recall']:.3f}", f"{c['f1']:.3f}"]
+        [name, _number(c["n"]), *("none" if c[k] is None else f"{c[k]:.3f}" for k in ("precision", "recall", "f1"))]
         for name, c in classes.items()
     ]
     caption = f"Per class, {facts.newest_name} on held-out rows"

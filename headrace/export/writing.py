@@ -4,7 +4,7 @@ import errno
 import os
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from headrace.artifacts import MANIFEST
@@ -76,8 +76,11 @@ def _temperature(folder: Path, task: TaskTable, validation: Sequence[SnapshotRow
     return fit_temperature(logits, task_type.encode_targets([row.target for row in validation]))
 
 
-def export_to(ws: Workspace, digest: str, destination: Path) -> Path:
+def export_to(ws: Workspace, digest: str, destination: Path, files: Mapping[str, str] | None = None) -> Path:
     """Copy an artifact to a directory of the user's; it appears whole or not at all.
+
+    Args:
+        files: name to text of what goes beside it, such as a model card; stronger than the artifact's own.
 
     Raises:
         NotFound: no such artifact.
@@ -94,6 +97,8 @@ def export_to(ws: Workspace, digest: str, destination: Path) -> Path:
             )
         destination.parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(source, unfinished, ignore=shutil.ignore_patterns(MANIFEST))
+        for name, text in (files or {}).items():
+            (unfinished / name).write_text(text, "utf-8")
         os.replace(unfinished, destination)
     except (OSError, shutil.Error) as error:
         raise _unusable(error, destination) from None

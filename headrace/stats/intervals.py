@@ -16,6 +16,7 @@ from headrace.records import Interval
 LEVEL = 0.95
 N_DRAWS = 2000  # Efron and Tibshirani 1993, "An Introduction to the Bootstrap", section 13.3: 1000 or more
 _BLOCK_CELLS = 4_000_000  # redraws are made in blocks of at most so many numbers: 32 MB
+_ROUNDING = 1e-26  # a spread below this share of the sum of squares is rounding of equal numbers
 
 Floats = NDArray[np.float64]
 Statistic = Callable[[Floats], Floats]
@@ -109,7 +110,6 @@ def redraws(counts: NDArray[Any], *, seed: int) -> Iterator[Floats]:
 def pearson(a: NDArray[Any], b: NDArray[Any]) -> Statistic:
     """Pearson's r of the redrawn pairs of a (N) and b (N)."""
     x, y = (np.asarray(side, dtype=np.float64) for side in (a, b))
-    x, y = x - x.mean(), y - y.mean()
     return lambda weights: _weighted_r(weights, *(np.broadcast_to(side, weights.shape) for side in (x, y)))
 
 
@@ -138,10 +138,10 @@ def _weighted_r(weights: Floats, x: Floats, y: Floats) -> Floats:
     total = weights.sum(axis=1, keepdims=True)
     dx, dy = (side - (weights * side).sum(axis=1, keepdims=True) / total for side in (x, y))
     xx, yy, xy = ((weights * p).sum(axis=1) for p in (dx * dx, dy * dy, dx * dy))
-    # a spread this small against the numbers themselves is rounding, not spread
-    tiny = 1e-20 * np.maximum((weights * x * x).sum(axis=1) * (weights * y * y).sum(axis=1), 1e-300)
-    norm = xx * yy
-    r = np.divide(xy, np.sqrt(norm), out=np.full(len(norm), np.nan), where=norm > tiny)
+    known = np.logical_and.reduce(
+        [spread > _ROUNDING * (weights * side * side).sum(axis=1) for spread, side in ((xx, x), (yy, y))]
+    )
+    r = np.divide(xy, np.sqrt(xx * yy), out=np.full(len(xy), np.nan), where=known)
     clipped: Floats = np.clip(r, -1, 1)
     return clipped
 

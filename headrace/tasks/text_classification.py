@@ -102,29 +102,36 @@ def f1_scores(confusion: NDArray[Any]) -> FloatArray:
 
 
 def macro_f1(confusion: NDArray[Any]) -> FloatArray:
-    """Mean F1 over the classes that occur in the truth (..., ) from counts (..., K, K)."""
+    """Mean F1 over the classes that occur in the truth (...,) from counts (..., K, K).
+
+    A class without rows is left out, because its F1 would be 0 for one wrong answer and unknown for none; answers with
+    it still cost the others their recall. scikit-learn gives the same with `labels` = the classes in the truth.
+    """
     present = confusion.sum(axis=-1) > 0
     scores = np.where(present, f1_scores(confusion), 0.0)
     means: FloatArray = scores.sum(axis=-1) / np.maximum(present.sum(axis=-1), 1)
     return means
 
 
-def figures(confusion: NDArray[Any]) -> dict[str, float]:
-    """Whole-table figures. Micro precision, recall and F1 of single-label answers all equal accuracy."""
-    accuracy = float(np.trace(confusion) / max(confusion.sum(), 1))
+def figures(confusion: NDArray[Any]) -> dict[str, float | None]:
+    """Whole-table figures, None without rows. Micro precision, recall and F1 of single labels all equal accuracy."""
+    if not confusion.sum():
+        return {"accuracy": None, "macro_f1": None, "micro_f1": None}
+    accuracy = float(np.trace(confusion) / confusion.sum())
     return {"accuracy": accuracy, "macro_f1": float(macro_f1(confusion)), "micro_f1": accuracy}
 
 
-def per_class(confusion: NDArray[Any], names: Sequence[str]) -> dict[str, dict[str, float | int]]:
+def per_class(confusion: NDArray[Any], names: Sequence[str]) -> dict[str, dict[str, float | int | None]]:
+    """Figures of each class. None where there is nothing to divide by: precision of a class never answered, recall of a
+    class without rows, F1 of a class that is both."""
     hits = np.diag(confusion)
     asked, answered = confusion.sum(axis=1), confusion.sum(axis=0)
-    scores = f1_scores(confusion)
     return {
         name: {
             "n": int(asked[k]),
-            "precision": float(hits[k] / answered[k]) if answered[k] else 0.0,
-            "recall": float(hits[k] / asked[k]) if asked[k] else 0.0,
-            "f1": float(scores[k]),
+            "precision": float(hits[k] / answered[k]) if answered[k] else None,
+            "recall": float(hits[k] / asked[k]) if asked[k] else None,
+            "f1": float(2 * hits[k] / (asked[k] + answered[k])) if asked[k] + answered[k] else None,
         }
         for k, name in enumerate(names)
     }
@@ -135,7 +142,7 @@ def calibration(truth: NDArray[Any], probs: FloatArray) -> dict[str, Any]:
     confidence = probs.max(axis=1)
     right = probs.argmax(axis=1) == truth
     place = np.minimum((confidence * _N_BINS).astype(int), _N_BINS - 1)
-    bins = []
+    bins: list[dict[str, float]] = []
     for b in range(_N_BINS):
         mine = place == b
         if mine.any():
@@ -146,5 +153,7 @@ def calibration(truth: NDArray[Any], probs: FloatArray) -> dict[str, Any]:
                     "accuracy": float(right[mine].mean()),
                 }
             )
-    total = max(len(truth), 1)
-    return {"ece": sum(b["n"] * abs(b["confidence"] - b["accuracy"]) for b in bins) / total, "reliability": bins}
+    if not bins:
+        return {"ece": None, "reliability": []}
+    ece = sum(b["n"] * abs(b["confidence"] - b["accuracy"]) for b in bins) / len(truth)
+    return {"ece": ece, "reliability": bins}

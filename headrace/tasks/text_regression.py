@@ -11,6 +11,8 @@ from headrace.config import TaskTable
 from headrace.errors import BadInput
 from headrace.tasks import FloatArray
 
+_ROUNDING = 1e-13  # of float64 sums, relative
+
 
 class TextRegression:
     """A number for a text, judged by correlation and by distance.
@@ -57,15 +59,19 @@ class TextRegression:
             "n": len(truth),
             "pearson": correlation(truth, guess),
             "spearman": correlation(ranks(truth), ranks(guess)),
-            "mae": float(np.abs(truth - guess).mean()),
+            "mae": float(np.abs(truth - guess).mean()) if len(truth) else None,
         }
 
 
 def correlation(a: FloatArray, b: FloatArray) -> float | None:
-    """Pearson's r; None where one side is constant, for which r has no value."""
-    a, b = a - a.mean(), b - b.mean()
-    norm = float(np.sqrt((a @ a) * (b @ b)))
-    return None if norm == 0 else float(a @ b) / norm
+    """Pearson's r; None where it has no value: fewer than two rows, or a side that is constant but for rounding."""
+    if len(a) < 2:
+        return None
+    da, db = a - a.mean(), b - b.mean()
+    spread_a, spread_b = float(np.linalg.norm(da)), float(np.linalg.norm(db))
+    if spread_a <= _ROUNDING * np.linalg.norm(a) or spread_b <= _ROUNDING * np.linalg.norm(b):
+        return None
+    return float(np.clip(da / spread_a @ (db / spread_b), -1, 1))
 
 
 def ranks(values: FloatArray) -> FloatArray:

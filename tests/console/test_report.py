@@ -82,7 +82,7 @@ def fill(ws: Workspace, *, labels: list[str] = LABELS, word: str = "fine") -> No
     releases.ensure_control(ws, actor=word)
     second = plant_version(ws, history=HISTORY)
     by_channel = {word: COUNTS, "other": COUNTS}
-    part = {"estimate": 0.02, "low": -0.01, "high": 0.05}
+    part = {"difference": {"estimate": 0.02, "low": -0.01, "high": 0.05}}
     plant_evaluation(ws, first, results_of(by_channel, labels))
     against = {"overall": part, "channels": {word: part}}
     plant_evaluation(ws, second, results_of(by_channel, labels))
