@@ -1,11 +1,12 @@
 """One raw row at a time: what it says, or why it goes to quarantine. No I/O."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from headrace.errors import BadInput
-from headrace.records import RawRow
+from headrace.records import RawLabel, RawRow
 from headrace.store.imports import Quarantined
 from headrace.tasks import TaskType
 
@@ -17,8 +18,8 @@ _MAX_CACHED_LABELS = 10_000
 class Checked(NamedTuple):
     """A row that can be kept. `target` is None for a row without a label of its own."""
 
-    line: int
     key: str
+    line: int
     text: str
     text_hash: str
     group_key: str
@@ -70,8 +71,11 @@ class Checker:
         if len(group) > MAX_KEY_CHARS:
             group = text_hash(group)
         target = self._target(row.label) if row.label is not None else None
-        labels = {_labeller(one.labeller): (self._needed(one.label), one.score) for one in row.labels}
-        return Checked(row.line, key or digest, text, digest, group, key is not None, target, labels)
+        labels = self._labels(row.labels) if row.labels else {}
+        return Checked(key or digest, row.line, text, digest, group, key is not None, target, labels)
+
+    def _labels(self, raw: Sequence[RawLabel]) -> dict[str, tuple[Any, float | None]]:
+        return {_labeller(one.labeller): (self._needed(one.label), one.score) for one in raw}
 
     def _text(self, text: object) -> str:
         if not isinstance(text, str):

@@ -1,8 +1,9 @@
 """Rows of a source become examples and labels of a channel; bad rows are put aside with line and reason.
 
-States of an import: running -> done. Rows are written in chunks, so that a live server can write in between, and nobody
-sees them until one transaction says `done`. Only one import runs at a time (an OS lock), so an import found `running`
-by the holder of that lock is the leftover of a dead process, and is taken back first.
+States of an import: running -> done. All rows are read and checked first, then written by key in chunks, so that a
+live server can write in between; nobody sees them until one transaction says `done`. Only one import runs at a time (an
+OS lock), so an import found `running` by the holder of that lock is the leftover of a dead process, and is taken back
+first.
 """
 
 import time
@@ -10,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from heapq import nsmallest
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +28,7 @@ from headrace.store import channels as channel_rows
 from headrace.store import examples, imports
 from headrace.store.examples import Known, NewExample, NewLabel
 from headrace.store.imports import Quarantined
+from headrace.store.staging import Staging
 from headrace.tasks import TASK_TYPES
 from headrace.workspace import Workspace
 
@@ -62,7 +65,7 @@ def import_rows(
         format: name of a source, where the location does not tell.
         label_column: empty for rows without labels.
         strict: keep nothing if any row is bad.
-        progress: called with rows done and rows in all (None: not known) after each chunk.
+        progress: called after each chunk with rows read and None, then with rows written and rows in all.
 
     Raises:
         NotFound: no such channel, task, format or source.
@@ -151,10 +154,9 @@ def _run(intake: _Intake, rows: Iterator[RawRow], *, strict: bool, progress: Pro
             config_hash=ws.config_hash,
         )
     try:
-        while chunk := list(islice(rows, _CHUNK_ROWS)):
-            _take_in(intake, chunk)
-            if progress is not None:
-                progress(intake.n_rows, None)
+        with Staging() as staging:
+            _read(intake, rows, staging, progress)
+            _write(intake, staging, progress)
         _refuse_if_useless(intake, strict=strict)
     except BaseException:  # also an interrupt: what was written so far is taken back before it goes on
         _take_back(ws, intake.id)
@@ -165,26 +167,45 @@ def _run(intake: _Intake, rows: Iterator[RawRow], *, strict: bool, progress: Pro
     return report
 
 
-def _take_in(intake: _Intake, chunk: list[RawRow]) -> None:
-    """Check a chunk and write it in one transaction. Not durable by itself: the transaction that finishes is."""
-    checked = [intake.checker.check(row) for row in chunk]
-    good = [one for one in checked if isinstance(one, Checked)]
-    bad = [one for one in checked if isinstance(one, Quarantined)]
-    now = intake.ws.clock()
-    with intake.ws.store.write(durable=False) as conn:
-        imports.widen_cache(conn)
-        _name_labellers(intake, conn, good)
-        new, labels, refused = _sorted_out(intake, conn, good)
-        bad += refused
-        examples.add_examples(conn, new, channel_id=intake.channel.id, import_id=intake.id, now=now)
-        examples.add_labels(conn, labels, task=intake.task, import_id=intake.id, now=now)
-        imports.add_quarantined(conn, intake.id, sorted(bad))
-    intake.n_rows += len(chunk)
-    intake.n_added += len(new)
-    intake.n_known += len(good) - len(new) - len(refused)
-    intake.n_labels += len(labels)
+def _read(intake: _Intake, rows: Iterator[RawRow], staging: Staging, progress: ProgressCall | None) -> None:
+    """Check every row of the source; good ones are staged, bad ones put aside."""
+    while chunk := list(islice(rows, _CHUNK_ROWS)):
+        checked = [intake.checker.check(row) for row in chunk]
+        staging.add((one[0], one[1], one[2:]) for one in checked if isinstance(one, Checked))
+        bad = [one for one in checked if isinstance(one, Quarantined)]
+        if bad:
+            with intake.ws.store.write(durable=False) as conn:
+                _put_aside(intake, conn, bad)
+        intake.n_rows += len(chunk)
+        if progress is not None:
+            progress(intake.n_rows, None)
+
+
+def _write(intake: _Intake, staging: Staging, progress: ProgressCall | None) -> None:
+    """Write the staged rows in chunks, each a transaction. Not durable one by one: the one that finishes is."""
+    rows = (Checked(key, line, *rest) for key, line, rest in staging.by_key())
+    n_done = intake.reasons.total()
+    while chunk := list(islice(rows, _CHUNK_ROWS)):
+        now = intake.ws.clock()
+        with intake.ws.store.write(durable=False) as conn:
+            imports.widen_cache(conn)
+            _name_labellers(intake, conn, chunk)
+            new, labels, refused = _sorted_out(intake, conn, chunk)
+            examples.add_examples(conn, new, channel_id=intake.channel.id, import_id=intake.id, now=now)
+            examples.add_labels(conn, labels, task=intake.task, import_id=intake.id, now=now)
+            _put_aside(intake, conn, refused)
+        intake.n_added += len(new)
+        intake.n_known += len(chunk) - len(new) - len(refused)
+        intake.n_labels += len(labels)
+        n_done += len(chunk)
+        if progress is not None:
+            progress(n_done, intake.n_rows)
+
+
+def _put_aside(intake: _Intake, conn: "Connection", bad: list[Quarantined]) -> None:
+    imports.add_quarantined(conn, intake.id, bad)
     intake.reasons.update(one.reason for one in bad)
-    intake.first_bad += sorted(bad)[: _N_SHOWN - len(intake.first_bad)]
+    intake.first_bad = nsmallest(_N_SHOWN, [*intake.first_bad, *bad])
 
 
 def _name_labellers(intake: _Intake, conn: "Connection", rows: Iterable[Checked]) -> None:

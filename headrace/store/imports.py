@@ -71,7 +71,7 @@ def quarantined(conn: Connection, import_id: str) -> list[Quarantined]:
     query = (
         select(_QUARANTINE.c.line, _QUARANTINE.c.reason, _QUARANTINE.c.detail, _QUARANTINE.c.raw)
         .where(_QUARANTINE.c.import_id == import_id)
-        .order_by(_QUARANTINE.c.seq)
+        .order_by(_QUARANTINE.c.line, _QUARANTINE.c.seq)
     )
     return [Quarantined(*row) for row in conn.execute(query)]
 

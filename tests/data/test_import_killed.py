@@ -23,8 +23,8 @@ import sys, time
 from headrace.data import importing
 from headrace.workspace import open_workspace
 importing._CHUNK_ROWS = 100
-def slowly(n_done, _):
-    print(n_done, flush=True)
+def slowly(n_done, n_rows):
+    print("read" if n_rows is None else "written", n_done, flush=True)
     time.sleep(0.05)
 with open_workspace(sys.argv[1]) as ws:
     importing.import_rows(ws, "c", sys.argv[2], progress=slowly)
@@ -62,7 +62,7 @@ def test_a_killed_import_leaves_nothing_and_the_same_command_finishes(tmp_path: 
     root = tmp_path / "killed"
     with init(root, task="tone", labels=LABELS) as ws:
         channels.add(ws, "c")
-    for shown, wait_s in (("100", 0.0), ("400", 0.02), ("700", 0.06), ("1000", 0.01)):
+    for shown, wait_s in (("read 500", 0.0), ("written 100", 0.02), ("written 700", 0.06), ("written 1000", 0.01)):
         _kill_after(root, path, shown, wait_s)
         with open_workspace(root) as ws:
             assert _content(ws) in ([], expected)
