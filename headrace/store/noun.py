@@ -60,4 +60,6 @@ def insert_many(
         conn.exec_driver_sql(str(compiled), [dict(zip(order, (*row, *tail), strict=True)) for row in ready])
         return
     places = [order.index(name) for name in compiled.positiontup]
-    conn.exec_driver_sql(str(compiled), [tuple([full[p] for p in places]) for row in ready for full in ((*row, *tail),)])
+    conn.exec_driver_sql(
+        str(compiled), [tuple([full[p] for p in places]) for row in ready for full in ((*row, *tail),)]
+    )
