@@ -34,6 +34,8 @@ def main() -> int:
     parser.add_argument("--serve", type=Path, metavar="WORKSPACE", help="a workspace with a model version")
     parser.add_argument("--channel", default="default", help="the channel that asks")
     args = parser.parse_args()
+    if args.serve and not (args.serve / "headrace.toml").exists():
+        parser.error(f"no workspace at {args.serve}")
     with tempfile.TemporaryDirectory() as folder:
         python = install(Path(folder))
         facts = measure(Path(folder))
@@ -73,7 +75,7 @@ def serve_once(python: Path, workspace: Path, channel: str) -> str:
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     started_at = time.monotonic()
     server = subprocess.Popen(
-        [str(python.with_name("headrace")), "serve", "--port", "0", "--where", str(workspace)],
+        [str(python.with_name("headrace")), "serve", "--port", "0"],
         stdout=subprocess.PIPE, text=True, env=env, cwd=workspace,
     )  # fmt: skip
     try:
