@@ -50,7 +50,7 @@ class TextRegression:
         return [{"value": round(float(value), 6)} for value in logits[:, 0]]
 
     def answers_match(self, output: dict[str, Any], correction: float) -> bool:
-        return abs(output["value"] - correction) <= self._MATCH
+        return bool(abs(output["value"] - correction) <= self._MATCH)
 
     def metrics(self, targets: Sequence[float], logits: FloatArray, *, temperature: float = 1.0) -> dict[str, Any]:
         truth = np.asarray(targets, dtype=np.float64)

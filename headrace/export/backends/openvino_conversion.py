@@ -35,7 +35,6 @@ def convert(
             value=len(calibration),
             next_step="Export with --precision fp32, or import more rows",
         )
-    _send_nothing()
     with quietly():
         model = AutoModelForSequenceClassification.from_pretrained(checkpoint, dtype=torch.float32).eval()
         tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
@@ -48,6 +47,7 @@ def convert(
     gc.collect()
     if precision == "int8":
         converted = _quantised(converted, Encoder(alone), calibration)
+    _name_plainly(converted)
     ov.save_model(converted, folder / MODEL, compress_to_fp16=False)
     return ArtifactFacts(
         backend="openvino", precision=precision, task=task, n_parameters=n_parameters, code_version=VERSION
@@ -80,13 +80,8 @@ def _quantised(model: Any, encoder: Encoder, calibration: Sequence[str]) -> Any:
         return nncf.quantize(model, nncf.Dataset(feeds), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(feeds))
 
 
-def _send_nothing() -> None:
-    """Decline the telemetry of openvino and nncf in this process; by default both send without asking."""
-    try:
-        from openvino_telemetry.utils.opt_in_checker import (  # type: ignore[import-untyped]
-            ConsentCheckResult,
-            OptInChecker,
-        )
-    except ImportError:
-        return
-    OptInChecker.check = lambda *_, **__: ConsentCheckResult.DECLINED
+def _name_plainly(model: Any) -> None:
+    """Number the operations anew: their own numbers count everything the process ever made, so bytes would differ."""
+    model.set_friendly_name("model")
+    for i, operation in enumerate(model.get_ordered_ops()):
+        operation.set_friendly_name(f"{operation.get_type_name()}_{i}")
