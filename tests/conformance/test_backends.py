@@ -4,8 +4,8 @@ other texts share the batch; a format that is not repeatable or fails on empty, 
 from pathlib import Path
 
 import pytest
-from export.checkpoints import REGRESSION, TASK, TEXTS, make_checkpoint
 
+from export.checkpoints import REGRESSION, TASK, TEXTS, make_checkpoint
 from headrace.export import BACKENDS
 from headrace.testing.backends import check_backend
 
