@@ -13,7 +13,7 @@ _PUBLIC = {
     "Client": "headrace.client:Client",
     "HeadraceError": "headrace.errors:HeadraceError",
     "Workspace": "headrace.workspace:Workspace",
-    "init": "headrace.workspace:init",
+    "init": "headrace.loop:init",
     "open_workspace": "headrace.workspace:open_workspace",
     "add_channel": "headrace.data.channels:add",
     "list_channels": "headrace.data.channels:listing",

@@ -30,6 +30,7 @@ from headrace.store import runs, versions
 from headrace.store.releases import open_release
 from headrace.tasks import TASK_TYPES, FloatArray, Predictor, TaskType
 from headrace.workspace import Workspace
+from headrace.workspace import init as make_workspace
 
 Report = Callable[..., None]
 _N_TIMED_ROWS = 512  # of the checkpoint, which is slow; enough for a rate
@@ -37,6 +38,21 @@ _N_TIMED_ROWS = 512  # of the checkpoint, which is slow; enough for a rate
 
 def silent(*_args: object, **_facts: object) -> None:
     """A report to nobody."""
+
+
+def init(
+    root: Path | str, *, task: str, task_type: str = "text-classification", labels: tuple[str, ...] = ()
+) -> Workspace:
+    """Make a workspace with one task, whose settings are checked before anything is written.
+
+    Raises:
+        NotFound: no such task type.
+        BadConfig: the labels do not suit it.
+        AlreadyExists: there is a workspace already.
+        Unusable: the folder cannot be written.
+    """
+    _task_type(TaskTable(type=task_type, labels=labels))
+    return make_workspace(root, task=task, task_type=task_type, labels=labels)
 
 
 def check_quality(ws: Workspace, *, task: str | None = None, report: Report = silent) -> quality.QualityReport:

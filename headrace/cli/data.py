@@ -28,11 +28,9 @@ def init(
     as_json: AsJson = False,
 ) -> None:
     """Make a workspace."""
-    from headrace.data.channels import check_task_settings
-    from headrace.workspace import init as make
+    from headrace.loop import init as make
 
     names = tuple(name.strip() for name in labels.split(",") if name.strip())
-    check_task_settings(task, task_type, names)
     with make(where, task=task, task_type=task_type, labels=names) as ws:
         emit(
             {"workspace": ws.root, "task": task},
@@ -137,7 +135,7 @@ def check(
 
         with progress_bar("check", quiet=as_json) as bar:
             report = check_quality(ws, task=task, report=bar)
-        emit(report.as_json(), as_json, lambda: table(("check", "channel", "figure", "n", "share"), report.rows()))
+        emit(report.as_json(), as_json, lambda: table(*report.rows()))
 
 
 def snapshot(task: Task = None, where: Where = Path("."), settings: Set = None, as_json: AsJson = False) -> None:

@@ -79,7 +79,7 @@ def show_version(result: dict[str, Any]) -> None:
     table(("channel", *names), rows, title=f"{main} on held-out rows, with 95 % intervals")
     agreement, speed = result["agreement"], result["rows_per_s"]
     print(
-        f"The exported model agrees with its checkpoint on {100 * agreement['agreement_share']:.1f} % of held-out rows "
+        f"The exported model agrees with its checkpoint on {100 * agreement['share']:.1f} % of held-out rows "
         f"and answers {speed['exported']:.0f} rows/s (the checkpoint in torch: {speed['checkpoint']:.0f})."
     )
 

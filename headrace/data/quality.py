@@ -47,9 +47,18 @@ class QualityReport:
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
-    def rows(self) -> list[tuple[str, str, str, str, str]]:
-        """(check, channel, figure, n, share or explanation), as shown."""
-        return [(f.check, f.channel, f.figure, f"{f.n:g}", _shown(f)) for f in self.findings]
+    def rows(self) -> tuple[list[str], list[list[str]]]:
+        """Headings and lines of one table: a line per figure, a column per channel."""
+        channels = sorted({f.channel for f in self.findings} - {ALL})
+        lines: dict[tuple[str, str, str], dict[str, str]] = {}
+        for f in self.findings:
+            share = "" if f.share is None else f" ({100 * f.share:.1f} %)"
+            lines.setdefault((f.check, f.figure, f.explanation), {})[f.channel] = f"{f.n:g}{share}"
+        headings = ["check", "figure", "all", *channels, "meaning"]
+        return headings, [
+            [check, figure, *(cells.get(c, "-") for c in (ALL, *channels)), meaning]
+            for (check, figure, meaning), cells in lines.items()
+        ]
 
     def n(self, check: str, figure: str, channel: str = ALL) -> float:
         """One figure by name.
@@ -258,6 +267,3 @@ def _per_channel(
     lines = [(ALL, total, size), *((name, counts.get(name, 0), sizes[name]) for name in sorted(sizes))]
     return [Finding(check, name, figure, n, n / of if of else None, explanation) for name, n, of in lines]
 
-
-def _shown(finding: Finding) -> str:
-    return finding.explanation if finding.share is None else f"{finding.share:.1%} {finding.explanation}"

@@ -4,6 +4,16 @@ States: queued -> running -> done | failed | cancelled. A running job whose proc
 the same work again runs it again, and the work itself knows how to go on from where it was.
 """
 
-from headrace.jobs.local import Progress, cancel, follow, listing, run_here, submit, wait
+from headrace.jobs.local import (
+    Progress,
+    cancel,
+    find_running,
+    follow,
+    listing,
+    result_of,
+    run_here,
+    submit,
+    wait,
+)
 
-__all__ = ["Progress", "cancel", "follow", "listing", "run_here", "submit", "wait"]
+__all__ = ["Progress", "cancel", "find_running", "follow", "listing", "result_of", "run_here", "submit", "wait"]

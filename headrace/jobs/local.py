@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -72,13 +73,14 @@ def submit(ws: Workspace, target: str, args: dict[str, Any], *, overrides: dict[
     with ws.store.write() as conn:
         rows.add(conn, job, config_hash=ws.config_hash)
     with log_path.open("ab") as log:
-        subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "headrace.jobs.process", str(ws.root), job_id],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,  # closing the terminal does not end it
         )
+    threading.Thread(target=process.wait, daemon=True).start()  # or it stays a zombie for as long as this one lives
     return job
 
 
