@@ -8,11 +8,11 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 demo: .venv/.demo
 	bash runs/quickstart.sh
 
-test: .venv/.test
-	$(BIN)/python scripts/test.py
+test: .venv/.test check
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 quick: .venv/.test check
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
 
 check: .venv/.test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -48,17 +48,14 @@ class QualityReport:
         return asdict(self)
 
     def rows(self) -> tuple[list[str], list[list[str]]]:
-        """Headings and lines of one table: a line per figure, a column per channel."""
+        """Headings and lines of one table: a line per figure, a column per channel; `as_json` explains each figure."""
         channels = sorted({f.channel for f in self.findings} - {ALL})
-        lines: dict[tuple[str, str, str], dict[str, str]] = {}
+        lines: dict[tuple[str, str], dict[str, str]] = {}
         for f in self.findings:
-            share = "" if f.share is None else f" ({100 * f.share:.1f} %)"
-            lines.setdefault((f.check, f.figure, f.explanation), {})[f.channel] = f"{f.n:g}{share}"
-        headings = ["check", "figure", "all", *channels, "meaning"]
-        return headings, [
-            [check, figure, *(cells.get(c, "-") for c in (ALL, *channels)), meaning]
-            for (check, figure, meaning), cells in lines.items()
-        ]
+            share = "" if f.share in (None, 0, 1) else f"\u00a0({100 * f.share:.1f}\u00a0%)"
+            lines.setdefault((f.check, f.figure), {})[f.channel] = f"{f.n:g}{share}"
+        headings = ["check", "figure", "all", *channels]
+        return headings, [[*key, *(cells.get(c, "-") for c in (ALL, *channels))] for key, cells in lines.items()]
 
     def n(self, check: str, figure: str, channel: str = ALL) -> float:
         """One figure by name.

@@ -48,8 +48,7 @@ def perfect_logits(task_type: TaskType, targets: Sequence[Any]) -> Any:
 def _check_refused(task_type: TaskType, raw: object) -> None:
     try:
         task_type.parse_label(raw)
-    except BadInput as error:
-        assert str(error), f"{task_type.name}: no message"
+    except BadInput:
         return
     raise AssertionError(f"{task_type.name}: {raw!r} was taken for a label")
 
