@@ -13,10 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from prepare import CHANNELS, label_of
 from rich.progress import Progress
 
 from headrace import Client
+from prepare import CHANNELS, label_of
 
 N_ROWS = 8  # sentences in a request
 N_USERS = 8  # requests at a time
@@ -89,9 +89,10 @@ def main() -> None:
         done = users.map(lambda item: ask(client, *item, given.seed), work)
         total = sum((counts for counts in bars.track(done, total=len(work), description="requests")), Counter())
     seconds = time.perf_counter() - started
+    agreed = 100 * total["agreed"] / total["sentences"]
     print(
-        f"{total['sentences']} sentences asked and answered over HTTP in {seconds:.0f} s at {url}. A single rater, drawn "
-        f"at random, agreed with the model on {100 * total['agreed'] / total['sentences']:.1f} % of them."
+        f"{total['sentences']} sentences asked and answered over HTTP in {seconds:.0f} s at {url}. "
+        f"A single rater, drawn at random, agreed with the model on {agreed:.1f} % of them."
     )
 
 

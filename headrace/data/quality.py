@@ -263,4 +263,3 @@ def _per_channel(
     total, size = sum(counts.values()), sum(sizes.values())
     lines = [(ALL, total, size), *((name, counts.get(name, 0), sizes[name]) for name in sorted(sizes))]
     return [Finding(check, name, figure, n, n / of if of else None, explanation) for name, n, of in lines]
-

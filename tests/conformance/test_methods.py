@@ -4,8 +4,8 @@ weights, or leaves a wrapped model behind."""
 from pathlib import Path
 
 import pytest
-from finetune import toy
 
+from finetune import toy
 from headrace.finetune.methods import METHODS
 from headrace.testing.methods import check_method
 
