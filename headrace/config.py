@@ -42,6 +42,7 @@ class ArtifactsTable(Table):
 
 class TaskTable(Table):
     type: str = "text-classification"
+    """Task type: a name of docs/tasks/."""
     labels: tuple[str, ...] = ()
     """Classes in the order of the model's outputs (text-classification)."""
     base_model: str = "minilm-l6"
@@ -59,22 +60,30 @@ class DataTable(Table):
 
 class SplitTable(Table):
     validation_share: Share = 0.1
+    """Groups that training stops by, and that the temperature is fitted on."""
     test_share: Share = 0.2
+    """Groups that versions are measured on and never trained on."""
     salt: str = "headrace"
+    """Seeds the hash that decides. Groups that have a side keep it."""
 
 
 class FinetuneTable(Table):
     method: str = "full"
+    """What trains: full, head or lora."""
     epochs: Annotated[float, Field(gt=0)] = 3
+    """Passes over the training side, at most."""
     learning_rate: float | None = None
     """None: the method's own default."""
     batch_tokens: Annotated[int, Field(ge=16)] = 1024
     """Padded tokens in one training batch."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """AdamW's."""
     warmup_share: Share = 0.1
+    """Share of the steps in which the learning rate rises from 0; it falls to 0 after."""
     dropout: Share = 0.0
     """Few epochs of a small model do not need it, and drawing the masks costs a fifth of the time on CPU."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Longer gradients are cut to this norm."""
     patience: Annotated[int, Field(ge=1)] = 2
     """Evaluations on the validation side without gain before training stops."""
     evals_per_epoch: Annotated[int, Field(ge=1)] = 2
@@ -82,18 +91,23 @@ class FinetuneTable(Table):
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """auto: bf16 where the processor has instructions for it."""
     seed: int = 1
+    """Same seed, same rows, same settings: same weights on the same machine."""
 
 
 class ExportTable(Table):
     backend: str = "openvino"
+    """Format that is measured and served: openvino or hf."""
     precision: Literal["int8", "fp32"] = "int8"
+    """Precision of the exported weights; hf writes fp32 only."""
     n_calibration: Annotated[int, Field(ge=10)] = 300
     """Rows of the training side that calibrate int8."""
 
 
 class ServeTable(Table):
     host: str = "127.0.0.1"
+    """Address to listen at; this machine only, since there are no access keys yet."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """Port; 0 takes a free one."""
     batch_tokens: Annotated[int, Field(ge=16)] = 2048
     """Padded tokens in one batch of the worker."""
     max_rows: Annotated[int, Field(ge=1)] = 1000
@@ -101,6 +115,7 @@ class ServeTable(Table):
     max_queue_rows: Annotated[int, Field(ge=1)] = 5000
     """Rows that may wait in the worker before requests are shed with 503."""
     timeout_s: Annotated[float, Field(gt=0)] = 30
+    """Longest time that a request may wait for its answer."""
     n_threads: Annotated[int, Field(ge=0)] = 0
     """Threads of the worker; 0 lets the backend choose."""
     log_inputs: Literal["text", "hash"] = "text"
@@ -109,6 +124,7 @@ class ServeTable(Table):
 
 class ReleaseTable(Table):
     policy: str = "shadow"
+    """Rule that decides on a release."""
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     """Error level of a decision, over all looks at the evidence."""
     max_drop_share: Share = 0.01

@@ -1,0 +1,62 @@
+"""Print docs/benchmarks.md's tables from bench/results/*.json, so that no figure is typed by hand.
+
+    python scripts/bench_table.py
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parents[1] / "bench" / "results"
+NONE_YET = "No results yet. `make bench` makes them.\n"
+
+
+def markdown(folder: Path = RESULTS) -> str:
+    """A section per bench: where and when it was measured, and its figures."""
+    reports = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))]
+    return "\n".join(_section(report) for report in reports) or NONE_YET
+
+
+def _section(report: dict[str, Any]) -> str:
+    machine = report["machine"]
+    seeds = ", ".join(str(seed) for seed in report["seeds"])
+    where = (
+        f"{report['at'][:10]}, {machine['n_cores']} cores of {machine['cpu']}, "
+        f"{machine['memory_bytes'] / 2**30:.0f} GiB, Python {machine['python']}, "
+        f"load {machine['load_1_min']} at the end, commit `{report['commit'][:12]}`"
+    )
+    lines = ["| what | value | 95 % interval | beside |", "| --- | ---: | --- | --- |"]
+    lines += [f"| {_cell(row['what'])} | {_value(row)} | {_interval(row)} | {_beside(row)} |" for row in report["rows"]]
+    source = f"`python -m bench.{report['bench']}`, {where}" + (f", seeds {seeds}" if seeds else "")
+    return "\n".join([f"### {report['bench']}", "", f"{source}.", "", *lines, ""])
+
+
+def _value(row: dict[str, Any]) -> str:
+    return f"{_number(row['value'])} {row['unit']}".strip()
+
+
+def _interval(row: dict[str, Any]) -> str:
+    low, high = row.get("low"), row.get("high")
+    return "" if low is None or high is None else f"{_number(low)} to {_number(high)}"
+
+
+def _beside(row: dict[str, Any]) -> str:
+    ratio, vs = row.get("ratio"), row.get("vs")
+    if ratio is None:
+        return _cell(vs or "")
+    return f"{ratio:.2f} x {_cell(vs or 'before')}"
+
+
+def _number(value: float) -> str:
+    """Four digits, whole thousands apart, never in powers of ten."""
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}" if abs(value) >= 1e-3 or value == 0 else f"{value:.6f}"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")

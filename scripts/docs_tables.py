@@ -1,0 +1,155 @@
+"""Write the tables of docs/ that are taken from the code, between their `generated` marks.
+
+    python scripts/docs_tables.py            # rewrite them
+    python scripts/docs_tables.py --check    # status 1 and the names of the pages that are not as they would be written
+
+A mark is `<!-- generated: NAME -->`, its end `<!-- end -->`; what stands between them is not edited by hand.
+"""
+
+import ast
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+from bench_table import markdown as benchmarks
+
+from headrace import config, errors
+from headrace.cli.main import app
+
+ROOT = Path(__file__).parents[1]
+_MARKED = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def main(arguments: list[str]) -> int:
+    check_only = arguments == ["--check"]
+    stale = []
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        old = page.read_text("utf-8")
+        new = _MARKED.sub(lambda found: f"{found[1]}\n{TABLES[found[2]]()}\n{found[3]}", old)
+        if new != old:
+            stale.append(page)
+            if not check_only:
+                page.write_text(new, "utf-8")
+    for page in stale:
+        print(f"{'stale' if check_only else 'written'}: {page.relative_to(ROOT)}")
+    return 1 if check_only and stale else 0
+
+
+def settings() -> str:
+    """Every key of headrace.toml with its default and meaning, a table per section."""
+    meanings = _meanings()
+    parts = []
+    for name, field in config.Settings.model_fields.items():
+        table: type[config.Table] = config.TaskTable if name == "tasks" else type(field.default)
+        parts += [f"### [{'tasks.NAME' if name == 'tasks' else name}]", ""]
+        rows = []
+        for key, inner in table.model_fields.items():
+            default = "none" if inner.default is None else _toml(inner.default)
+            rows.append((f"`{key}`", f"`{default}`", meanings[table.__name__, key]))
+        parts += [_table(("key", "default", "meaning"), rows), ""]
+    return "\n".join(parts)
+
+
+def commands() -> str:
+    """Every verb with its arguments and options."""
+    parts = []
+    for path, command in _verbs(typer.main.get_command(app), ["headrace"]):
+        arguments = [p for p in command.params if p.param_type_name == "argument"]
+        options = [p for p in command.params if p.param_type_name == "option"]
+        usage = " ".join([*path, *(_argument(p) for p in arguments), "[OPTIONS]"])
+        parts += [f"### {' '.join(path)}", "", command.help, "", f"    {usage}", ""]
+        rows = [(f"`{p.name.upper()}`", _meaning(p), _default(p)) for p in arguments]
+        rows += [(_flags(p), _meaning(p), _default(p)) for p in options]
+        parts += [_table(("", "meaning", "default"), rows), ""]
+    return "\n".join(parts)
+
+
+def error_codes() -> str:
+    """Every error of the tree."""
+    rows = []
+    for kind in _kinds(errors.HeadraceError):
+        if "code" in vars(kind):
+            status = 2 if issubclass(kind, errors.UserError) else 1
+            rows.append((f"`{kind.code}`", f"`{kind.__name__}`", kind.http_status, status, _yes(kind.retryable)))
+    return _table(("code", "in Python", "HTTP", "exit status", "retryable"), rows) + "\n"
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "settings": settings,
+    "commands": commands,
+    "errors": error_codes,
+    "benchmarks": benchmarks,
+}
+
+
+def _meanings() -> dict[tuple[str, str], str]:
+    """(table, key) to the string below the key in config.py."""
+    found = {}
+    for node in ast.parse(Path(config.__file__).read_text("utf-8")).body:
+        if not isinstance(node, ast.ClassDef):
+            continue
+        for key, below in zip(node.body, node.body[1:], strict=False):
+            if isinstance(key, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(key.target, ast.Name):
+                found[node.name, key.target.id] = ast.literal_eval(below.value)
+    return found
+
+
+def _verbs(command: Any, path: list[str]) -> Iterator[tuple[list[str], Any]]:
+    inner = getattr(command, "commands", None)
+    if inner is None:
+        yield path, command
+        return
+    for name in inner:
+        yield from _verbs(inner[name], [*path, name])
+
+
+def _argument(parameter: Any) -> str:
+    name = parameter.name.upper() + ("..." if parameter.nargs == -1 else "")
+    return name if parameter.required else f"[{name}]"
+
+
+def _flags(parameter: Any) -> str:
+    return ", ".join(f"`{flag}`" for flag in (*parameter.opts, *parameter.secondary_opts))
+
+
+def _meaning(parameter: Any) -> str:
+    variable = f" Or `{parameter.envvar}` in the environment." if parameter.envvar else ""
+    return f"{parameter.help or ''}{variable}"
+
+
+def _default(parameter: Any) -> str:
+    if parameter.required:
+        return "must be given"
+    if parameter.default is None or parameter.default == "":
+        return ""
+    if parameter.secondary_opts:
+        return f"`{(parameter.opts if parameter.default else parameter.secondary_opts)[0]}`"
+    return "" if parameter.default is False else f"`{parameter.default}`"
+
+
+def _kinds(kind: type[errors.HeadraceError]) -> Iterator[type[errors.HeadraceError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from _kinds(child)
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, tuple):
+        return "[]"
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _table(headings: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
+    lines = [headings, tuple("---" for _ in headings), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
