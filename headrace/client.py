@@ -12,7 +12,7 @@ import httpx
 from headrace.errors import BadInput, HeadraceError, Unavailable, from_envelope
 
 _MAX_ATTEMPTS = 3
-_FIRST_PAUSE_S = 0.25
+_FIRST_PAUSE_S = 1.0  # what the server says in Retry-After
 _MAX_PAUSE_S = 5.0
 
 
