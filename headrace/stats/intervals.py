@@ -59,26 +59,37 @@ def of_confusion(
 ) -> Interval | None:
     """A figure of a confusion matrix, such as macro-F1; None without rows.
 
-    Draws matrices from the Dirichlet posterior of each truth's answers (prior: one row in all, spread evenly, Perks
-    1947) and of the truths that occur. Plain multinomial redraws, the bootstrap, would give no width at all to a
-    channel whose few rows are all right. Source: Goutte and Gaussier 2005, section 4.
+    The wider of two intervals at each end: multinomial redraws (bootstrap), which give no width to a few rows that are
+    all right, and draws from the Dirichlet posterior of the answers to each truth (prior: one row in all, spread
+    evenly, Perks 1947; Goutte and Gaussier 2005, section 4), which lie low when there are many classes.
+
+    Coverage of macro-F1, said to be .95, measured on 10 random matrices of 3 to 8 classes, 600 draws each: with 20, 60,
+    200 rows on average .969, .959, .955 and at least .942, .933, .932. Redraws alone: .902, .935, .941 on average, and
+    .64 on 20 rows of a nearly perfect model. The posterior alone: .46 on 20 and .88 on 150 rows of 6 classes.
 
     Args:
         confusion: counts (K, K), rows are the truth.
         statistic: counts or shares (R, K, K) to figures (R).
     """
-    present = confusion.sum(axis=1) > 0
-    if not present.any():
+    n = int(confusion.sum())
+    if n == 0:
         return None
     rng = np.random.default_rng(seed)
-    n_classes = confusion.shape[0]
-    matrices = np.zeros((N_DRAWS, n_classes, n_classes))
-    shares = _dirichlet(rng, confusion.sum(axis=1)[present].astype(float))
-    for place, k in enumerate(np.flatnonzero(present)):
-        answers = _dirichlet(rng, confusion[k] + 1 / n_classes)
-        matrices[:, k, :] = shares[:, place, None] * answers
+    redrawn = rng.multinomial(n, confusion.ravel() / n, size=N_DRAWS).reshape(N_DRAWS, *confusion.shape)
     estimate = float(statistic(confusion[None])[0])
-    return _percentiles(estimate, statistic(matrices), level)
+    ends = [_percentiles(estimate, statistic(drawn), level) for drawn in (redrawn, _posterior(rng, confusion))]
+    return Interval(estimate, min(end.low for end in ends), max(end.high for end in ends), level)
+
+
+def _posterior(rng: np.random.Generator, confusion: NDArray[Any]) -> Floats:
+    """Shares (R, K, K) from the posterior of the truths that occur and of the answers to each."""
+    n_asked, n_classes = confusion.sum(axis=1), len(confusion)
+    present = np.flatnonzero(n_asked)
+    matrices = np.zeros((N_DRAWS, n_classes, n_classes))
+    shares = rng.dirichlet(n_asked[present].astype(np.float64), size=N_DRAWS)
+    for share, k in zip(shares.T, present, strict=True):
+        matrices[:, k, :] = share[:, None] * rng.dirichlet(confusion[k] + 1 / n_classes, size=N_DRAWS)
+    return matrices
 
 
 def bootstrap(statistic: Statistic, n: int, *, seed: int, level: float = LEVEL) -> Interval | None:
@@ -144,10 +155,6 @@ def _weighted_r(weights: Floats, x: Floats, y: Floats) -> Floats:
     r = np.divide(xy, np.sqrt(xx * yy), out=np.full(len(xy), np.nan), where=known)
     clipped: Floats = np.clip(r, -1, 1)
     return clipped
-
-
-def _dirichlet(rng: np.random.Generator, alpha: NDArray[Any]) -> Floats:
-    return rng.dirichlet(alpha, size=N_DRAWS)
 
 
 def _percentiles(estimate: float, draws: NDArray[Any], level: float) -> Interval:

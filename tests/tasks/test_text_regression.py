@@ -1,0 +1,60 @@
+"""Metrics of regression against scipy. Catches: ties ranked wrongly, a correlation of a constant that is a number."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from headrace.config import TaskTable
+from headrace.errors import BadInput
+from headrace.tasks.text_regression import TextRegression, correlation, ranks
+
+TASK = TextRegression(TaskTable(type="text-regression"))
+NUMBERS = st.integers(-3, 3).map(lambda n: n / 2)  # many ties
+
+
+@given(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=3, max_size=40))
+@settings(deadline=None)
+def test_metrics_are_scipys(pairs: list[tuple[float, float]]) -> None:
+    truth, guess = (np.array(side) for side in zip(*pairs, strict=True))
+    found = TASK.metrics(truth.tolist(), guess[:, None])
+    assert found["mae"] == pytest.approx(np.abs(truth - guess).mean())
+    if len(set(truth)) == 1 or len(set(guess)) == 1:
+        assert found["pearson"] is None
+        assert found["spearman"] is None
+        return
+    assert found["pearson"] == pytest.approx(float(stats.pearsonr(truth, guess).statistic), abs=1e-12)
+    assert found["spearman"] == pytest.approx(float(stats.spearmanr(truth, guess).statistic), abs=1e-12)
+
+
+@given(st.lists(NUMBERS, min_size=1, max_size=40))
+def test_ranks_are_scipys(values: list[float]) -> None:
+    assert ranks(np.array(values)).tolist() == stats.rankdata(values).tolist()
+
+
+@pytest.mark.parametrize("value", [0.1, 0.0, 1e9, -1 / 3])
+def test_equal_numbers_have_no_correlation(value: float) -> None:
+    # The mean of twenty times 0.1 is not 0.1: a careless check finds a spread of 1e-17 and a correlation.
+    assert correlation(np.full(20, value), np.arange(20.0)) is None
+    assert correlation(np.arange(20.0), np.full(20, value)) is None
+
+
+def test_a_correlation_is_never_beyond_one() -> None:
+    a = np.array([1e-9, 2e-9, 4e-9])
+    assert correlation(a, a * 3) == pytest.approx(1)
+    assert abs(correlation(a, -a) or 0) <= 1
+
+
+def test_no_rows_have_no_figures() -> None:
+    found = TASK.metrics([], np.empty((0, 1)))
+    assert found == {"n": 0, "pearson": None, "spearman": None, "mae": None}
+
+
+def test_numbers_parse_and_combine() -> None:
+    assert TASK.parse_label(" 1.5 ") == 1.5
+    assert TASK.combine([0.1] * 10) == pytest.approx(0.1, abs=0)
+    with pytest.raises(BadInput, match="not a finite number"):
+        TASK.parse_label("inf")
+    with pytest.raises(BadInput, match="not a number: warm"):
+        TASK.parse_label("warm")
