@@ -94,7 +94,7 @@ class ArtifactStore:
             _sync_tree(folder)
             place.parent.mkdir(parents=True, exist_ok=True)
             os.rename(folder, place)
-            _sync(place.parent)
+            sync(place.parent)
         if self._remote:
             self._upload(place, digest, manifest)
         return digest, n_bytes
@@ -165,11 +165,12 @@ def _remote_filesystem(url: str) -> tuple[Any, str] | None:
 
 def _sync_tree(folder: Path) -> None:
     for path in folder.rglob("*"):
-        _sync(path)
-    _sync(folder)
+        sync(path)
+    sync(folder)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have the disk hold what was written to a file, or to a folder's list of names."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

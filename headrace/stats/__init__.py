@@ -1,1 +1,1 @@
-"""stats"""
+"""Pure statistics: `intervals` for what was measured once, `evalues` for what is looked at all the time."""

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from filelock import FileLock, Timeout
 from sqlalchemy.engine import Connection, Engine
 
-from headrace.errors import BadConfig, Damaged, MissingExtra, Unavailable, Unusable, WrongState
+from headrace.errors import BadConfig, MissingExtra, Unavailable
 
 _CHECKPOINT_PAGES = 1000  # SQLite's own default for wal_autocheckpoint
 _POOL_SIZE = 32
@@ -136,34 +136,3 @@ def _on_connect(raw: Any, _record: Any) -> None:
 def _on_begin(conn: Connection) -> None:
     kind = conn.get_execution_options().get("headrace_begin", "DEFERRED")
     conn.exec_driver_sql(f"BEGIN {kind}")
-
-
-def open_store(url: str, *, lock_path: Path, busy_timeout_s: float = 60) -> Store:
-    """Open the store at `url` and bring its tables to this code's version.
-
-    Raises:
-        Unusable: the database cannot be opened or written.
-        Damaged: the file is not a database.
-        WrongState: the database was written by newer code.
-    """
-    from headrace.store.migrations import upgrade
-
-    try:
-        lock_path.parent.mkdir(parents=True, exist_ok=True)
-        store = Store(url, lock_path=lock_path, busy_timeout_s=busy_timeout_s)
-        upgrade(store)
-    except WrongState:
-        raise
-    except sa.exc.OperationalError as error:
-        raise Unusable(
-            f"the store cannot be opened: {error.orig}", value=url, next_step="Check the path, its rights and the disk"
-        ) from None
-    except sa.exc.DatabaseError as error:
-        raise Damaged(
-            f"the store is not a database: {error.orig}", value=url, next_step="Restore it from a backup"
-        ) from None
-    except OSError as error:
-        raise Unusable(
-            f"the store cannot be opened: {error.strerror}", value=str(lock_path.parent), next_step="Check its rights"
-        ) from None
-    return store

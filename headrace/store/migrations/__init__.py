@@ -1,18 +1,15 @@
 """Alembic migrations, run when a store is opened. One file per step in `versions/`, applied in order."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from headrace.errors import WrongState
-
-if TYPE_CHECKING:
-    from headrace.store.engine import Store
+from headrace.store.engine import Store
 
 NEWEST = "0001"
 """The revision this code writes; a test compares it with the newest file."""
 
 
-def upgrade(store: "Store") -> None:
+def upgrade(store: Store) -> None:
     """Bring the tables to NEWEST, all steps in one transaction.
 
     Raises:
@@ -34,7 +31,7 @@ def upgrade(store: "Store") -> None:
     _run_alembic(store)
 
 
-def _run_alembic(store: "Store") -> None:
+def _run_alembic(store: Store) -> None:
     from alembic import command
     from alembic.config import Config
 
