@@ -81,7 +81,7 @@ def tune(
     tokenizer = AutoTokenizer.from_pretrained(base_folder)
     model = method.prepare(load_classifier(base_folder, task_type, dropout=settings.dropout))
     token_ids = {side: tokenize(tokenizer, [r.text for r in mine], task.max_tokens) for side, mine in sides.items()}
-    watcher = training.Watcher(report)
+    watcher = training.Watcher(report, patience=settings.patience)
     lengths = [len(ids) for ids in token_ids["train"]]
     sampler = TokenBudgetSampler(lengths, batch_tokens=settings.batch_tokens, seed=settings.seed)
     rate = settings.learning_rate or method.learning_rate

@@ -1,9 +1,11 @@
 """transformers' Trainer with batches of like length, progress in the job, and checkpoints that are whole or absent.
 
-A checkpoint folder counts only once it has the file `whole`, written and synced after everything else in it; what a
-kill leaves without it is removed before training goes on.
+A checkpoint folder counts only while it has every file that its file `whole` lists, which is written and synced after
+everything else in it; what a kill leaves of one, while it was saved or while it was deleted, is removed before training
+goes on.
 """
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from headrace.config import FinetuneTable
 from headrace.finetune.batching import Padding, TokenBudgetSampler, TokenizedRows
@@ -50,16 +52,27 @@ class LikeLengthTrainer(Trainer):
 
 
 class Watcher(TrainerCallback):
-    """Tells the job how far training is, keeps the learning curve, and marks checkpoints as whole."""
+    """Tells the job how far training is, keeps the learning curve, stops in time, and marks checkpoints as whole.
 
-    def __init__(self, report: Report) -> None:
-        self._report = report
+    When to stop follows from the learning curve alone, which a checkpoint holds, so that a run that was killed and goes
+    on stops where it would have stopped. (The counter of transformers' EarlyStoppingCallback starts anew instead.)
+    """
+
+    def __init__(self, report: Report, *, patience: int) -> None:
+        self._report, self._patience = report, patience
+        self._was_over = False
         self.history: list[dict[str, Any]] = []
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         last = self.history[-1] if self.history else {}
         loss = last.get("loss", last.get("eval_loss"))
         self._report("fine-tune", state.global_step, state.max_steps, epoch=round(state.epoch or 0, 3), loss=loss)
+        if self._was_over:  # the trainer takes one step before it looks; nothing may come of it
+            control.should_evaluate = control.should_save = control.should_log = False
+            control.should_training_stop = True
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_training_stop |= self._is_over(state)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         kept = ("loss", "eval_loss", "learning_rate", "grad_norm")
@@ -71,7 +84,9 @@ class Watcher(TrainerCallback):
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         for path in [*folder.iterdir(), folder]:
             _sync(path)
-        (folder / _WHOLE).touch()
+        sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+        (folder / _WHOLE).write_text(json.dumps(sizes), "utf-8")
+        _sync(folder / _WHOLE)
         _sync(folder)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -81,17 +96,31 @@ class Watcher(TrainerCallback):
             kept |= {k: v for k, v in entry.items() if k.startswith("eval_metric_")}
             if "loss" in kept or "eval_loss" in kept:
                 self.history.append(kept)
+        self._was_over = self._is_over(state)
+
+    def _is_over(self, state: Any) -> bool:
+        """Whether the last `patience` evaluations brought nothing better than the best before them."""
+        values = [entry["eval_metric_main"] for entry in state.log_history if "eval_metric_main" in entry]
+        return bool(values) and len(values) - 1 - values.index(max(values)) >= self._patience
 
 
 def newest_whole_checkpoint(folder: Path) -> Path | None:
     """The checkpoint to go on from; removes those that a kill left unfinished."""
     whole = []
     for path in folder.glob("checkpoint-*"):
-        if (path / _WHOLE).exists():
+        if _is_whole(path):
             whole.append(path)
         else:
             shutil.rmtree(path)
     return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        sizes = json.loads((checkpoint / _WHOLE).read_text("utf-8"))
+        return all((checkpoint / name).stat().st_size == n_bytes for name, n_bytes in sizes.items())
+    except (OSError, ValueError):
+        return False
 
 
 def has_bf16() -> bool:
@@ -169,7 +198,7 @@ def make_trainer(
         eval_dataset=rows(validation),
         data_collator=Padding(pad_id, is_float=task_type.problem == "regression"),
         compute_metrics=metrics,
-        callbacks=[watcher, EarlyStoppingCallback(early_stopping_patience=settings.patience)],
+        callbacks=[watcher],
     )
 
 

@@ -37,13 +37,23 @@ def _weights(model: object) -> dict[str, np.ndarray]:
     return {k: v.numpy() for k, v in model.state_dict().items()}  # type: ignore[attr-defined]
 
 
+def _assert_same_weights(found: object, expected: object) -> None:
+    a, b = _weights(found), _weights(expected)
+    assert a.keys() == b.keys()
+    assert all(np.array_equal(a[k], b[k]) for k in a)
+
+
 @pytest.mark.slow
-def test_resume_after_kill_gives_the_same_weights(tiny_base: Path, tmp_path: Path) -> None:
-    whole = tune(tmp_path / "a", tiny_base, toy.TASK, SETTINGS, toy.rows(), lambda *_a, **_f: None)
+@pytest.mark.parametrize(("patience", "kill_at"), [(20, 20), (3, 8)])
+def test_resume_after_kill_gives_the_same_weights(tiny_base: Path, tmp_path: Path, patience: int, kill_at: int) -> None:
+    """Also when training stops early: evaluations without gain before the kill count after it."""
+    settings = SETTINGS.model_copy(update={"patience": patience})
+    whole = tune(tmp_path / "a", tiny_base, toy.TASK, settings, toy.rows(), lambda *_a, **_f: None)
+    assert whole.facts["stopped_early"] == (patience == 3)
     folder = tmp_path / "b"
     code = KILLED.format(
         tests=str(Path(__file__).parents[1]),
-        settings=SETTINGS.model_dump_json(),
+        settings=settings.model_dump_json(),
         folder=str(folder),
         base=str(tiny_base),
     )
@@ -52,16 +62,17 @@ def test_resume_after_kill_gives_the_same_weights(tiny_base: Path, tmp_path: Pat
     )
     assert process.stdout is not None
     for line in process.stdout:
-        if line.strip().isdigit() and int(line) >= 20:
+        if line.strip().isdigit() and int(line) >= kill_at:
             break
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
+    process.stdout.close()
     (folder / "checkpoint-9999").mkdir()  # what a kill in the middle of saving leaves
-    resumed = tune(folder, tiny_base, toy.TASK, SETTINGS, toy.rows(), lambda *_a, **_f: None)
+    resumed = tune(folder, tiny_base, toy.TASK, settings, toy.rows(), lambda *_a, **_f: None)
     assert resumed.facts["resumed"]
-    expected, found = _weights(whole.model), _weights(resumed.model)
-    assert expected.keys() == found.keys()
-    assert all(np.array_equal(expected[k], found[k]) for k in expected)
+    _assert_same_weights(resumed.model, whole.model)
+    again = tune(tmp_path / "a", tiny_base, toy.TASK, settings, toy.rows(), lambda *_a, **_f: None)
+    _assert_same_weights(again.model, whole.model)  # killed after the last checkpoint
     steps = [entry["step"] for entry in resumed.history]
     assert steps == [entry["step"] for entry in whole.history]
 
@@ -70,10 +81,22 @@ def test_only_whole_checkpoints_count(tmp_path: Path) -> None:
     for n, whole in ((10, True), (9, True), (20, False)):
         folder = tmp_path / f"checkpoint-{n}"
         folder.mkdir()
+        (folder / "weights").write_text("1.0")
         if whole:
-            (folder / "whole").touch()
+            (folder / "whole").write_text('{"weights": 3}')
     assert newest_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
     assert not (tmp_path / "checkpoint-20").exists()
+
+
+def test_a_checkpoint_half_deleted_does_not_count(tmp_path: Path) -> None:
+    """The trainer deletes old checkpoints in any order of files, and may be killed while it does."""
+    for n in (10, 20):
+        folder = tmp_path / f"checkpoint-{n}"
+        folder.mkdir()
+        (folder / "weights").write_text("1.0")
+        (folder / "whole").write_text('{"weights": 3}')
+    (tmp_path / "checkpoint-20" / "weights").unlink()
+    assert newest_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
 
 
 def test_one_class_only_says_so(tiny_base: Path, tmp_path: Path) -> None:
