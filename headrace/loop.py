@@ -7,10 +7,13 @@ improve:  labels from feedback -> train -> gates -> shadow release, then, once t
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from headrace import jobs
 from headrace.config import TaskTable
@@ -23,7 +26,7 @@ from headrace.finetune import base_models
 from headrace.finetune.methods import METHODS
 from headrace.ids import new_id
 from headrace.records import Decision, Evaluation, Job, ModelVersion, Release, Run, Snapshot, SnapshotRow
-from headrace.registry import resolve
+from headrace.registry import require, resolve
 from headrace.release import releases
 from headrace.release.policies import POLICIES
 from headrace.store import runs, versions
@@ -33,6 +36,7 @@ from headrace.workspace import Workspace
 from headrace.workspace import init as make_workspace
 
 Report = Callable[..., None]
+_POLL_S = 0.5
 _N_TIMED_ROWS = 512  # of the checkpoint, which is slow; enough for a rate
 
 
@@ -82,7 +86,7 @@ def train(ws: Workspace, *, task: str | None = None, report: Report = silent) ->
 def start_training(ws: Workspace, *, task: str | None = None) -> Job:
     """Start `make_version` on the newest labelled rows, or find the job that is doing so already."""
     name = ws.task_name(task)
-    resolve("headrace.finetune.running:fine_tune", purpose="training")
+    require("torch", "transformers", "accelerate", purpose="training")
     run = _run_of(ws, name, snapshot.freeze(ws, task=name))
     target, args = "headrace.loop:make_version", {"run_id": run.id}
     running = jobs.find_running(ws, target, args)
@@ -94,6 +98,11 @@ def start_training(ws: Workspace, *, task: str | None = None) -> Job:
 
 def make_version(ws: Workspace, progress: jobs.Progress, *, run_id: str) -> dict[str, Any]:
     """The job: do what is not done yet of fine-tuning, exporting, evaluating and registering a run."""
+    with _only_job(ws, run_id, progress):
+        return _made_version(ws, progress, run_id)
+
+
+def _made_version(ws: Workspace, progress: jobs.Progress, run_id: str) -> dict[str, Any]:
     with ws.store.read() as conn:
         run = runs.find(conn, run_id)
     assert run is not None
@@ -107,6 +116,23 @@ def make_version(ws: Workspace, progress: jobs.Progress, *, run_id: str) -> dict
         artifact = _export(ws, run.task, checkpoint, rows, progress.report)
         made = _register(ws, run, checkpoint, artifact, rows, progress.report)
     return describe(ws, made)
+
+
+@contextmanager
+def _only_job(ws: Workspace, run_id: str, progress: jobs.Progress) -> Iterator[None]:
+    """Wait until no other job works on the run: it writes to the same folder, and leaves nothing to do."""
+    folder = ws.state_folder / "runs"
+    folder.mkdir(exist_ok=True)
+    lock = FileLock(folder / f"{run_id}.lock")
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=_POLL_S)
+        except Timeout:
+            progress.report("wait for another job", 0, 1)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def describe(ws: Workspace, version: ModelVersion) -> dict[str, Any]:

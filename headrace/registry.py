@@ -6,6 +6,7 @@ group `headrace.<kind>`; a plug-in may not redefine a built-in name.
 
 from importlib import import_module
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from typing import Any
 
 from headrace.errors import AlreadyExists, MissingExtra, NotFound, nearest
@@ -13,6 +14,7 @@ from headrace.errors import AlreadyExists, MissingExtra, NotFound, nearest
 EXTRAS = {  # top-level library -> the extra that installs it
     "torch": "train",
     "transformers": "train",
+    "accelerate": "train",
     "peft": "train",
     "nncf": "train",
     "pyarrow": "train",
@@ -38,6 +40,21 @@ def resolve(target: str, *, purpose: str = "this") -> Any:
         if library in EXTRAS:
             raise MissingExtra(EXTRAS[library], library=library, purpose=purpose) from error
         raise
+
+
+def require(*libraries: str, purpose: str) -> None:
+    """Check that libraries are installed, without importing them, which can take seconds.
+
+    Raises:
+        MissingExtra: one is not.
+    """
+    for library in libraries:
+        try:
+            found = find_spec(library)
+        except ModuleNotFoundError:
+            found = None
+        if found is None:
+            raise MissingExtra(EXTRAS[library], library=library, purpose=purpose)
 
 
 class Registry:

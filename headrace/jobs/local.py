@@ -63,7 +63,7 @@ def submit(ws: Workspace, target: str, args: dict[str, Any], *, overrides: dict[
         target=target,
         args={"args": args, "overrides": overrides or {}},
         state="queued",
-        pid=None,
+        pid=os.getpid(),  # until the job's own process is there, so that a job which never got one shows
         progress={},
         result=None,
         error=None,
@@ -71,7 +71,7 @@ def submit(ws: Workspace, target: str, args: dict[str, Any], *, overrides: dict[
         created_at=ws.clock(),
     )
     with ws.store.write() as conn:
-        rows.add(conn, job, config_hash=ws.config_hash)
+        rows.add(conn, job, pid_started=_started(os.getpid()), config_hash=ws.config_hash)
     with log_path.open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "headrace.jobs.process", str(ws.root), job_id],
@@ -80,6 +80,8 @@ def submit(ws: Workspace, target: str, args: dict[str, Any], *, overrides: dict[
             stderr=log,
             start_new_session=True,  # closing the terminal does not end it
         )
+    with ws.store.write() as conn:
+        rows.change(conn, job_id, only_if=("queued",), pid=process.pid, pid_started=_started(process.pid))
     threading.Thread(target=process.wait, daemon=True).start()  # or it stays a zombie for as long as this one lives
     return job
 
@@ -183,14 +185,22 @@ def find_running(ws: Workspace, target: str, args: dict[str, Any]) -> Job | None
 
 
 def _look(ws: Workspace, job_id: str) -> Job:
+    """A job with its true state."""
+    job, pid, started = _read(ws, job_id)
+    if job.state in ("queued", "running") and not _is_alive(pid, started):
+        job, *_ = _read(ws, job_id)  # its last words, if it ended just now
+        if job.state in ("queued", "running"):
+            return Job(**{**vars(job), "state": "interrupted"})
+    return job
+
+
+def _read(ws: Workspace, job_id: str) -> tuple[Job, int | None, float | None]:
     with ws.store.read() as conn:
         job = rows.find(conn, job_id)
         pid, started = rows.process_of(conn, job_id)
     if job is None:
         raise NotFound("no such job", value=job_id, next_step="`headrace job list` names them")
-    if job.state == "running" and pid is not None and _started(pid) != started:
-        return Job(**{**vars(job), "state": "interrupted"})
-    return job
+    return job, pid, started
 
 
 def _finish(ws: Workspace, job_id: str, changes: dict[str, Any]) -> None:
@@ -211,6 +221,11 @@ def _signal(pid: int | None, number: int) -> None:
     if pid is not None:
         with suppress(ProcessLookupError):
             os.kill(pid, number)
+
+
+def _is_alive(pid: int | None, started: float | None) -> bool:
+    """Whether the process that a job names is there; a reused number is another process."""
+    return pid is not None and started is not None and _started(pid) == started
 
 
 def _started(pid: int) -> float | None:

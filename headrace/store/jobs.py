@@ -13,8 +13,8 @@ from headrace.store.noun import as_records, one_or_none, origin
 _JOBS = schema.jobs
 
 
-def add(conn: Connection, job: Job, *, config_hash: str) -> None:
-    conn.execute(insert(_JOBS).values(**vars(job), n_attempts=0, **origin(config_hash)))
+def add(conn: Connection, job: Job, *, pid_started: float | None, config_hash: str) -> None:
+    conn.execute(insert(_JOBS).values(**vars(job), pid_started=pid_started, n_attempts=0, **origin(config_hash)))
 
 
 def find(conn: Connection, job_id: str) -> Job | None:

@@ -3,6 +3,8 @@ running, a cancel that does not end it, a job that dies with its parent."""
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -68,6 +70,19 @@ def test_a_killed_process_shows_as_interrupted(ws: Workspace) -> None:
     os.kill(running.pid, signal.SIGKILL)  # type: ignore[union-attr, arg-type]
     with pytest.raises(JobFailed, match="the job's process is gone"):
         jobs.wait(ws, job.id)
+
+
+def test_a_job_that_never_got_a_process_shows_as_interrupted(ws: Workspace) -> None:
+    """What a kill between queueing and starting leaves; waiting for it would never end."""
+    code = (
+        "import os, sys; from headrace import jobs; from headrace.workspace import open_workspace; "
+        "jobs.local.subprocess.Popen = lambda *_a, **_k: os.kill(os.getpid(), 9); "
+        f"jobs.submit(open_workspace(sys.argv[1]), '{HERE}:add', {{'a': 1, 'b': 1}})"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(ws.root)], check=False).returncode == -signal.SIGKILL
+    assert jobs.find_running(ws, f"{HERE}:add", {"a": 1, "b": 1}) is None
+    with pytest.raises(JobFailed, match="the job's process is gone"):
+        jobs.wait(ws, jobs.listing(ws)[0].id)
 
 
 def test_it_outlives_the_session_that_started_it(ws: Workspace) -> None:
