@@ -13,6 +13,8 @@ import uuid
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from psutil import pid_exists
+
 from headrace.errors import Damaged, NotFound, Unusable
 
 MANIFEST = "headrace-manifest.json"
@@ -76,8 +78,11 @@ class ArtifactStore:
             ) from None
 
     def new_folder(self) -> Path:
-        """A fresh empty folder to build an artifact in."""
-        folder = self._scratch / f"new-{uuid.uuid4().hex}"
+        """A fresh empty folder to build an artifact in; removes those of processes that are gone."""
+        for left in self._scratch.glob("new-*"):
+            if not pid_exists(int(left.name.split("-")[1])):
+                shutil.rmtree(left, ignore_errors=True)
+        folder = self._scratch / f"new-{os.getpid()}-{uuid.uuid4().hex}"
         folder.mkdir(parents=True)
         return folder
 

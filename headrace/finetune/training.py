@@ -6,7 +6,6 @@ goes on.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from headrace.artifacts import sync
 from headrace.config import FinetuneTable
 from headrace.finetune.batching import Padding, TokenBudgetSampler, TokenizedRows
 from headrace.tasks import TaskType
@@ -83,11 +83,11 @@ class Watcher(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         for path in [*folder.iterdir(), folder]:
-            _sync(path)
+            sync(path)
         sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
         (folder / _WHOLE).write_text(json.dumps(sizes), "utf-8")
-        _sync(folder / _WHOLE)
-        _sync(folder)
+        sync(folder / _WHOLE)
+        sync(folder)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """After a resume: the curve up to the checkpoint is in its state."""
@@ -200,11 +200,3 @@ def make_trainer(
         compute_metrics=metrics,
         callbacks=[watcher],
     )
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
