@@ -15,6 +15,9 @@ from headrace.records import SnapshotRow
 from headrace.stats import intervals
 from headrace.tasks import FloatArray, TaskType
 
+_Redrawable = tuple[intervals.Statistic, NDArray[Any]]
+"""A figure of N different rows, and how often each occurs (N)."""
+
 
 def compare(
     task_type: TaskType, rows: Sequence[SnapshotRow], logits_a: FloatArray, logits_b: FloatArray, *, seed: int = 0
@@ -49,8 +52,8 @@ def _part(
         np.array([task_type.answers_match(answer, target) for answer, target in zip(side, targets, strict=True)], bool)
         for side in (answers_a, answers_b)
     )
-    difference = _DIFFERENCES[task_type.problem](task_type, targets, logits_a, logits_b)
-    found = intervals.bootstrap(difference, len(rows), seed=seed)
+    difference, counts = _DIFFERENCES[task_type.problem](task_type, targets, logits_a, logits_b)
+    found = intervals.bootstrap(difference, counts, seed=seed)
     return {
         "n": len(rows),
         "difference": as_json(found, "the metric has no value for one of the two on these rows"),
@@ -65,20 +68,17 @@ def same(task_type: TaskType, a: dict[str, Any], b: dict[str, Any]) -> bool:
     return task_type.answers_match(a, b["label"] if "label" in b else b["value"])
 
 
-def _macro_f1(task_type: TaskType, targets: Sequence[Any], a: FloatArray, b: FloatArray) -> intervals.Statistic:
-    truth = np.eye(task_type.n_outputs)[task_type.encode_targets(targets)]
-    counts_a, counts_b = (_class_counts(truth, side) for side in (a, b))
-    return lambda weights: _macro_f1_of(weights @ counts_b) - _macro_f1_of(weights @ counts_a)
-
-
-def _class_counts(truth: NDArray[Any], logits: FloatArray) -> NDArray[Any]:
-    """(N, 3 K): whether a row is a hit of each class, is of each class, is answered with each class."""
-    answered = np.eye(truth.shape[1])[logits.argmax(axis=1)]
-    return np.hstack([truth * answered, truth, answered])
+def _macro_f1(task_type: TaskType, targets: Sequence[Any], a: FloatArray, b: FloatArray) -> _Redrawable:
+    """Rows with the same truth and the same two answers are one row that occurs often: far fewer to redraw."""
+    triples = np.stack([task_type.encode_targets(targets), a.argmax(axis=1), b.argmax(axis=1)], axis=1)
+    different, counts = np.unique(triples, axis=0, return_counts=True)
+    truth, answers_a, answers_b = (np.eye(task_type.n_outputs)[column] for column in different.T)
+    counts_a, counts_b = (np.hstack([truth * side, truth, side]) for side in (answers_a, answers_b))
+    return lambda weights: _macro_f1_of(weights @ counts_b) - _macro_f1_of(weights @ counts_a), counts
 
 
 def _macro_f1_of(counts: NDArray[Any]) -> NDArray[Any]:
-    """Macro-F1 (R) over the classes in the truth, from summed class counts (R, 3 K)."""
+    """Macro-F1 (R) over the classes in the truth, from hits, truths and answers of each class (R, 3 K)."""
     hits, asked, answered = np.split(counts, 3, axis=1)
     total = asked + answered
     scores = np.divide(2 * hits, total, out=np.zeros_like(hits), where=asked > 0)
@@ -86,13 +86,13 @@ def _macro_f1_of(counts: NDArray[Any]) -> NDArray[Any]:
     return means
 
 
-def _pearson(_: TaskType, targets: Sequence[Any], a: FloatArray, b: FloatArray) -> intervals.Statistic:
+def _pearson(_: TaskType, targets: Sequence[Any], a: FloatArray, b: FloatArray) -> _Redrawable:
     truth = np.asarray(targets, dtype=np.float64)
     r_a, r_b = intervals.pearson(truth, a[:, 0]), intervals.pearson(truth, b[:, 0])
-    return lambda weights: r_b(weights) - r_a(weights)
+    return lambda weights: r_b(weights) - r_a(weights), np.ones(len(truth))
 
 
-_DIFFERENCES: dict[str, Callable[[TaskType, Sequence[Any], FloatArray, FloatArray], intervals.Statistic]] = {
+_DIFFERENCES: dict[str, Callable[[TaskType, Sequence[Any], FloatArray, FloatArray], _Redrawable]] = {
     "single_label_classification": _macro_f1,
     "regression": _pearson,
 }

@@ -10,6 +10,9 @@ def no_harm(compared: dict[str, Any], *, max_drop_share: float) -> list[Gate]:
     """One gate for all rows and one for each channel of a comparison (see evaluate/comparison.py).
 
     A gate fails where the main metric drops by more than `max_drop_share` and the drop's interval excludes 0.
+
+    A candidate that is truly as good fails one gate by chance in 0.3 to 3.7 % of cases (measured: 20 to 1000 rows, 6 or
+    20 % of answers different, 400 draws each), so with four channels and all rows up to about one time in six.
     """
     metric = compared["main_metric"]
     parts = {"no harm overall": compared["overall"]}

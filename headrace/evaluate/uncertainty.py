@@ -62,7 +62,7 @@ def _of_numbers(_: TaskType, targets: Sequence[Any], logits: FloatArray, seed: i
         "mae": (intervals.mean(np.abs(truth - guess)), "no rows"),
     }
     return {
-        name: as_json(intervals.bootstrap(statistic, len(truth), seed=seed), reason)
+        name: as_json(intervals.bootstrap(statistic, np.ones(len(truth)), seed=seed), reason)
         for name, (statistic, reason) in figures.items()
     }
 

@@ -92,18 +92,22 @@ def _posterior(rng: np.random.Generator, confusion: NDArray[Any]) -> Floats:
     return matrices
 
 
-def bootstrap(statistic: Statistic, n: int, *, seed: int, level: float = LEVEL) -> Interval | None:
-    """A figure of N rows by redrawing rows with replacement; None where the figure has no value.
+def bootstrap(statistic: Statistic, counts: NDArray[Any], *, seed: int, level: float = LEVEL) -> Interval | None:
+    """A figure of rows by redrawing them with replacement; None where the figure has no value.
+
+    Args:
+        statistic: of the N different rows.
+        counts: how often each of them occurs (N).
 
     Source: Efron and Tibshirani 1993, chapter 13 (percentile interval). Redraws in which the figure has no value,
     such as a correlation of equal numbers, are left out; None where they are more than half.
     """
-    if n == 0:
+    if counts.sum() == 0:
         return None
-    estimate = float(statistic(np.ones((1, n)))[0])
+    estimate = float(statistic(np.asarray(counts, dtype=np.float64)[None])[0])
     if math.isnan(estimate):
         return None
-    draws = np.concatenate([statistic(weights) for weights in redraws(np.ones(n), seed=seed)])
+    draws = np.concatenate([statistic(weights) for weights in redraws(counts, seed=seed)])
     known = draws[~np.isnan(draws)]
     return _percentiles(estimate, known, level) if len(known) > N_DRAWS / 2 else None
 

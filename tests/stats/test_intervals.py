@@ -38,7 +38,7 @@ def test_without_rows_there_is_no_interval() -> None:
     assert intervals.wilson(0, 0) is None
     assert intervals.f1(0, 0, 0) is None
     assert intervals.of_confusion(np.zeros((3, 3), int), macro_f1, seed=0) is None
-    assert intervals.bootstrap(intervals.mean(np.empty(0)), 0, seed=0) is None
+    assert intervals.bootstrap(intervals.mean(np.empty(0)), np.ones(0), seed=0) is None
 
 
 @given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 50))
@@ -107,10 +107,10 @@ def test_correlations_are_scipys_and_the_interval_is_near_fishers(seed: int) -> 
     a = rng.normal(size=400)
     b = np.round(a + rng.normal(size=400), 1)  # ties
     for statistic, oracle in ((intervals.pearson, stats.pearsonr), (intervals.spearman, stats.spearmanr)):
-        found = intervals.bootstrap(statistic(a, b), 400, seed=seed)
+        found = intervals.bootstrap(statistic(a, b), np.ones(400), seed=seed)
         assert found is not None
         assert found.estimate == pytest.approx(float(oracle(a, b).statistic), abs=1e-12)
-    found = intervals.bootstrap(intervals.pearson(a, b), 400, seed=seed)
+    found = intervals.bootstrap(intervals.pearson(a, b), np.ones(400), seed=seed)
     assert found is not None
     fisher = stats.pearsonr(a, b).confidence_interval()
     assert (found.low, found.high) == pytest.approx((fisher.low, fisher.high), abs=0.02)
@@ -129,7 +129,7 @@ def test_redrawn_ranks_are_ranks_of_the_redrawn_rows() -> None:
 
 def test_the_bootstrap_of_a_mean_is_near_students() -> None:
     values = np.random.default_rng(5).exponential(size=300)
-    found = intervals.bootstrap(intervals.mean(values), 300, seed=0)
+    found = intervals.bootstrap(intervals.mean(values), np.ones(300), seed=0)
     assert found is not None
     student = stats.t.interval(0.95, 299, values.mean(), stats.sem(values))
     assert (found.low, found.high) == pytest.approx(student, abs=0.03)
@@ -140,18 +140,18 @@ def test_a_constant_has_no_correlation(side: np.ndarray) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for statistic in (intervals.pearson, intervals.spearman):
-            assert intervals.bootstrap(statistic(side, np.arange(20.0)), 20, seed=0) is None
-            assert intervals.bootstrap(statistic(np.arange(20.0), side), 20, seed=0) is None
+            assert intervals.bootstrap(statistic(side, np.arange(20.0)), np.ones(20), seed=0) is None
+            assert intervals.bootstrap(statistic(np.arange(20.0), side), np.ones(20), seed=0) is None
 
 
 def test_one_row_has_no_correlation() -> None:
-    assert intervals.bootstrap(intervals.pearson(np.ones(1), np.ones(1)), 1, seed=0) is None
+    assert intervals.bootstrap(intervals.pearson(np.ones(1), np.ones(1)), np.ones(1), seed=0) is None
 
 
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(6).normal(size=50)
-    whole = intervals.bootstrap(intervals.mean(values), 50, seed=2)
+    whole = intervals.bootstrap(intervals.mean(values), np.ones(50), seed=2)
     monkeypatch.setattr(intervals, "_BLOCK_CELLS", 50 * 7)
-    in_blocks = intervals.bootstrap(intervals.mean(values), 50, seed=2)
+    in_blocks = intervals.bootstrap(intervals.mean(values), np.ones(50), seed=2)
     assert isinstance(whole, Interval)
     assert whole == in_blocks
