@@ -13,9 +13,10 @@ import uuid
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from filelock import FileLock
 from psutil import pid_exists
 
-from headrace.errors import Damaged, NotFound, Unusable
+from headrace.errors import Damaged, MissingExtra, NotFound, Unusable
 
 MANIFEST = "headrace-manifest.json"
 
@@ -28,7 +29,7 @@ def file_hash(path: Path) -> str:
 
 def manifest_of(folder: Path) -> dict[str, Any]:
     """Size and hash of every file below `folder`."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST)
     return {
         "files": {
             p.relative_to(folder).as_posix(): {"n_bytes": p.stat().st_size, "sha256": file_hash(p)} for p in files
@@ -41,6 +42,10 @@ def digest_of(manifest: dict[str, Any]) -> str:
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
+def _text_of(manifest: dict[str, Any]) -> str:
+    return json.dumps(manifest, sort_keys=True, indent=1)
+
+
 def verify(folder: Path, digest: str) -> None:
     """Check every byte of an artifact folder against its digest.
 
@@ -48,10 +53,11 @@ def verify(folder: Path, digest: str) -> None:
         Damaged: a file is missing, added or changed, or the manifest is another one.
     """
     try:
-        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        text = (folder / MANIFEST).read_text("utf-8")
+        manifest = json.loads(text)
     except (OSError, ValueError):
         raise Damaged("an artifact has no readable manifest", value=str(folder), next_step=_AGAIN) from None
-    if digest_of(manifest) != digest:
+    if digest_of(manifest) != digest or text != _text_of(manifest):
         raise Damaged("an artifact's manifest is not the one its digest names", value=digest, next_step=_AGAIN)
     found = manifest_of(folder)
     for name in sorted(manifest["files"].keys() | found["files"].keys()):
@@ -87,19 +93,16 @@ class ArtifactStore:
         return folder
 
     def put(self, folder: Path) -> tuple[str, int]:
-        """Move a finished folder into the store; returns its digest and its size in bytes."""
+        """Move a finished folder into the store; returns its digest and its size in bytes.
+
+        What is there already under that digest stays, unless it is damaged.
+        """
         manifest = manifest_of(folder)
         digest = digest_of(manifest)
-        (folder / MANIFEST).write_text(json.dumps(manifest, sort_keys=True, indent=1), "utf-8")
+        (folder / MANIFEST).write_text(_text_of(manifest), "utf-8")
         n_bytes = sum(entry["n_bytes"] for entry in manifest["files"].values())
         place = self._place(digest)
-        if place.exists():
-            shutil.rmtree(folder)
-        else:
-            _sync_tree(folder)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            os.rename(folder, place)
-            sync(place.parent)
+        self._move(folder, place, digest)
         if self._remote:
             self._upload(place, digest, manifest)
         return digest, n_bytes
@@ -118,6 +121,20 @@ class ArtifactStore:
             raise NotFound("no such artifact", value=digest, next_step="`headrace history` lists what there is")
         verify(place, digest)
         return place
+
+    def _move(self, folder: Path, place: Path, digest: str) -> None:
+        _sync_tree(folder)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self._scratch.with_name("artifacts.lock")):
+            if place.exists():
+                try:
+                    verify(place, digest)
+                    shutil.rmtree(folder)
+                    return
+                except Damaged:
+                    os.rename(place, self.new_folder() / "damaged")
+            os.rename(folder, place)
+        sync(place.parent)
 
     def _place(self, digest: str) -> Path:
         name = digest.removeprefix("sha256:")
@@ -149,8 +166,7 @@ class ArtifactStore:
             target.parent.mkdir(parents=True, exist_ok=True)
             filesystem.get_file(f"{key}/{name}", str(target))
         verify(folder, digest)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(folder, place)
+        self._move(folder, place, digest)
 
 
 def _remote_filesystem(url: str) -> tuple[Any, str] | None:
@@ -161,9 +177,17 @@ def _remote_filesystem(url: str) -> tuple[Any, str] | None:
 
     try:
         filesystem, path = fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
+    except ImportError as error:
+        if url.startswith("s3://"):
+            raise MissingExtra("s3", library="s3fs", purpose="artifacts.url s3://") from None
         raise Unusable(
-            f"artifacts.url cannot be opened: {error}", value=url, next_step="Install its fsspec driver"
+            f"artifacts.url cannot be opened: {error}", value=url, next_step="Install its fsspec driver with pip"
+        ) from None
+    except ValueError as error:
+        raise Unusable(
+            f"artifacts.url cannot be opened: {error}",
+            value=url,
+            next_step="Use a path, s3://BUCKET/FOLDER or another URL that fsspec knows",
         ) from None
     return filesystem, path
 

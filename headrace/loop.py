@@ -6,6 +6,7 @@ improve:  labels from feedback -> train -> gates -> shadow release, then, once t
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -113,6 +114,8 @@ def _made_version(ws: Workspace, progress: jobs.Progress, run_id: str) -> dict[s
         if checkpoint is None:
             fine_tune = resolve("headrace.finetune.running:fine_tune", purpose="training")
             checkpoint = fine_tune(ws, run, rows, progress.report)
+        else:  # a kill may have left what it was made in
+            shutil.rmtree(ws.state_folder / "runs" / run.id, ignore_errors=True)
         artifact = _export(ws, run.task, checkpoint, rows, progress.report)
         made = _register(ws, run, checkpoint, artifact, rows, progress.report)
     return describe(ws, made)

@@ -3,9 +3,10 @@
 import errno
 import os
 import shutil
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from filelock import FileLock
 
 from headrace.artifacts import MANIFEST
 from headrace.config import TaskTable
@@ -89,22 +90,28 @@ def export_to(ws: Workspace, digest: str, destination: Path, files: Mapping[str,
     """
     source = ws.artifacts.get(digest)
     destination = Path(destination).absolute()
-    unfinished = destination.parent / f".{destination.name}-{uuid.uuid4().hex}"
+    unfinished = destination.parent / f".{destination.name}.headrace-unfinished"
+    with FileLock(ws.state_folder / "export.lock"):  # one at a time, so what is there unfinished is a dead one's
+        _copy(source, destination, unfinished, files or {})
+    return destination
+
+
+def _copy(source: Path, destination: Path, unfinished: Path, files: Mapping[str, str]) -> None:
     try:
         if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
             raise AlreadyExists(
                 "the destination is not an empty directory", value=str(destination), next_step="Choose another one"
             )
         destination.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
         shutil.copytree(source, unfinished, ignore=shutil.ignore_patterns(MANIFEST))
-        for name, text in (files or {}).items():
+        for name, text in files.items():
             (unfinished / name).write_text(text, "utf-8")
         os.replace(unfinished, destination)
     except (OSError, shutil.Error) as error:
         raise _unusable(error, destination) from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return destination
 
 
 def _unusable(error: Exception, destination: Path) -> Unusable:
