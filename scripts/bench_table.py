@@ -1,6 +1,6 @@
 """Print docs/benchmarks.md's tables from bench/results/*.json, so that no figure is typed by hand.
 
-    python scripts/bench_table.py
+python scripts/bench_table.py
 """
 
 import json

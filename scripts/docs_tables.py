@@ -7,6 +7,7 @@ A mark is `<!-- generated: NAME -->`, its end `<!-- end -->`; what stands betwee
 """
 
 import ast
+import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from typing import Any
 import typer
 from bench_table import markdown as benchmarks
 
+import headrace
 from headrace import config, errors
 from headrace.cli.main import app
 
@@ -77,10 +79,20 @@ def error_codes() -> str:
     return _table(("code", "in Python", "HTTP", "exit status", "retryable"), rows) + "\n"
 
 
+def python() -> str:
+    """Every public name with the first line of its docstring."""
+    rows = []
+    for name, target in headrace._PUBLIC.items():
+        says = inspect.getdoc(getattr(headrace, name)) or ""
+        rows.append((f"`headrace.{name}`", says.partition("\n")[0], f"`{target}`"))
+    return _table(("name", "", "where"), rows) + "\n"
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "settings": settings,
     "commands": commands,
     "errors": error_codes,
+    "python": python,
     "benchmarks": benchmarks,
 }
 

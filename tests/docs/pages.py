@@ -7,8 +7,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RUNNABLE = ("bash", "python")
-_FENCE = re.compile(r"^(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?```(?P<language>\w*)\n(?P<body>.*?)^```$", re.S | re.M)
+_FENCE = re.compile(
+    r"^(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?```(?P<language>\w*)\n(?P<body>.*?)^```$", re.S | re.M
+)
 _CONTINUES = re.compile(r"<!-- continues: (\S+) -->")
+_SHOWS = re.compile(r"<!-- shows the error: (\w+) -->")
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -41,6 +44,11 @@ def continues(page: Path) -> Path | None:
     """The page whose blocks come before this one's, in the same terminal."""
     found = _CONTINUES.search(page.read_text("utf-8"))
     return (page.parent / found[1]).resolve() if found else None
+
+
+def refusals(page: Path) -> list[str]:
+    """Codes of the errors that a page means to show."""
+    return _SHOWS.findall(page.read_text("utf-8"))
 
 
 def prose(page: Path) -> str:

@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from docs.pages import PAGES, Block, blocks, continues, name_of, runnable
+
+from docs.pages import PAGES, Block, blocks, continues, name_of, refusals, runnable
 
 TIMEOUT_S = 150
 PORT = "8000"
@@ -49,6 +50,8 @@ def test_blocks_run(start: Path, tmp_path: Path, tiny_base: Path) -> None:
     assert process.returncode == 0, said
     assert "Traceback" not in said
     assert "Error:" not in said
+    shown = {code for page in pages for code in refusals(page)}
+    assert set(re.findall(r'"code": ?"(\w+)"', said)) - {"unavailable"} == shown, said  # curl -s ends well in any case
 
 
 def _as_shell(page: Path, block: Block) -> str:
@@ -61,7 +64,7 @@ def _as_shell(page: Path, block: Block) -> str:
 
 def _environment(script: str, tiny_base: Path, port: int) -> dict[str, str]:
     """A user's environment, with what makes a run fast: a tiny base model for the page's one task, one epoch, fp32."""
-    (task,) = set(re.findall(r"headrace init \S+ --task (\w+)", script))
+    (task,) = set(re.findall(r"headrace.init.* (?:--task |task=\")(\w+)", script))
     own = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
     return own | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
