@@ -4,6 +4,7 @@ kept, room left behind by a failure, a destination that is overwritten or half w
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -131,6 +132,30 @@ def test_missing_files_are_named(tmp_path: Path, name: str, openvino_folder: Pat
     (folder / name).unlink()
     with pytest.raises(Damaged):
         load(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["headrace.export.writing.write_facts", "os.rename"])
+def test_a_kill_leaves_scratch_only_and_the_same_export_works_again(ws: Workspace, target: str) -> None:
+    # Killed before headrace.json is written, and with the finished folder about to move into the store.
+    program = f"""
+import os, signal, sys
+import headrace.export.writing as writing
+from headrace.workspace import open_workspace
+with open_workspace(sys.argv[1]) as ws:
+    {"writing.write_facts" if "facts" in target else target} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    writing.export(ws, sys.argv[2], task="tone", backend="openvino", precision="fp32", calibration=[], validation=[])
+"""
+    digest = (ws.root / "checkpoint").read_text()
+    artifacts = ws.state_folder / "artifacts"
+    before = sorted(artifacts.rglob("*"))
+    command = [sys.executable, "-c", program, str(ws.root), digest]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert [p for p in artifacts.rglob("*") if p.is_file() and p not in before] == []
+    assert len(scratch(ws)) == 1
+    artifact = exported(ws)
+    assert load(ws.artifacts.get(artifact.digest))[1].backend == "openvino"
 
 
 @pytest.fixture(scope="module")

@@ -74,7 +74,7 @@ class TorchPredictor:
         encodings = self._encoder.encode(texts)
         for rows in like_length_batches([len(e) for e in encodings], batch_tokens=_BATCH_TOKENS):
             feed = self._encoder.feed([encodings[i] for i in rows], self._names)
-            out[rows] = self._model(**{k: torch.from_numpy(v) for k, v in feed.items()}).logits.numpy()
+            out[rows] = self._model(**{k: torch.from_numpy(v) for k, v in feed.items()}).logits.float().numpy()
         return out
 
 

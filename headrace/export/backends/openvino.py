@@ -16,6 +16,7 @@ from headrace.registry import resolve
 from headrace.tasks import FloatArray
 
 MODEL = "model.xml"
+# Not tuned: on a busy machine, 256 to 4096 tokens and one or two streams did not differ by more than the noise.
 _BATCH_TOKENS = 1024
 _MULTIPLE = 8  # lengths are rounded up to this: fewer shapes, so fewer kernels to make on first use
 
@@ -80,9 +81,9 @@ def _options(n_threads: int) -> dict[str, Any]:
     """Settings of the CPU plugin.
 
     f32 is for what is not int8. OpenVINO's own choice on processors with AMX, bf16, gave wrong int8 results at exactly
-    T = head size (32 here; logits off by 2.5 standard deviations, all else within rounding; 2026.4.1), for 5 % more
-    rows/s; its bf16 products are reported wrong elsewhere too (github.com/openvinotoolkit/openvino/issues/38256). f16
-    needed minutes for the first batches. Source: measured, bench/prediction.
+    T = head size (32; logits off by up to 2.5 standard deviations, at all other T up to 128 within rounding; OpenVINO
+    2026.4.1), for about 5 % more rows/s. Its bf16 products are reported wrong elsewhere too:
+    github.com/openvinotoolkit/openvino/issues/38256. f16 did not finish 512 rows in 6 minutes.
     """
     options: dict[str, Any] = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
     if n_threads:
