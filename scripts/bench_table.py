@@ -21,7 +21,7 @@ def _section(report: dict[str, Any]) -> str:
     machine = report["machine"]
     seeds = ", ".join(str(seed) for seed in report["seeds"])
     where = (
-        f"{report['at'][:10]}, {machine['n_cores']} cores of {machine['cpu']}, "
+        f"{report['at'][:10]}, {_count(machine['n_cores'], 'core')} of {machine['cpu']}, "
         f"{machine['memory_bytes'] / 2**30:.0f} GiB, Python {machine['python']}, "
         f"load {machine['load_1_min']} at the end, commit `{report['commit'][:12]}`"
     )
@@ -52,6 +52,10 @@ def _number(value: float) -> str:
     if abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.4g}" if abs(value) >= 1e-3 or value == 0 else f"{value:.6f}"
+
+
+def _count(n: int, word: str) -> str:
+    return f"{n} {word}" if n == 1 else f"{n} {word}s"
 
 
 def _cell(text: str) -> str:
