@@ -3,8 +3,12 @@
 An artifact is a folder. Its digest is the SHA-256 of its manifest, which lists every file with its size and SHA-256.
 The manifest is written last, so a folder without one was never finished and is not an artifact. Local folders are read
 in place; an artifact in a remote store (any fsspec URL) is copied to the cache first.
+
+Folders are built in `scratch`, each locked by the process that builds it. The lock goes with the process, so what a
+kill leaves is known, and removed when the next folder is begun.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -14,7 +18,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from filelock import FileLock
-from psutil import pid_exists
 
 from headrace.errors import Damaged, MissingExtra, NotFound, Unusable
 
@@ -73,6 +76,9 @@ class ArtifactStore:
 
     def __init__(self, url: str, *, scratch: Path) -> None:
         self._scratch = scratch
+        self._lock_path = scratch.with_name("artifacts.lock")
+        self._building: dict[Path, int] = {}
+        """Folders that this process builds, with the open handles that lock them."""
         self._remote = _remote_filesystem(url)
         self._local = scratch / "cache" if self._remote else Path(url)
         try:
@@ -85,11 +91,16 @@ class ArtifactStore:
 
     def new_folder(self) -> Path:
         """A fresh empty folder to build an artifact in; removes those of processes that are gone."""
-        for left in self._scratch.glob("new-*"):
-            if not pid_exists(int(left.name.split("-")[1])):
-                shutil.rmtree(left, ignore_errors=True)
-        folder = self._scratch / f"new-{os.getpid()}-{uuid.uuid4().hex}"
-        folder.mkdir(parents=True)
+        with FileLock(self._lock_path):  # or a folder could go between its making and its locking
+            for left in self._scratch.glob("new-*"):
+                _remove_if_left(left)
+            folder = self._scratch / f"new-{uuid.uuid4().hex}"
+            folder.mkdir()
+            handle = os.open(folder, os.O_RDONLY)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        for gone in [path for path in self._building if not path.exists()]:  # given up by their builders
+            os.close(self._building.pop(gone))
+        self._building[folder] = handle
         return folder
 
     def put(self, folder: Path) -> tuple[str, int]:
@@ -125,16 +136,17 @@ class ArtifactStore:
     def _move(self, folder: Path, place: Path, digest: str) -> None:
         _sync_tree(folder)
         place.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(self._scratch.with_name("artifacts.lock")):
+        with FileLock(self._lock_path):
+            if place.exists() and _is_damaged(place, digest):
+                os.rename(place, self._scratch / f"new-{uuid.uuid4().hex}")
             if place.exists():
-                try:
-                    verify(place, digest)
-                    shutil.rmtree(folder)
-                    return
-                except Damaged:
-                    os.rename(place, self.new_folder() / "damaged")
-            os.rename(folder, place)
+                shutil.rmtree(folder)
+            else:
+                os.rename(folder, place)
         sync(place.parent)
+        handle = self._building.pop(folder, None)
+        if handle is not None:
+            os.close(handle)
 
     def _place(self, digest: str) -> Path:
         name = digest.removeprefix("sha256:")
@@ -190,6 +202,26 @@ def _remote_filesystem(url: str) -> tuple[Any, str] | None:
             next_step="Use a path, s3://BUCKET/FOLDER or another URL that fsspec knows",
         ) from None
     return filesystem, path
+
+
+def _is_damaged(folder: Path, digest: str) -> bool:
+    try:
+        verify(folder, digest)
+    except Damaged:
+        return True
+    return False
+
+
+def _remove_if_left(folder: Path) -> None:
+    """Remove a folder whose builder is gone."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder)
+    except BlockingIOError:
+        pass  # its builder lives
+    finally:
+        os.close(handle)
 
 
 def _sync_tree(folder: Path) -> None:
