@@ -7,31 +7,41 @@ error that names the nearest known one. The hash of the resolved values is store
 import hashlib
 import json
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from headrace.errors import BadConfig, nearest
 
 FILE_NAME = "headrace.toml"
 ENV_PREFIX = "HEADRACE_"
+_NO_SETTINGS = {"HEADRACE_WORKSPACE"}  # variables that the command line reads
+_TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Table(BaseModel):
     """A table of headrace.toml: frozen, and closed to unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
+            raise ValueError("true and false are no value here")
+        return value
 
 
 class StoreTable(Table):
     url: str = ""
     """Database URL; empty means SQLite in `.headrace/headrace.db`."""
-    busy_timeout_s: float = 60
+    busy_timeout_s: Annotated[float, Field(ge=0)] = 60
     """How long a writer waits for another process's write."""
 
 
@@ -72,7 +82,7 @@ class FinetuneTable(Table):
     """What trains: full, head or lora."""
     epochs: Annotated[float, Field(gt=0)] = 3
     """Passes over the training side, at most."""
-    learning_rate: float | None = None
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
     """None: the method's own default."""
     batch_tokens: Annotated[int, Field(ge=16)] = 1024
     """Padded tokens in one training batch."""
@@ -180,17 +190,32 @@ def load(
     """
     sources: dict[str, str] = {}
     merged: dict[str, Any] = {}
+    from_file = _from_file(root / FILE_NAME)
     for origin, values in (
-        ("file", _from_file(root / FILE_NAME)),
-        ("environment", _from_environ(os.environ if environ is None else environ)),
+        ("file", from_file),
+        ("environment", _from_environ(os.environ if environ is None else environ, _tasks_in(from_file))),
         ("command line", {k: v for k, v in (overrides or {}).items() if v is not None}),
     ):
         for key, value in values.items():
-            _place(merged, key, value)
+            _place(merged, key, value, origin)
             sources[key] = origin
     settings = _validated(merged, sources)
     shown = [Shown(k, v, sources.get(k, "default")) for k, v in _flat(settings.model_dump(mode="json"))]
     return settings, shown
+
+
+def check_task_name(name: str) -> None:
+    """Check that a task can be called `name`: it stands in keys, in URLs and in names of versions.
+
+    Raises:
+        BadConfig: it cannot.
+    """
+    if not _TASK_NAME.fullmatch(name):
+        raise BadConfig(
+            "a task's name is 1 to 64 letters, digits, dashes and underscores, a letter or digit first",
+            value=name,
+            next_step="Choose another name",
+        )
 
 
 def _validated(merged: dict[str, Any], sources: Mapping[str, str]) -> Settings:
@@ -228,26 +253,49 @@ def _from_file(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        text = path.read_text("utf-8")
-        return dict(_flat(tomllib.loads(text)))
+        tree = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise BadConfig(f"{FILE_NAME} cannot be read: {error}", value=str(path), next_step="Correct the file") from None
+    tasks = tree.get("tasks")
+    for name in tasks if isinstance(tasks, dict) else ():
+        check_task_name(name)
+    return dict(_flat(tree))
 
 
-def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
+def _tasks_in(values: Mapping[str, Any]) -> dict[str, str]:
+    """Lower-case name to name of the tasks that dotted keys speak of."""
+    names = (key.split(".")[1] for key in values if key.startswith("tasks."))
+    return {name.lower(): name for name in names}
+
+
+def _from_environ(environ: Mapping[str, str], tasks: Mapping[str, str]) -> dict[str, Any]:
+    """Dotted keys from variables. `tasks` gives the capitals that variables lack."""
     values: dict[str, Any] = {}
     for name, raw in environ.items():
-        if not name.startswith(ENV_PREFIX) or "__" not in name:
+        if not name.startswith(ENV_PREFIX) or name in _NO_SETTINGS:
             continue
-        key = name.removeprefix(ENV_PREFIX).lower().replace("__", ".")
-        values[key] = raw
+        if "__" not in name:
+            raise BadConfig("unknown variable in the environment", value=name, next_step=nearest(name, _variables()))
+        parts = name.removeprefix(ENV_PREFIX).lower().split("__")
+        if parts[0] == "tasks":
+            parts[1] = tasks.get(parts[1], parts[1])
+        values[".".join(parts)] = raw
     return values
 
 
-def _place(tree: dict[str, Any], key: str, value: object) -> None:
+def _variables() -> list[str]:
+    keys = [key for key, _ in _flat(Settings().model_dump(mode="json")) if key != "tasks"]
+    return [*_NO_SETTINGS, *(ENV_PREFIX + key.upper().replace(".", "__") for key in keys)]
+
+
+def _place(tree: dict[str, Any], key: str, value: object, origin: str) -> None:
     *parents, leaf = key.split(".")
     for part in parents:
         tree = tree.setdefault(part, {})
+        if not isinstance(tree, dict):
+            raise BadConfig(
+                f"{part} is a value elsewhere, and a table in the {origin}", value=key, next_step="Make them agree"
+            )
     tree[leaf] = value
 
 

@@ -1,5 +1,6 @@
 """A workspace: a folder with headrace.toml, and the four handles that every stage function takes."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -78,8 +79,10 @@ def init(
 
     Raises:
         AlreadyExists: there is one already.
+        BadConfig: the name of the task or of a label cannot be used.
         Unusable: the folder cannot be written.
     """
+    config.check_task_name(task)
     root = Path(root)
     path = root / config.FILE_NAME
     if path.exists():
@@ -93,7 +96,9 @@ def init(
         root.mkdir(parents=True, exist_ok=True)
         (root / STATE_FOLDER).mkdir(exist_ok=True)
         (root / STATE_FOLDER / ".gitignore").write_text("*\n", "utf-8")
-        path.write_text(text, "utf-8")
+        draft = root / STATE_FOLDER / f"{config.FILE_NAME}.{os.getpid()}"
+        draft.write_text(text, "utf-8")
+        os.replace(draft, path)  # whole or not at all
     except OSError as error:
         raise Unusable(
             f"the folder cannot be written: {error.strerror}", value=str(root), next_step="Choose another folder"
@@ -127,5 +132,7 @@ def open_workspace(root: Path | str = ".", *, overrides: Mapping[str, object] | 
 
 def _quoted(text: str) -> str:
     if any(c in text for c in '"\\\n\r\t') or not text.isprintable():
-        raise BadConfig("a label may hold no quotes, backslashes or control characters", value=text)
+        raise BadConfig(
+            "a label may hold no quotes, backslashes or control characters", value=text, next_step="Choose another name"
+        )
     return f'"{text}"'
