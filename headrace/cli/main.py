@@ -2,12 +2,12 @@
 
 import json
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from headrace.cli import data, models, operating
-from headrace.errors import HeadraceError, UserError
+from headrace.errors import BadInput, HeadraceError, Unusable, UserError
 from headrace.version import VERSION
 
 app = typer.Typer(
@@ -42,16 +42,30 @@ for group in (data, models, operating):
 def main() -> None:
     """Run the command line. Exit status: 0 done, 1 failed, 2 something the user can mend."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except HeadraceError as error:
-        if "--json" in sys.argv:
-            print(json.dumps(error.envelope(), ensure_ascii=False))
-        else:
-            print(f"Error: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, UserError) else 1)
-    except KeyboardInterrupt:
+        _fail(error)
+    except typer.TyperException as error:  # a word of the command line that no verb knows
+        if "--json" not in sys.argv:
+            error.show()  # type: ignore[attr-defined]  # usage, or the help of a group of verbs
+            sys.exit(error.exit_code)
+        step = "Run the command with --help"
+        _fail(BadInput(error.format_message().rstrip("."), value=" ".join(sys.argv[1:]), next_step=step))
+    except (KeyboardInterrupt, typer.Abort):
         print("Stopped.", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()  # the reader went away; nothing more can be said to it
         sys.exit(141)
+    except OSError as error:  # a full disk, a path that is too long: whatever no stage could foresee
+        problem, step = f"the system refused: {error.strerror or error}", "Check the path, its rights and the disk"
+        _fail(Unusable(problem, value=error.filename, next_step=step))
+
+
+def _fail(error: HeadraceError) -> NoReturn:
+    """Say what went wrong, in the form that was asked for, and end."""
+    if "--json" in sys.argv:
+        print(json.dumps(error.envelope(), ensure_ascii=False))
+    else:
+        print(f"Error: {error}", file=sys.stderr)
+    sys.exit(2 if isinstance(error, UserError) else 1)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import uvicorn
 
-from headrace.errors import BadConfig, Unusable
+from headrace.errors import BadConfig, BadInput, Unusable
 from headrace.server.app import create_app
 from headrace.server.plane import ControlPlane
 from headrace.workspace import Workspace
@@ -40,6 +40,7 @@ def start_server(ws: Workspace, *, host: str | None = None, port: int | None = N
 
     Raises:
         BadConfig: the host is not this machine.
+        BadInput: no such port.
         Unusable: the port is taken.
         WrongState: no task has a model version.
         Damaged: the version in charge cannot be loaded.
@@ -109,6 +110,9 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen(_BACKLOG)
+    except OverflowError:
+        listener.close()
+        raise BadInput("a port is a number from 0 to 65535", value=port, next_step="Choose another one") from None
     except OSError as error:
         listener.close()
         taken = error.errno == errno.EADDRINUSE
