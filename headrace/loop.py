@@ -8,17 +8,15 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from headrace import jobs
 from headrace.config import TaskTable
 from headrace.data import quality, snapshot
+from headrace.errors import BadInput
 from headrace.evaluate import agreement, baselines, comparison, evaluating, gates, model_card
 from headrace.export import load as load_artifact
 from headrace.feedback import labels as feedback_labels
@@ -37,7 +35,6 @@ from headrace.workspace import Workspace
 from headrace.workspace import init as make_workspace
 
 Report = Callable[..., None]
-_POLL_S = 0.5
 _N_TIMED_ROWS = 512  # of the checkpoint, which is slow; enough for a rate
 
 
@@ -99,7 +96,7 @@ def start_training(ws: Workspace, *, task: str | None = None) -> Job:
 
 def make_version(ws: Workspace, progress: jobs.Progress, *, run_id: str) -> dict[str, Any]:
     """The job: do what is not done yet of fine-tuning, exporting, evaluating and registering a run."""
-    with _only_job(ws, run_id, progress):
+    with jobs.only_one(ws, run_id, progress):  # another would write to the same folder, and leaves nothing to do
         return _made_version(ws, progress, run_id)
 
 
@@ -121,23 +118,6 @@ def _made_version(ws: Workspace, progress: jobs.Progress, run_id: str) -> dict[s
     return describe(ws, made)
 
 
-@contextmanager
-def _only_job(ws: Workspace, run_id: str, progress: jobs.Progress) -> Iterator[None]:
-    """Wait until no other job works on the run: it writes to the same folder, and leaves nothing to do."""
-    folder = ws.state_folder / "runs"
-    folder.mkdir(exist_ok=True)
-    lock = FileLock(folder / f"{run_id}.lock")
-    while not lock.is_locked:
-        try:
-            lock.acquire(timeout=_POLL_S)
-        except Timeout:
-            progress.report("wait for another job", 0, 1)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def describe(ws: Workspace, version: ModelVersion) -> dict[str, Any]:
     """What is known of a version, as JSON: its run, and its evaluation beside checkpoint and baselines."""
     with ws.store.read() as conn:
@@ -145,7 +125,8 @@ def describe(ws: Workspace, version: ModelVersion) -> dict[str, Any]:
         found = versions.evaluations(conn, version.task, version_id=version.id)
     assert run is not None
     results = {e.predictor: e.results for e in found}
-    own = results["version"]
+    own = next(e.results for e in found if e.predictor == "version")  # later ones are of `evaluate`, on other rows
+    results["version"] = own
     return {
         "version": version.name,
         "version_id": version.id,
@@ -219,7 +200,20 @@ def export_version(
 def predict(
     ws: Workspace, texts: Sequence[str], *, version: str | None = None, task: str | None = None
 ) -> list[dict[str, Any]]:
-    """Answers of a version (default: the one in charge) to texts, here and unlogged."""
+    """Answers of a version (default: the one in charge) to texts, here and unlogged.
+
+    Raises:
+        BadInput: no text, or an empty one.
+        NotFound: no such version.
+        WrongState: none is in charge.
+    """
+    empty = [i for i, text in enumerate(texts, start=1) if not text.strip()]
+    if empty or not texts:
+        raise BadInput(
+            "a text is empty" if empty else "there is no text to answer",
+            value=f"text {empty[0]} of {len(texts)}" if empty else None,
+            next_step="Give one text or more, each with a letter or more",
+        )
     name = ws.task_name(task)
     found = releases.find_version(ws, name, version) if version else releases.serving(ws, name).control
     predictor, facts = load_artifact(ws.artifacts.get(found.artifact))
@@ -286,7 +280,7 @@ def _try(
     """Compare the candidate with the control on the same held-out rows; open a shadow release if the gates pass."""
     if any(line.version_id == candidate.id and line.kind == "reject" for line in releases.history(ws, control.task)):
         return {"step": "waiting", "n_new_labels": 0, "reason": f"{candidate.name} was rejected; no new labels since"}
-    if "control" not in result["evaluations"]:
+    if result["evaluations"].get("control", {}).get("control") != control.name:
         _compare(ws, control, candidate, report)
         result = describe(ws, candidate)
     compared = result["evaluations"]["control"]["comparison"]

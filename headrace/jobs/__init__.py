@@ -10,10 +10,22 @@ from headrace.jobs.local import (
     find_running,
     follow,
     listing,
+    only_one,
     result_of,
     run_here,
     submit,
     wait,
 )
 
-__all__ = ["Progress", "cancel", "find_running", "follow", "listing", "result_of", "run_here", "submit", "wait"]
+__all__ = [
+    "Progress",
+    "cancel",
+    "find_running",
+    "follow",
+    "listing",
+    "only_one",
+    "result_of",
+    "run_here",
+    "submit",
+    "wait",
+]

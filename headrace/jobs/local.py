@@ -7,9 +7,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from headrace.errors import Cancelled, HeadraceError, JobFailed, NotFound, WrongState, from_envelope
 from headrace.ids import new_id
@@ -84,6 +86,23 @@ def submit(ws: Workspace, target: str, args: dict[str, Any], *, overrides: dict[
         rows.change(conn, job_id, only_if=("queued",), pid=process.pid, pid_started=_started(process.pid))
     threading.Thread(target=process.wait, daemon=True).start()  # or it stays a zombie for as long as this one lives
     return job
+
+
+@contextmanager
+def only_one(ws: Workspace, name: str, progress: Progress) -> Iterator[None]:
+    """Wait until no other job is inside for this name; a job that is killed is inside no longer."""
+    folder = ws.state_folder / "locks"
+    folder.mkdir(exist_ok=True)
+    lock = FileLock(folder / f"{name}.lock")
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=_POLL_S)
+        except Timeout:
+            progress.report("wait for another job", 0, 1)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def run_here(root: Path, job_id: str) -> int:
