@@ -48,14 +48,12 @@ def write_jsonl(path: Path, rows: list[dict[str, str]]) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
-def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Hugging Face directory with a 2-layer BERT of random weights and a word tokenizer; no download."""
+def make_tiny_base(folder: Path) -> Path:
+    """Write a Hugging Face directory with a 2-layer BERT of random weights and a word tokenizer; no download."""
     import torch
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-    folder = tmp_path_factory.mktemp("tiny-base")
     letters = list("abcdefghijklmnopqrstuvwxyz0123456789.,!?'-")
     vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{c}" for c in letters)]
     vocab += sorted({w for words in WORDS.values() for w in words} | set(FILLER) - set(letters))
@@ -74,3 +72,8 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     BertModel(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_base(tmp_path_factory.mktemp("tiny-base"))
