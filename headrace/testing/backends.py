@@ -13,10 +13,11 @@ from headrace.export import BACKENDS, ArtifactFacts, load, write_facts
 from headrace.export.checkpoint import load as load_checkpoint
 from headrace.tasks import TASK_TYPES, FloatArray, Predictor, TaskType
 
-_NEAR = {"fp32": 1e-4, "int8": 0.05}
+_NEAR = {"fp32": 1e-4, "int8": 0.25}
 """Largest distance of a row's logits alone from those in a batch, in standard deviations of all logits.
 
-int8 rounds what f32 computes, and a sum in another order may fall on the other side of a step.
+int8 rounds what f32 computes, and a sum in another order may fall on the other side of a step: .07 of 150 real texts on
+MiniLM-L6 with a random head. A fault of OpenVINO's kernels there (see backends/openvino.py) was 2.5.
 """
 
 
@@ -75,7 +76,9 @@ def _check_answers(
     spread = float(expected.std())
     alone = np.concatenate([predictor.logits([text]) for text in texts])
     distance = float(np.abs(alone - found).max()) / spread
-    assert distance < _NEAR.get(precision, 0.05), f"{what}: alone, a text gets logits {distance:.3f} deviations away"
+    assert distance < _NEAR.get(precision, _NEAR["int8"]), (
+        f"{what}: alone, a text gets logits {distance:.3f} deviations away"
+    )
     if precision == "fp32":
         distance = float(np.abs(found - expected).max()) / spread
         assert distance < 1e-3, f"{what}: logits {distance:.4f} deviations from the checkpoint's"
