@@ -82,6 +82,8 @@ class FinetuneTable(Table):
     """What trains: full, head or lora."""
     epochs: Annotated[float, Field(gt=0)] = 3
     """Passes over the training side, at most."""
+    min_steps: Annotated[int, Field(ge=0)] = 60
+    """Few rows make few steps an epoch; epochs are added until there are this many."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     """None: the method's own default."""
     batch_tokens: Annotated[int, Field(ge=16)] = 1024

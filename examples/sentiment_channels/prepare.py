@@ -58,7 +58,7 @@ def archive() -> Path:
 def rows(channel: str) -> Iterator[dict[str, Any]]:
     """Sentences of a channel with `mean` and `ratings`.
 
-    200 tweets carry ratings of another sentence (the means of the two files differ); their ratings are left out.
+    199 tweets carry ratings of another sentence (the means of the two files differ); their ratings are left out.
     """
     texts, ratings = _files(CHANNELS[channel])
     scores = {key: (float(mean), ast.literal_eval(scores)) for key, mean, _, scores in _fields(ratings, 4)}

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, set_seed
 from transformers.utils import logging
 
@@ -79,7 +81,9 @@ def tune(
     _check_sides(sides, task_type)
     set_seed(settings.seed)
     tokenizer = AutoTokenizer.from_pretrained(base_folder)
-    model = method.prepare(load_classifier(base_folder, task_type, dropout=settings.dropout))
+    model = load_classifier(base_folder, task_type, dropout=settings.dropout)
+    start_at_prior(model, task_type, [r.target for r in sides["train"]])
+    model = method.prepare(model)
     token_ids = {side: tokenize(tokenizer, [r.text for r in mine], task.max_tokens) for side, mine in sides.items()}
     watcher = training.Watcher(report, patience=settings.patience)
     lengths = [len(ids) for ids in token_ids["train"]]
@@ -123,6 +127,21 @@ def load_classifier(base_folder: Path, task_type: TaskType, *, dropout: float) -
     )
 
 
+def start_at_prior(model: Any, task_type: TaskType, targets: Sequence[Any]) -> None:
+    """Have the fresh head answer what is known without the text: the mean, or the log share of each class."""
+    head = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m.out_features == task_type.n_outputs][-1]
+    if head.bias is None:
+        return
+    encoded = task_type.encode_targets(targets)
+    if task_type.problem == "regression":
+        prior = encoded.mean(keepdims=True)
+    else:
+        counts = np.bincount(encoded, minlength=task_type.n_outputs) + 1.0  # a class without rows stays possible
+        prior = np.log(counts / counts.sum())
+    with torch.no_grad():
+        head.bias.copy_(torch.as_tensor(prior, dtype=head.bias.dtype))
+
+
 def tokenize(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
     """Token ids of each text, cut at `max_tokens`."""
     ids: list[list[int]] = tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"]
@@ -156,6 +175,6 @@ def _facts(
         "n_trained_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         "n_parameters": sum(p.numel() for p in trainer.model.parameters()),
         "best_main_metric": trainer.state.best_metric,
-        "stopped_early": epochs < settings.epochs - 1e-6,
+        "stopped_early": trainer.state.global_step < trainer.state.max_steps,
         "resumed": resumed,
     }

@@ -132,11 +132,12 @@ def has_bf16() -> bool:
 
 def arguments(folder: Path, settings: FinetuneTable, *, learning_rate: float, steps_per_epoch: int) -> Any:
     """Trainer's arguments for these settings."""
-    every = max(1, steps_per_epoch // settings.evals_per_epoch)
-    n_steps = max(1, round(steps_per_epoch * settings.epochs))
+    epochs = max(settings.epochs, settings.min_steps / steps_per_epoch)
+    n_steps = max(1, round(steps_per_epoch * epochs))
+    every = max(1, int(n_steps / (settings.epochs * settings.evals_per_epoch)))
     return TrainingArguments(
         output_dir=str(folder),
-        num_train_epochs=settings.epochs,
+        num_train_epochs=epochs,
         learning_rate=learning_rate,
         weight_decay=settings.weight_decay,
         warmup_steps=round(n_steps * settings.warmup_share),

@@ -48,9 +48,13 @@ def serving(ws: Workspace, task: str | None = None) -> Serving:
         control = _control(conn, task)
         release = rows.open_release(conn, task)
         candidate = None if release is None else versions.find(conn, release.candidate_id)
+        has_version = versions.next_number(conn, task) > 1
     if control is None:
+        step = "Put one in charge: headrace serve, or headrace release promote 1"
         raise WrongState(
-            "no version of the task is in charge yet", value=task, next_step="Make one first: headrace train"
+            "no version of the task is in charge yet",
+            value=task,
+            next_step=step if has_version else "Make one first: headrace train",
         )
     return Serving(control, candidate, release)
 

@@ -16,8 +16,10 @@ from finetune import toy
 from headrace.config import FinetuneTable
 from headrace.errors import BadInput, NotFound
 from headrace.finetune import base_models
-from headrace.finetune.running import tune
+from headrace.finetune.running import load_classifier, start_at_prior, tune
 from headrace.finetune.training import newest_whole_checkpoint
+from headrace.tasks.text_classification import TextClassification
+from headrace.tasks.text_regression import TextRegression
 
 SETTINGS = FinetuneTable(epochs=3, batch_tokens=128, evals_per_epoch=4, patience=20, seed=5)
 
@@ -27,7 +29,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from finetune import toy
 from headrace.config import FinetuneTable
-from headrace.finetune.running import tune
+from headrace.finetune.running import load_classifier, start_at_prior, tune
 settings = FinetuneTable.model_validate_json({settings!r})
 tune(Path({folder!r}), Path({base!r}), toy.TASK, settings, toy.rows(), lambda *a, **f: print(a[1], flush=True))
 """
@@ -97,6 +99,27 @@ def test_a_checkpoint_half_deleted_does_not_count(tmp_path: Path) -> None:
         (folder / "whole").write_text('{"weights": 3}')
     (tmp_path / "checkpoint-20" / "weights").unlink()
     assert newest_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+
+
+@pytest.mark.slow
+def test_few_rows_still_make_enough_steps(tiny_base: Path, tmp_path: Path) -> None:
+    settings = FinetuneTable(epochs=3, min_steps=40, patience=40)
+    tuned = tune(tmp_path, tiny_base, toy.TASK, settings, toy.rows(24), lambda *_a, **_f: None)
+    assert tuned.history[-1]["step"] == 40
+    assert (
+        len([entry for entry in tuned.history if "eval_loss" in entry]) <= 7
+    )  # not one an epoch: patience would end it
+
+
+def test_the_fresh_head_answers_the_prior(tiny_base: Path) -> None:
+    task_type = TextRegression(toy.REGRESSION)
+    model = load_classifier(tiny_base, task_type, dropout=0.0)
+    start_at_prior(model, task_type, [3.0, 5.0])
+    assert model.classifier.bias.tolist() == [4.0]
+    kinds = TextClassification(toy.TASK)
+    model = load_classifier(tiny_base, kinds, dropout=0.0)
+    start_at_prior(model, kinds, ["positive"] * 7 + ["negative"] * 2)
+    assert np.allclose(np.exp(model.classifier.bias.detach().numpy()), [3 / 12, 1 / 12, 8 / 12])
 
 
 def test_one_class_only_says_so(tiny_base: Path, tmp_path: Path) -> None:
