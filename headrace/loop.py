@@ -19,6 +19,7 @@ from headrace.data import quality, snapshot
 from headrace.errors import BadInput
 from headrace.evaluate import agreement, baselines, comparison, evaluating, gates, model_card
 from headrace.export import load as load_artifact
+from headrace.export.writing import check_destination, check_format, export, export_to
 from headrace.feedback import labels as feedback_labels
 from headrace.feedback import outcomes
 from headrace.finetune import base_models
@@ -85,6 +86,7 @@ def start_training(ws: Workspace, *, task: str | None = None) -> Job:
     """Start `make_version` on the newest labelled rows, or find the job that is doing so already."""
     name = ws.task_name(task)
     require("torch", "transformers", "accelerate", purpose="training")
+    check_format(ws.settings.export.backend, ws.settings.export.precision)
     run = _run_of(ws, name, snapshot.freeze(ws, task=name))
     target, args = "headrace.loop:make_version", {"run_id": run.id}
     running = jobs.find_running(ws, target, args)
@@ -171,13 +173,17 @@ def export_version(
 
     Raises:
         NotFound: no such version or backend.
-        Unusable: the folder is not empty or cannot be written.
+        BadInput: the backend does not write this precision.
+        AlreadyExists: the folder is not empty.
+        Unusable: it cannot be written.
     """
     found = releases.find_version(ws, task, version)
     with ws.store.read() as conn:
         artifact = runs.find_artifact(conn, found.artifact)
     assert artifact is not None
     precision = precision or ("fp32" if backend == "hf" else ws.settings.export.precision)
+    check_format(backend, precision)
+    check_destination(Path(destination))
     if (artifact.facts["backend"], artifact.facts["precision"]) != (backend, precision):
         rows = snapshot.rows(ws, snapshot.find(ws, found.snapshot_id))
         artifact = _export(ws, found.task, found.checkpoint, rows, silent, backend=backend, precision=precision)
@@ -186,7 +192,7 @@ def export_version(
         "README.md": _card(ws, found, described),
         "evaluation.json": json.dumps(described["evaluations"]["version"], indent=1, ensure_ascii=False),
     }
-    resolve("headrace.export.writing:export_to")(ws, artifact.digest, Path(destination), files)
+    export_to(ws, artifact.digest, Path(destination), files)
     return {
         "version": found.name,
         "backend": backend,
@@ -365,7 +371,6 @@ def _export(
     precision: str | None = None,
 ) -> Any:
     backend, precision = backend or ws.settings.export.backend, precision or ws.settings.export.precision
-    export = resolve("headrace.export.writing:export", purpose=f"export to {backend}")
     report("export", 0, 1, backend=backend, precision=precision)
     train_rows = [row for row in rows if row.side == "train"]
     step = max(1, len(train_rows) // ws.settings.export.n_calibration)

@@ -11,7 +11,7 @@ from filelock import FileLock
 from headrace.artifacts import MANIFEST
 from headrace.config import TaskTable
 from headrace.errors import AlreadyExists, BadInput, Unusable, nearest
-from headrace.export.artifact import ArtifactFacts, load, write_facts
+from headrace.export.artifact import ArtifactFacts, Backend, load, write_facts
 from headrace.export.backends import BACKENDS
 from headrace.export.temperature import fit_temperature
 from headrace.records import Artifact, SnapshotRow
@@ -41,13 +41,7 @@ def export(
         BadInput: the backend does not write this precision, or the checkpoint does not fit the task.
         MissingExtra: the libraries for writing are not installed.
     """
-    format_ = BACKENDS.get(backend)
-    if precision not in format_.precisions:
-        raise BadInput(
-            f"backend {backend!r} does not write this precision",
-            value=precision,
-            next_step=nearest(precision, list(format_.precisions)),
-        )
+    format_ = check_format(backend, precision)
     source = ws.artifacts.get(checkpoint)
     folder = ws.artifacts.new_folder()
     try:
@@ -65,6 +59,38 @@ def export(
     with ws.store.write() as conn:
         runs.add_artifact(conn, artifact, ws.clock())
     return artifact
+
+
+def check_format(backend: str, precision: str) -> type[Backend]:
+    """The backend, which is known and writes this precision.
+
+    Raises:
+        NotFound: no such backend.
+        BadInput: it does not write this precision.
+        MissingExtra: its libraries are not installed.
+    """
+    format_: type[Backend] = BACKENDS.get(backend)
+    if precision not in format_.precisions:
+        raise BadInput(
+            f"backend {backend!r} does not write this precision",
+            value=precision,
+            next_step=nearest(precision, list(format_.precisions)),
+        )
+    return format_
+
+
+def check_destination(destination: Path) -> None:
+    """Check that nothing is where a directory is to be written.
+
+    Raises:
+        AlreadyExists: something is there, and it is no empty directory.
+    """
+    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+        raise AlreadyExists(
+            "the destination is not an empty directory",
+            value=str(destination.absolute()),
+            next_step="Choose another one",
+        )
 
 
 def _temperature(folder: Path, task: TaskTable, validation: Sequence[SnapshotRow]) -> float:
@@ -98,10 +124,7 @@ def export_to(ws: Workspace, digest: str, destination: Path, files: Mapping[str,
 
 def _copy(source: Path, destination: Path, unfinished: Path, files: Mapping[str, str]) -> None:
     try:
-        if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-            raise AlreadyExists(
-                "the destination is not an empty directory", value=str(destination), next_step="Choose another one"
-            )
+        check_destination(destination)
         destination.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(unfinished, ignore_errors=True)
         shutil.copytree(source, unfinished, ignore=shutil.ignore_patterns(MANIFEST))
