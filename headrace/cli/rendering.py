@@ -101,7 +101,12 @@ def progress_bar(title: str, *, quiet: bool) -> "Iterator[Callable[..., None]]":
             shown = " ".join(f"{k}={_cell(v)}" for k, v in facts.items() if v is not None)
             bars.update(bar, description=f"{title}: {step}", completed=done, total=total, facts=shown)
 
-        yield move
+        try:
+            yield move
+        except BaseException:
+            bars.live.transient = True  # a bar that stopped halfway says nothing beside the error
+            bars.update(bar, visible=False)
+            raise
 
 
 def interval(figure: dict[str, Any] | None, *, digits: int = 3) -> str:
