@@ -144,5 +144,7 @@ def _by_code(kind: type[HeadraceError]) -> dict[str, type[HeadraceError]]:
 
 
 def _shorten(value: object, limit: int = 200) -> str:
+    """At most `limit` characters, so that what was shortened in one process stays as it is in the next."""
     text = value if isinstance(value, str) else repr(value)
-    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
+    cut = f"... ({len(text)} characters)"
+    return text if len(text) <= limit else text[: limit - len(cut)] + cut
