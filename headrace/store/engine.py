@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from filelock import FileLock, Timeout
 from sqlalchemy.engine import Connection, Engine
 
-from headrace.errors import BadConfig, MissingExtra, Unavailable
+from headrace.errors import BadConfig, Damaged, MissingExtra, Unavailable, Unusable
 
 _CHECKPOINT_PAGES = 1000  # SQLite's own default for wal_autocheckpoint
 _POOL_SIZE = 32
@@ -37,8 +37,12 @@ class Store:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A transaction that sees one moment of the database."""
-        with self._engine.connect() as conn, conn.begin():
+        """A transaction that sees one moment of the database.
+
+        Raises:
+            Damaged: the database's bytes are not what it wrote.
+        """
+        with _said_plainly(self.url), self._engine.connect() as conn, conn.begin():
             yield conn
 
     @contextmanager
@@ -51,8 +55,10 @@ class Store:
 
         Raises:
             Unavailable: another process kept the write lock for longer than `store.busy_timeout_s`.
+            Unusable: the disk is full, or the database may not be written.
+            Damaged: see `read`.
         """
-        with self._writer(), self._engine.connect() as conn:
+        with self._writer(), _said_plainly(self.url), self._engine.connect() as conn:
             if self._is_sqlite:
                 raw = conn.connection.driver_connection
                 assert raw is not None
@@ -104,6 +110,24 @@ class Store:
             raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
+@contextmanager
+def _said_plainly(url: str) -> Iterator[None]:
+    """What SQLite says of its file or its disk, as an error of ours; all else passes as it is."""
+    try:
+        yield
+    except sa.exc.DatabaseError as error:
+        name = getattr(error.orig, "sqlite_errorname", "")
+        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            raise Damaged(
+                f"the database is damaged: {error.orig}", value=url, next_step="Restore it from a backup"
+            ) from None
+        if name.startswith(("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_IOERR")):
+            raise Unusable(
+                f"the database cannot be used: {error.orig}", value=url, next_step="Check its rights and the disk"
+            ) from None
+        raise
+
+
 def _make_engine(url: str) -> Engine:
     try:
         parsed = sa.engine.make_url(url)
@@ -117,14 +141,20 @@ def _make_engine(url: str) -> Engine:
         # No overflow: a connection closed between two requests would checkpoint outside the lock.
         engine = sa.create_engine(parsed, pool_size=_POOL_SIZE, max_overflow=0, poolclass=sa.pool.QueuePool)
     except ModuleNotFoundError as error:
-        raise MissingExtra("postgres", library=error.name or "", purpose=f"store.url {parsed.drivername!r}") from None
+        if parsed.get_backend_name() == "postgresql":
+            raise MissingExtra(
+                "postgres", library=error.name or "", purpose=f"store.url {parsed.drivername!r}"
+            ) from None
+        raise _unknown_database(parsed.drivername) from None
     except sa.exc.NoSuchModuleError:
-        raise BadConfig(
-            "store.url names an unknown database", value=parsed.drivername, next_step="Use sqlite or postgresql+psycopg"
-        ) from None
+        raise _unknown_database(parsed.drivername) from None
     sa.event.listen(engine, "connect", _on_connect)
     sa.event.listen(engine, "begin", _on_begin)
     return engine
+
+
+def _unknown_database(name: str) -> BadConfig:
+    return BadConfig("store.url names an unknown database", value=name, next_step="Use sqlite or postgresql+psycopg")
 
 
 def _on_connect(raw: Any, _record: Any) -> None:

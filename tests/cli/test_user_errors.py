@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import Engine, event, update
 
 from conftest import LABELS, sentences, write_jsonl
 from headrace.cli.main import main
@@ -266,6 +266,7 @@ FILES = {
     "unknown choice": ('[export]\nprecision = "int4"\n', ("int4", "export.precision", "int8")),
     "a task with a dot": ('[tasks."a.b"]\nlabels = ["a", "b"]\n', ("a.b", "Choose another name")),
     "a store of another kind": ('[store]\nurl = "mongodb://x"\n', ("mongodb", "sqlite or postgresql")),
+    "a store without a driver": ('[store]\nurl = "mysql://x"\n', ("mysql", "sqlite or postgresql")),
     "no store at all": ('[store]\nurl = "nowhere"\n', ("nowhere", "sqlite:///PATH")),
     "artifacts of another kind": ('[artifacts]\nurl = "nope://x"\n', ("nope://x", "artifacts.url")),
     "artifacts in a file": ('[artifacts]\nurl = "/proc/version"\n', ("/proc/version", "artifacts.url")),
@@ -525,6 +526,39 @@ def test_pages_of_the_database_damaged_in_the_middle(root: Path) -> None:
     assert told.returncode == 1
     assert "Traceback" not in told.stderr
     assert "backup" in told.stderr
+
+
+def test_a_page_that_only_one_verb_reads_is_damaged(ask: Ask, root: Path) -> None:
+    """The database opens, and breaks later, in the middle of a stage."""
+    path = root / ".headrace" / "headrace.db"
+    with sqlite3.connect(path) as conn:
+        (page,) = conn.execute("SELECT rootpage FROM sqlite_master WHERE name = 'ledger'").fetchone()
+        (size,) = conn.execute("PRAGMA page_size").fetchone()
+    conn.close()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xff" * size)
+    assert ask("channel", "list").status == 0
+    told = ask("history")
+    assert told.status == 1
+    assert "the database is damaged" in told.err
+    assert "backup" in told.err
+
+
+def test_a_full_disk(ask: Ask, root: Path, tmp_path: Path) -> None:
+    """Told, and nothing half written: the same command finishes when there is room."""
+    rows = str(write_jsonl(tmp_path / "rows.jsonl", sentences(2000)))
+
+    def no_room(raw: sqlite3.Connection, _record: object) -> None:
+        raw.execute(f"PRAGMA max_page_count={raw.execute('PRAGMA page_count').fetchone()[0] + 5}")
+
+    event.listen(Engine, "connect", no_room)
+    try:
+        refused(ask, "import", "web", rows, says=("full", "headrace.db", "the disk"))
+    finally:
+        event.remove(Engine, "connect", no_room)
+    told = ask("import", "web", rows, "--json")
+    assert json.loads(told.out)["n_added"] == 2000
 
 
 def test_a_reader_that_goes_away_is_no_error_to_show(root: Path) -> None:
