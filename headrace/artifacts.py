@@ -90,7 +90,7 @@ class ArtifactStore:
             ) from None
 
     def new_folder(self) -> Path:
-        """A fresh empty folder to build an artifact in; removes those of processes that are gone."""
+        """A fresh empty folder to build an artifact in; removes what dead processes left of theirs."""
         with FileLock(self._lock_path):  # or a folder could go between its making and its locking
             for left in self._scratch.glob("new-*"):
                 _remove_if_left(left)
@@ -214,10 +214,13 @@ def _is_damaged(folder: Path, digest: str) -> bool:
 
 def _remove_if_left(folder: Path) -> None:
     """Remove a folder whose builder is gone."""
-    handle = os.open(folder, os.O_RDONLY)
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return  # its builder gave it up just now
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
     except BlockingIOError:
         pass  # its builder lives
     finally:

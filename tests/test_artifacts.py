@@ -155,11 +155,29 @@ def test_a_kill_in_the_middle_leaves_nothing_under_the_digest(at: str, tmp_path:
     assert store.get(digest).exists()
 
 
-def test_a_folder_that_is_being_built_elsewhere_stays(tmp_path: Path) -> None:
-    first, second = (ArtifactStore(str(tmp_path / "a"), scratch=tmp_path / "scratch") for _ in range(2))
-    building = first.new_folder()
-    second.new_folder()
-    assert building.exists()
+BUILDING = """
+import sys
+from pathlib import Path
+from headrace.artifacts import ArtifactStore
+store = ArtifactStore(sys.argv[1] + "/artifacts", scratch=Path(sys.argv[1] + "/scratch"))
+print(store.new_folder(), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_folder_stays_as_long_as_its_process_lives(store: ArtifactStore, tmp_path: Path) -> None:
+    """Dead but not yet waited for is dead: in a container without an init, nobody waits."""
+    command = [sys.executable, "-c", BUILDING, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        theirs = Path(process.stdout.readline().strip())
+        mine = store.new_folder()
+        assert theirs.exists()
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        store.new_folder()
+        assert mine.exists()
+        assert not theirs.exists()
 
 
 @pytest.mark.parametrize("url", ["memory://bucket/artifacts", "file://{folder}/remote"])
