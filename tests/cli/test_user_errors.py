@@ -438,7 +438,7 @@ def _without(missing: str) -> Callable[..., object]:
 @pytest.mark.slow
 def test_one_class_only(ask: Ask, root: Path, tmp_path: Path, tiny_base: Path) -> None:
     _import(ask, tmp_path, [{**row, "label": "neutral"} for row in sentences(40)])
-    refused(ask, "train", "--set", f"tasks.tone.base_model={tiny_base}", says=("neutral", "other classes"))
+    _refused_plainly(ask, "train", "--set", f"tasks.tone.base_model={tiny_base}", says=("neutral", "other classes"))
 
 
 # --- In processes of their own ------------------------------------------------------------------------------------
