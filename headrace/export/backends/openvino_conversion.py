@@ -15,6 +15,7 @@ from headrace.errors import BadInput
 from headrace.export.artifact import ArtifactFacts
 from headrace.export.backends.checkpoint_files import check_checkpoint, input_names, quietly, standalone_tokenizer
 from headrace.export.backends.encoding import TOKENIZER, Encoder
+from headrace.export.backends.one_token import keep_first_token
 from headrace.export.backends.openvino import MODEL
 from headrace.version import VERSION
 
@@ -45,6 +46,7 @@ def convert(
     n_parameters = sum(p.numel() for p in model.parameters())
     del model
     gc.collect()
+    keep_first_token(converted)
     if precision == "int8":
         converted = _quantised(converted, Encoder(alone), calibration)
     _name_plainly(converted)
