@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-_NOT_BENCHES = {"__init__", "__main__", "reporting"}
+_NOT_BENCHES = {"__init__", "__main__", "reporting", "sentiment"}
 
 
 def main(names: list[str]) -> int:
