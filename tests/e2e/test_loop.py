@@ -210,7 +210,7 @@ def test_the_wheel_turns_by_sdk(tmp_path: Path, tiny_base: Path) -> None:
         seen: list[str] = []
         first = headrace.train(ws, report=lambda step, *_, **__: seen.append(step))
         assert first["version"] == "tone/1"
-        assert "export" in seen
+        assert seen[0] == "fine-tune"  # a watcher looks five times a second: a short step may pass unseen
         results = headrace.evaluate_version(ws, "1")
         assert results["overall"] == first["evaluations"]["version"]["overall"]
         assert headrace.train(ws)["agreement"] == first["agreement"]  # what evaluate left does not stand for it
