@@ -111,7 +111,7 @@ def load_classifier(base_folder: Path, task_type: TaskType, *, dropout: float) -
     """The base model with a fresh head for the task.
 
     Attention is computed plainly: at the lengths of sentences, the fused kernel's backward pass costs twice the time
-    on CPU (measured: bench/finetuning).
+    on CPU (one profile: docs/log.md, 2026-11-21).
     """
     config = AutoConfig.from_pretrained(base_folder)
     names = task_type.output_names
