@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 Side = Literal["train", "validation", "test", "excluded"]
 SIDES: tuple[Side, ...] = ("train", "validation", "test")
+Input = str | tuple[str, str]
+"""What a model reads: a text, or a text and its pair (two texts to compare, a question and its context)."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class RawRow:
     labels: tuple[RawLabel, ...] = ()
     error: str | None = None
     detail: str = ""
+    text_pair: object = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,11 @@ class SnapshotRow:
     weight: float
     origin: str
     """`import` or `feedback`: where the target came from."""
+    text_pair: str | None = None
+
+    @property
+    def input(self) -> Input:
+        return self.text if self.text_pair is None else (self.text, self.text_pair)
 
 
 @dataclass(frozen=True)
@@ -222,6 +230,7 @@ class Prediction:
     latency_ms: float
     error: str | None
     at: datetime
+    text_pair: str | None = None
 
 
 @dataclass(frozen=True)

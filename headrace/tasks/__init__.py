@@ -4,31 +4,58 @@ To add one: copy text_regression.py; give it the attributes of `TaskType`; add i
 docs/tasks/NAME.md. The conformance tests find it through the table.
 """
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace.config import TaskTable
+from headrace.records import Input
 from headrace.registry import Registry
 
 FloatArray = NDArray[np.floating[Any]]
+Calibration = Mapping[str, Any]
+"""What was fitted on the validation side besides the weights, as JSON: a temperature, thresholds, a half-width."""
 
 TASK_TYPES = Registry(
     "tasks",
     {
         "text-classification": "headrace.tasks.text_classification:TextClassification",
         "text-regression": "headrace.tasks.text_regression:TextRegression",
+        "text-pair": "headrace.tasks.text_pair:TextPair",
+        "multi-label": "headrace.tasks.multi_label:MultiLabel",
+        "token-classification": "headrace.tasks.token_classification:TokenClassification",
+        "extractive-qa": "headrace.tasks.extractive_qa:ExtractiveQA",
+        "retrieval": "headrace.tasks.retrieval:Retrieval",
     },
 )
 
 
-class Predictor(Protocol):
-    """Anything that turns texts into logits: an exported artifact, a checkpoint, a baseline."""
+@dataclass(frozen=True, eq=False)
+class TokenLogits:
+    """What a model says of the T tokens of one input; one element of the outputs of a task on tokens."""
 
-    def logits(self, texts: Sequence[str]) -> FloatArray:
-        """Raw outputs (N, K) float32 in the order of `texts`; K = `n_outputs` of the task type."""
+    text: str
+    """What `spans` point into: the text, or the pair of a pair."""
+    spans: NDArray[np.int32]
+    """(T, 2) first character and the one after the last; (-1, -1) is the token that stands for "nothing here"."""
+    logits: FloatArray
+    """(T, K) float32."""
+    windows: NDArray[np.int32]
+    """(T,) number of the window that the token was read in; an answer lies within one."""
+
+
+Outputs = NDArray[Any]
+"""What a predictor gives for N inputs: float32 (N, K), or (N,) objects `TokenLogits` for tasks on tokens."""
+
+
+class Predictor(Protocol):
+    """Anything that turns inputs into logits: an exported artifact, a checkpoint, a baseline."""
+
+    def logits(self, inputs: Sequence[Input]) -> Outputs:
+        """Raw outputs in the order of `inputs`; K = `n_outputs` of the task type."""
         ...
 
 
@@ -40,7 +67,12 @@ class TaskType(Protocol):
 
     name: str
     problem: str
-    """`problem_type` of a Hugging Face config: single_label_classification | regression."""
+    """Decides loss and model: single_label_classification | multi_label_classification | regression (`problem_type` of
+    a Hugging Face config), token_classification | question_answering | retrieval."""
+    auto_class: str
+    """Class of transformers that loads a checkpoint, such as AutoModelForSequenceClassification."""
+    fields: tuple[str, ...]
+    """Names of an input's one or two parts as users write them: ("text",) or ("question", "context")."""
     main_metric: str
     """Key of `metrics()` that decides; larger is better."""
 
@@ -56,8 +88,11 @@ class TaskType(Protocol):
         """K names: classes, or one name for a number."""
         ...
 
-    def parse_label(self, raw: object) -> Any:
+    def parse_label(self, raw: object, given: Input | None = None) -> Any:
         """The target that a label as written stands for.
+
+        Args:
+            given: the input it belongs to, where it is known; labels that point into a text are checked against it.
 
         Raises:
             BadInput: not a label of this task; the message says which are.
@@ -69,17 +104,41 @@ class TaskType(Protocol):
         ...
 
     def encode_targets(self, targets: Sequence[Any]) -> NDArray[Any]:
-        """Targets (N,) as the loss wants them: int64 in [0, K) or float32."""
+        """Targets (N,) as the loss wants them: int64 in [0, K), float32, or float32 (N, K) of zeros and ones.
+
+        Tasks on tokens have no such form, since it hangs on the tokens: they give the targets as objects (N,).
+        """
         ...
 
-    def decode(self, logits: FloatArray, *, temperature: float = 1.0) -> list[dict[str, Any]]:
-        """N answers as served: `{"label", "confidence", "scores"}` or `{"value"}`."""
+    def calibrate(self, targets: Sequence[Any], outputs: Outputs) -> dict[str, Any]:
+        """What to fit on the validation side besides the weights; empty where there is nothing, or no rows."""
         ...
 
-    def answers_match(self, output: dict[str, Any], correction: Any) -> bool:
+    def decode(self, outputs: Outputs, calibration: Calibration = {}) -> list[dict[str, Any]]:  # noqa: B006
+        """N answers as served, such as `{"label", "confidence", "scores"}` or `{"value"}`."""
+        ...
+
+    def answer_of(self, output: Mapping[str, Any]) -> Any:
+        """The target that an answer as served stands for."""
+        ...
+
+    def answers_match(self, output: Mapping[str, Any], correction: Any) -> bool:
         """Whether an answer as served counts as right under a correction."""
         ...
 
-    def metrics(self, targets: Sequence[Any], logits: FloatArray, *, temperature: float = 1.0) -> dict[str, Any]:
+    def metrics(self, targets: Sequence[Any], outputs: Outputs, calibration: Calibration = {}) -> dict[str, Any]:  # noqa: B006
         """Figures as JSON, without intervals; has `main_metric` and `n`."""
+        ...
+
+
+@runtime_checkable
+class Additive(Protocol):
+    """A task type whose figures follow from sums over rows, so that their intervals come from redrawing rows."""
+
+    def row_counts(self, targets: Sequence[Any], outputs: Outputs, calibration: Calibration = {}) -> NDArray[np.float64]:  # noqa: B006
+        """(N, M) what each row adds."""
+        ...
+
+    def figures(self, sums: FloatArray) -> dict[str, FloatArray]:
+        """Figures (...,) by name, from sums (..., M); nan where a figure has no value. Has the main metric."""
         ...

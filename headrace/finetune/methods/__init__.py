@@ -1,35 +1,84 @@
 """Ways to fine-tune a base model. One file each: what trains, and the learning rate that suits it.
 
-To add one: copy head.py; give it the attributes of `Method`; add its line to METHODS. The conformance tests find it
-through the table.
+To add one: copy bitfit.py; describe it as a `Method`; add its line to METHODS; write its lines in docs/methods.md. The
+conformance tests find it through the table.
 """
 
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from headrace.config import FinetuneTable, TaskTable
+from headrace.records import SnapshotRow
 from headrace.registry import Registry
+from headrace.tasks import TaskType
+
+if TYPE_CHECKING:
+    from headrace.checkpoints.network import Network
+    from headrace.finetune.objectives import Objective
 
 METHODS = Registry(
     "methods",
     {
-        "full": "headrace.finetune.methods.full:Full",
-        "head": "headrace.finetune.methods.head:Head",
-        "lora": "headrace.finetune.methods.lora:Lora",
+        name: f"headrace.finetune.methods.{name.replace('-', '_')}:METHOD"
+        for name in (
+            "full", "head", "freeze", "bitfit", "lora", "dora", "adalora", "ia3", "adapter", "prefix", "prompt",
+            "distil", "contrastive", "zero-shot", "continue-pretraining",
+        )
     },
-)
+)  # fmt: skip
 
 
-class Method(Protocol):
-    """What a method does to a transformers sequence classifier."""
+@dataclass(frozen=True)
+class Plan:
+    """What a method may know of the fine-tuning it is part of."""
+
+    folder: Path
+    """Scratch of the run; what is left here is found again after a kill."""
+    base_folder: Path
+    """The base model's directory."""
+    task: TaskTable
+    task_type: TaskType
+    settings: FinetuneTable
+    tokenizer: Any
+    train: Sequence[SnapshotRow]
+    validation: Sequence[SnapshotRow]
+    unlabelled: Sequence[str] = ()
+    """Every text of the workspace's channels that is not on the test side; for continue-pretraining."""
+    teacher: Path | None = None
+    """Checkpoint folder of finetune.teacher."""
+    n_steps: int = 0
+    """Optimiser steps that training will take; 0 while it is not known."""
+    report: Callable[..., None] = lambda *_args, **_facts: None
+
+
+def unchanged(network: "Network", plan: Plan) -> "Network":
+    return network
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to fine-tune, as functions over the network (see headrace/checkpoints/network.py)."""
 
     learning_rate: float
     """Used when finetune.learning_rate is not set."""
-
-    @staticmethod
-    def prepare(model: Any) -> Any:
-        """The model with only what trains left trainable; may wrap it."""
-        ...
-
-    @staticmethod
-    def finish(model: Any) -> Any:
-        """The trained model as a plain transformers model, ready to be saved."""
-        ...
+    prepare: Callable[["Network", Plan], "Network"] = unchanged
+    """The network with only what trains left trainable; may wrap `network.model`, and add to plan.tokenizer."""
+    finish: Callable[["Network", Plan], "Network"] = unchanged
+    """The trained network in the form that is saved: merged into a plain model where that can be."""
+    first: Callable[[Plan], Path] | None = None
+    """A stage of its own before training; gives the directory of the base model to go on from. Resumes after a kill."""
+    objective: Callable[["Objective", Plan], "Objective"] | None = None
+    """The loss to train on, made from the task's own."""
+    form: str = "head"
+    """`head`: transformers' own head for the task; `embedding`: mean of the tokens, unit length, one linear layer."""
+    trains: bool = True
+    """False where `prepare` has done all there is to do."""
+    problems: frozenset[str] = frozenset(
+        {
+            "single_label_classification", "multi_label_classification", "regression", "token_classification",
+            "question_answering", "retrieval",
+        }
+    )  # fmt: skip
+    """Problems of task types that it can do."""
