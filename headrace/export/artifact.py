@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from headrace.config import TaskTable
 from headrace.errors import Damaged
 from headrace.export.backends import BACKENDS
+from headrace.records import Input
 from headrace.tasks import Predictor
 
 FACTS = "headrace.json"
@@ -23,8 +24,8 @@ class ArtifactFacts(BaseModel):
     backend: str
     precision: str
     task: TaskTable
-    temperature: float = 1.0
-    """Divides the logits before softmax; fitted on the validation side."""
+    calibration: dict[str, Any] = {}
+    """What decoding needs besides logits: fitted on the validation side by the task type, or left by training."""
     n_parameters: int = 0
     code_version: str = ""
 
@@ -37,7 +38,7 @@ class Backend(Protocol):
 
     @staticmethod
     def write(
-        checkpoint: Path, folder: Path, *, task: TaskTable, precision: str, calibration: Sequence[str]
+        checkpoint: Path, folder: Path, *, task: TaskTable, precision: str, calibration: Sequence[Input]
     ) -> ArtifactFacts:
         """Write a checkpoint (a Hugging Face directory) into an empty folder; the caller writes headrace.json."""
         ...

@@ -9,7 +9,7 @@ from headrace.tasks import Predictor
 
 
 def load(folder: Path, task: TaskTable) -> Predictor:
-    """The predictor of a Hugging Face sequence-classification directory.
+    """The predictor of a checkpoint directory.
 
     Raises:
         MissingExtra: torch is not installed.

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -13,8 +14,7 @@ from headrace.config import TaskTable
 from headrace.errors import AlreadyExists, BadInput, Unusable, nearest
 from headrace.export.artifact import ArtifactFacts, Backend, load, write_facts
 from headrace.export.backends import BACKENDS
-from headrace.export.temperature import fit_temperature
-from headrace.records import Artifact, SnapshotRow
+from headrace.records import Artifact, Input, SnapshotRow
 from headrace.store import runs
 from headrace.tasks import TASK_TYPES, TaskType
 from headrace.workspace import Workspace
@@ -27,14 +27,14 @@ def export(
     task: str,
     backend: str,
     precision: str,
-    calibration: Sequence[str],
+    calibration: Sequence[Input],
     validation: Sequence[SnapshotRow],
 ) -> Artifact:
     """Write checkpoint `checkpoint` (a digest) in a format; a kill in the middle leaves no artifact.
 
     Args:
-        calibration: texts of the training side, for int8.
-        validation: rows the temperature is fitted on.
+        calibration: inputs of the training side, for int8.
+        validation: rows that temperature, thresholds and the like are fitted on.
 
     Raises:
         NotFound: no such checkpoint or backend.
@@ -49,7 +49,8 @@ def export(
             source, folder, task=ws.task(task), precision=precision, calibration=calibration
         )
         write_facts(folder, facts)
-        facts = facts.model_copy(update={"temperature": _temperature(folder, facts.task, validation)})
+        fitted = _calibration(folder, facts.task, validation)
+        facts = facts.model_copy(update={"calibration": {**facts.calibration, **fitted}})
         write_facts(folder, facts)
         digest, n_bytes = ws.artifacts.put(folder)
     except BaseException:
@@ -93,14 +94,13 @@ def check_destination(destination: Path) -> None:
         )
 
 
-def _temperature(folder: Path, task: TaskTable, validation: Sequence[SnapshotRow]) -> float:
+def _calibration(folder: Path, task: TaskTable, validation: Sequence[SnapshotRow]) -> dict[str, Any]:
     """Fitted on the artifact as it will serve; loading it back is also the proof that it can be loaded."""
     predictor, _ = load(folder)
+    if not validation:
+        return {}
     task_type: TaskType = TASK_TYPES.get(task.type)(task)
-    if task_type.problem != "single_label_classification" or not validation:
-        return 1.0
-    logits = predictor.logits([row.text for row in validation])
-    return fit_temperature(logits, task_type.encode_targets([row.target for row in validation]))
+    return task_type.calibrate([row.target for row in validation], predictor.logits([row.input for row in validation]))
 
 
 def export_to(ws: Workspace, digest: str, destination: Path, files: Mapping[str, str] | None = None) -> Path:

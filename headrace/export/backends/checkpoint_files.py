@@ -1,20 +1,17 @@
-"""What every format asks of a checkpoint: that it fits its task, and a tokenizer that stands alone."""
+"""What every format asks of a checkpoint: that it fits its task."""
 
-import inspect
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from typing import Any
 
-from tokenizers import Tokenizer
-
 from headrace.config import TaskTable
 from headrace.errors import BadConfig, BadInput
 from headrace.tasks import TASK_TYPES, TaskType
 
 
-def check_checkpoint(config: Any, tokenizer: Any, task: TaskTable) -> None:
+def check_checkpoint(network: Any, tokenizer: Any, task: TaskTable) -> None:
     """See that a checkpoint's head and length are those of the task.
 
     Raises:
@@ -22,14 +19,15 @@ def check_checkpoint(config: Any, tokenizer: Any, task: TaskTable) -> None:
         BadConfig: `max_tokens` is more than the model can read.
     """
     task_type: TaskType = TASK_TYPES.get(task.type)(task)
-    if config.num_labels != task_type.n_outputs:
+    config = network.config
+    if network.n_outputs != task_type.n_outputs:
         raise BadInput(
-            f"the checkpoint has {config.num_labels} outputs and the task has {task_type.n_outputs}",
+            f"the checkpoint has {network.n_outputs} outputs and the task has {task_type.n_outputs}",
             value=task_type.output_names,
             next_step="Train again after changing a task's labels",
         )
-    named = [config.id2label.get(i) for i in range(config.num_labels)]
-    generic = [f"LABEL_{i}" for i in range(config.num_labels)]
+    named = [config.id2label.get(i) for i in range(network.n_outputs)]
+    generic = [f"LABEL_{i}" for i in range(network.n_outputs)]
     if task.labels and named not in (generic, task_type.output_names):
         raise BadInput(
             "the checkpoint's labels are not the task's",
@@ -43,34 +41,6 @@ def check_checkpoint(config: Any, tokenizer: Any, task: TaskTable) -> None:
             value=task.max_tokens,
             next_step=f"Set max_tokens = {limit} or less in the task's table of headrace.toml",
         )
-
-
-def standalone_tokenizer(tokenizer: Any, task: TaskTable) -> Tokenizer:
-    """A tokenizer that truncates at the task's `max_tokens`, knows its pad token and needs no transformers.
-
-    Raises:
-        BadInput: there is no such form of it, or it has no pad token.
-    """
-    inner = getattr(tokenizer, "backend_tokenizer", None)
-    if inner is None or tokenizer.pad_token_id is None:
-        raise BadInput(
-            "the base model's tokenizer has no tokenizer.json form or no pad token",
-            value=type(tokenizer).__name__,
-            next_step="Choose a base model with a fast tokenizer",
-        )
-    alone: Tokenizer = Tokenizer.from_str(inner.to_str())
-    alone.enable_truncation(task.max_tokens, direction=tokenizer.truncation_side)
-    alone.enable_padding(
-        pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token, pad_type_id=tokenizer.pad_token_type_id
-    )
-    return alone
-
-
-def input_names(model: Any, tokenizer: Any) -> list[str]:
-    """What the model is fed: token types only where both model and tokenizer have them."""
-    takes = inspect.signature(model.forward).parameters
-    known = ("input_ids", "attention_mask", "token_type_ids")
-    return [name for name in known if name in takes and name in tokenizer.model_input_names]
 
 
 @contextmanager

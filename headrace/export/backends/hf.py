@@ -1,4 +1,4 @@
-"""A plain Hugging Face directory: what `AutoModelForSequenceClassification.from_pretrained` loads anywhere.
+"""A directory that plain libraries load: transformers, peft or sentence-transformers (see headrace/checkpoints).
 
 Its predictor is also how a checkpoint is measured (see export/checkpoint.py). Needs torch and transformers.
 """
@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from headrace.checkpoints.encoding import Encoder, input_names, like_length_batches, standalone_tokenizer
+from headrace.checkpoints.loading import load
+from headrace.checkpoints.saving import read_decoding, save
+from headrace.checkpoints.windows import outputs_of
 from headrace.config import TaskTable
 from headrace.export.artifact import ArtifactFacts
-from headrace.export.backends.checkpoint_files import check_checkpoint, input_names, quietly, standalone_tokenizer
-from headrace.export.backends.encoding import Encoder, like_length_batches
-from headrace.tasks import TASK_TYPES, FloatArray, TaskType
+from headrace.export.backends.checkpoint_files import check_checkpoint, quietly
+from headrace.records import Input
+from headrace.tasks import TASK_TYPES, Outputs, TaskType
 from headrace.version import VERSION
 
 _BATCH_TOKENS = 2048
@@ -28,25 +30,21 @@ class HuggingFace:
 
     @staticmethod
     def write(
-        checkpoint: Path, folder: Path, *, task: TaskTable, precision: str, calibration: Sequence[str]
+        checkpoint: Path, folder: Path, *, task: TaskTable, precision: str, calibration: Sequence[Input]
     ) -> ArtifactFacts:
         """Write weights, config with the task's labels, and tokenizer; `calibration` is not used."""
-        model = _model(checkpoint)
-        tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
-        check_checkpoint(model.config, tokenizer, task)
         task_type: TaskType = TASK_TYPES.get(task.type)(task)
-        model.config.id2label = dict(enumerate(task_type.output_names))
-        model.config.label2id = {name: i for i, name in enumerate(task_type.output_names)}
-        model.config.problem_type = task_type.problem
-        tokenizer.model_max_length = task.max_tokens
         with quietly():
-            model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+            network, tokenizer = load(checkpoint, task_type)
+            check_checkpoint(network, tokenizer, task)
+            tokenizer.model_max_length = task.max_tokens
+            save(network, tokenizer, folder)
         return ArtifactFacts(
             backend="hf",
             precision=precision,
             task=task,
-            n_parameters=sum(p.numel() for p in model.parameters()),
+            calibration=read_decoding(checkpoint),
+            n_parameters=sum(p.numel() for p in network.parameters()),
             code_version=VERSION,
         )
 
@@ -61,23 +59,21 @@ class TorchPredictor:
     def __init__(self, folder: Path, task: TaskTable, *, n_threads: int = 0) -> None:
         if n_threads:
             torch.set_num_threads(n_threads)
-        self._model = _model(folder)
-        tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-        check_checkpoint(self._model.config, tokenizer, task)
+        task_type: TaskType = TASK_TYPES.get(task.type)(task)
+        with quietly():
+            self._network, tokenizer = load(folder, task_type)
+        check_checkpoint(self._network, tokenizer, task)
         self._encoder = Encoder(standalone_tokenizer(tokenizer, task))
-        self._names = input_names(self._model, tokenizer)
+        self._names = input_names(self._network.encoder, tokenizer)
 
     @torch.inference_mode()
-    def logits(self, texts: Sequence[str]) -> FloatArray:
-        """Raw outputs (N, K) float32 in the order of `texts`."""
-        out = np.empty((len(texts), self._model.config.num_labels), dtype=np.float32)
-        encodings = self._encoder.encode(texts)
-        for rows in like_length_batches([len(e) for e in encodings], batch_tokens=_BATCH_TOKENS):
-            feed = self._encoder.feed([encodings[i] for i in rows], self._names)
-            out[rows] = self._model(**{k: torch.from_numpy(v) for k, v in feed.items()}).logits.float().numpy()
-        return out
-
-
-def _model(folder: Path) -> Any:
-    with quietly():
-        return AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    def logits(self, inputs: Sequence[Input]) -> Outputs:
+        """Raw outputs in the order of `inputs`."""
+        windows = self._encoder.encode(inputs)
+        found: list[Any] = [None] * len(windows)
+        for rows in like_length_batches([len(w) for w in windows], batch_tokens=_BATCH_TOKENS):
+            feed = self._encoder.feed([windows[i] for i in rows], self._names)
+            scores = self._network(**{k: torch.from_numpy(v) for k, v in feed.items()}).float().numpy()
+            for i, own in zip(rows, scores, strict=True):
+                found[i] = own
+        return outputs_of(self._network.problem, self._network.n_outputs, inputs, windows, found)

@@ -5,15 +5,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import openvino as ov
 
+from headrace.checkpoints.encoding import TOKENIZER, Encoder, like_length_batches
+from headrace.checkpoints.windows import outputs_of
 from headrace.config import TaskTable
 from headrace.errors import Damaged
 from headrace.export.artifact import ArtifactFacts
-from headrace.export.backends.encoding import TOKENIZER, Encoder, like_length_batches
+from headrace.records import Input
 from headrace.registry import resolve
-from headrace.tasks import FloatArray
+from headrace.tasks import TASK_TYPES, Outputs, TaskType
 
 MODEL = "model.xml"
 # Not tuned: on a busy machine, 256 to 4096 tokens and one or two streams did not differ by more than the noise.
@@ -28,9 +29,9 @@ class OpenVINO:
 
     @staticmethod
     def write(
-        checkpoint: Path, folder: Path, *, task: TaskTable, precision: str, calibration: Sequence[str]
+        checkpoint: Path, folder: Path, *, task: TaskTable, precision: str, calibration: Sequence[Input]
     ) -> ArtifactFacts:
-        """Convert a Hugging Face sequence-classification directory; int8 is calibrated on `calibration` texts."""
+        """Convert a checkpoint; int8 is calibrated on `calibration` inputs."""
         target = "headrace.export.backends.openvino_conversion:convert"
         facts: ArtifactFacts = resolve(target, purpose="export to openvino")(
             checkpoint, folder, task=task, precision=precision, calibration=calibration
@@ -39,13 +40,15 @@ class OpenVINO:
 
     @staticmethod
     def load(folder: Path, facts: ArtifactFacts, *, n_threads: int = 0) -> "OpenVINOPredictor":
-        return OpenVINOPredictor(folder, n_threads=n_threads)
+        task_type: TaskType = TASK_TYPES.get(facts.task.type)(facts.task)
+        return OpenVINOPredictor(folder, task_type.problem, n_threads=n_threads)
 
 
 class OpenVINOPredictor:
     """A compiled model. Calls from several threads wait for each other."""
 
-    def __init__(self, folder: Path, *, n_threads: int = 0) -> None:
+    def __init__(self, folder: Path, problem: str, *, n_threads: int = 0) -> None:
+        self._problem = problem
         self._encoder = Encoder.read(folder / TOKENIZER)
         core = ov.Core()
         try:
@@ -55,26 +58,27 @@ class OpenVINOPredictor:
                 f"the model cannot be read: {error}", value=str(folder), next_step="Export the version again"
             ) from None
         self._names = [port.any_name for port in compiled.inputs]
-        self._n_outputs = int(compiled.output(0).partial_shape[1].get_length())
+        self._n_outputs = int(compiled.output(0).partial_shape[-1].get_length())
         self._queue = ov.AsyncInferQueue(compiled)
         self._lock = threading.Lock()
 
-    def logits(self, texts: Sequence[str]) -> FloatArray:
-        """Raw outputs (N, K) float32 in the order of `texts`."""
-        out = np.empty((len(texts), self._n_outputs), dtype=np.float32)
-        encodings = self._encoder.encode(texts)
-        batches = like_length_batches([len(e) for e in encodings], batch_tokens=_BATCH_TOKENS, multiple=_MULTIPLE)
+    def logits(self, inputs: Sequence[Input]) -> Outputs:
+        """Raw outputs in the order of `inputs`."""
+        windows = self._encoder.encode(inputs)
+        found: list[Any] = [None] * len(windows)
+        batches = like_length_batches([len(w) for w in windows], batch_tokens=_BATCH_TOKENS, multiple=_MULTIPLE)
 
         def keep(request: Any, rows: Any) -> None:
-            out[rows] = request.get_output_tensor(0).data
+            for i, own in zip(rows, request.get_output_tensor(0).data.copy(), strict=True):
+                found[i] = own
 
         with self._lock:
             self._queue.set_callback(keep)
             for rows in batches:
-                feed = self._encoder.feed([encodings[i] for i in rows], self._names, multiple=_MULTIPLE)
+                feed = self._encoder.feed([windows[i] for i in rows], self._names, multiple=_MULTIPLE)
                 self._queue.start_async(feed, rows)
             self._queue.wait_all()
-        return out
+        return outputs_of(self._problem, self._n_outputs, inputs, windows, found)
 
 
 def _options(n_threads: int) -> dict[str, Any]:

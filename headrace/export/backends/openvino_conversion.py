@@ -8,39 +8,42 @@ from typing import Any
 
 import openvino as ov
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from headrace.checkpoints.encoding import TOKENIZER, Encoder, input_names, standalone_tokenizer
+from headrace.checkpoints.loading import load
+from headrace.checkpoints.saving import read_decoding
 from headrace.config import TaskTable
 from headrace.errors import BadInput
 from headrace.export.artifact import ArtifactFacts
-from headrace.export.backends.checkpoint_files import check_checkpoint, input_names, quietly, standalone_tokenizer
-from headrace.export.backends.encoding import TOKENIZER, Encoder
+from headrace.export.backends.checkpoint_files import check_checkpoint, quietly
 from headrace.export.backends.one_token import keep_first_token
 from headrace.export.backends.openvino import MODEL
+from headrace.records import Input
+from headrace.tasks import TASK_TYPES, TaskType
 from headrace.version import VERSION
 
 _MIN_CALIBRATION = 10  # as settings.export.n_calibration; below it, ranges of activations are mostly chance
 
 
 def convert(
-    checkpoint: Path, folder: Path, *, task: TaskTable, precision: str, calibration: Sequence[str]
+    checkpoint: Path, folder: Path, *, task: TaskTable, precision: str, calibration: Sequence[Input]
 ) -> ArtifactFacts:
     """Write model.xml, model.bin and tokenizer.json into `folder`.
 
     Raises:
-        BadInput: the checkpoint does not fit the task, or there are too few texts to calibrate on.
+        BadInput: the checkpoint does not fit the task, or there are too few inputs to calibrate on.
     """
     if precision == "int8" and len(calibration) < _MIN_CALIBRATION:
         raise BadInput(
-            f"int8 needs {_MIN_CALIBRATION} or more texts to calibrate on",
+            f"int8 needs {_MIN_CALIBRATION} or more inputs to calibrate on",
             value=len(calibration),
             next_step="Export with --precision fp32, or import more rows",
         )
+    task_type: TaskType = TASK_TYPES.get(task.type)(task)
     with quietly():
-        model = AutoModelForSequenceClassification.from_pretrained(checkpoint, dtype=torch.float32).eval()
-        tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
-        check_checkpoint(model.config, tokenizer, task)
-        converted = _traced(model, input_names(model, tokenizer))
+        model, tokenizer = load(checkpoint, task_type)
+        check_checkpoint(model, tokenizer, task)
+        converted = _traced(model, input_names(model.encoder, tokenizer))
     alone: Any = standalone_tokenizer(tokenizer, task)
     alone.save(str(folder / TOKENIZER), pretty=False)
     n_parameters = sum(p.numel() for p in model.parameters())
@@ -52,7 +55,12 @@ def convert(
     _name_plainly(converted)
     ov.save_model(converted, folder / MODEL, compress_to_fp16=False)
     return ArtifactFacts(
-        backend="openvino", precision=precision, task=task, n_parameters=n_parameters, code_version=VERSION
+        backend="openvino",
+        precision=precision,
+        task=task,
+        calibration=read_decoding(checkpoint),
+        n_parameters=n_parameters,
+        code_version=VERSION,
     )
 
 
@@ -71,8 +79,8 @@ def _traced(model: Any, names: Sequence[str]) -> Any:
     return converted
 
 
-def _quantised(model: Any, encoder: Encoder, calibration: Sequence[str]) -> Any:
-    """Post-training int8, each text at its own length, so that padding does not widen the ranges.
+def _quantised(model: Any, encoder: Encoder, calibration: Sequence[Input]) -> Any:
+    """Post-training int8, each input at its own length, so that padding does not widen the ranges.
 
     Symmetric ranges, and attention left in float: a tenth more rows a second than NNCF's own choice for transformers,
     and as near to fp32. Source: measured, docs/log.md 2026-11-22.
@@ -81,7 +89,7 @@ def _quantised(model: Any, encoder: Encoder, calibration: Sequence[str]) -> Any:
 
     nncf.set_log_level(logging.ERROR)
     names = [port.any_name for port in model.inputs]
-    feeds = [encoder.feed([encoding], names) for encoding in encoder.encode(calibration)]
+    feeds = [encoder.feed([window], names) for window in encoder.encode(calibration)]
     with quietly():
         return nncf.quantize(
             model,

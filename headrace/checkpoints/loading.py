@@ -1,0 +1,101 @@
+"""Make a network: fresh on a base model, or as a checkpoint directory has it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+
+from headrace.checkpoints.network import Form, Network
+from headrace.checkpoints.saving import BASE, read_decoding
+from headrace.tasks import TaskType
+
+_DROPOUT = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "embedding_dropout")
+
+
+def fresh(
+    base_folder: Path, task_type: TaskType, *, form: Form = "head", dropout: float = 0.0, n_layers: int | None = None
+) -> Network:
+    """The base model with a fresh head for the task.
+
+    Attention is computed plainly on a CPU: at the lengths of sentences, the fused kernel's backward pass costs twice
+    the time there (one profile: docs/log.md, 2026-11-21).
+
+    Args:
+        n_layers: keep this many of the base model's layers, spread evenly; None: all.
+    """
+    config = transformers.AutoConfig.from_pretrained(base_folder)
+    for key in _DROPOUT:
+        if hasattr(config, key):
+            setattr(config, key, dropout)
+    _name_outputs(config, task_type)
+    attention = "sdpa" if torch.cuda.is_available() else "eager"
+    kwargs: dict[str, Any] = {"config": config, "use_safetensors": True, "attn_implementation": attention}
+    if form == "head":
+        loader = getattr(transformers, task_type.auto_class)
+        network = Network(loader.from_pretrained(base_folder, **kwargs), task_type.problem, task_type.n_outputs)
+    else:
+        model = transformers.AutoModel.from_pretrained(base_folder, **kwargs)
+        _drop_pooler(model)
+        dense = nn.Linear(config.hidden_size, task_type.n_outputs)
+        network = Network(model, task_type.problem, task_type.n_outputs, dense=dense)
+    if n_layers is not None:
+        _keep_layers(network, n_layers)
+    return network
+
+
+def load(folder: Path, task_type: TaskType) -> tuple[Network, Any]:
+    """The network of a checkpoint in float32, ready to answer, and its tokenizer."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    if (folder / "modules.json").exists():
+        network = _embedding(folder, task_type)
+    else:
+        loader = getattr(transformers, task_type.auto_class)
+        is_peft = (folder / "adapter_config.json").exists()
+        model = loader.from_pretrained(folder / BASE if is_peft else folder, dtype=torch.float32)
+        if is_peft:
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, str(folder))
+        network = Network(model, task_type.problem, model.config.num_labels)
+    if crf := read_decoding(folder).get("crf"):
+        network.crf = nn.ParameterDict({name: nn.Parameter(torch.tensor(value)) for name, value in crf.items()})
+    return network.eval(), tokenizer
+
+
+def _embedding(folder: Path, task_type: TaskType) -> Network:
+    from safetensors.torch import load_file
+
+    model = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32)
+    _drop_pooler(model)
+    facts = json.loads((folder / "3_Dense" / "config.json").read_text("utf-8"))
+    dense = nn.Linear(facts["in_features"], facts["out_features"], bias=facts["bias"])
+    state = load_file(folder / "3_Dense" / "model.safetensors")
+    dense.load_state_dict({name.removeprefix("linear."): value for name, value in state.items()})
+    return Network(model, task_type.problem, facts["out_features"], dense=dense)
+
+
+def _name_outputs(config: Any, task_type: TaskType) -> None:
+    config.num_labels = 2 if task_type.problem == "question_answering" else task_type.n_outputs
+    config.id2label = dict(enumerate(task_type.output_names))
+    config.label2id = {name: i for i, name in enumerate(task_type.output_names)}
+    if task_type.problem in ("single_label_classification", "multi_label_classification", "regression"):
+        config.problem_type = task_type.problem
+
+
+def _drop_pooler(model: Any) -> None:
+    """The `embedding` form never reads it."""
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None
+
+
+def _keep_layers(network: Network, n_layers: int) -> None:
+    layers = network.layers
+    depth = len(layers)
+    kept = [round(i * (depth - 1) / max(1, n_layers - 1)) for i in range(n_layers)]
+    chosen = [layers[i] for i in sorted(set(kept))]
+    del layers[:]
+    layers.extend(chosen)
+    network.config.num_hidden_layers = len(chosen)
