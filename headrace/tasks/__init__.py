@@ -6,6 +6,7 @@ docs/tasks/NAME.md. The conformance tests find it through the table.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -18,6 +19,7 @@ from headrace.registry import Registry
 FloatArray = NDArray[np.floating[Any]]
 Calibration = Mapping[str, Any]
 """What was fitted on the validation side besides the weights, as JSON: a temperature, thresholds, a half-width."""
+UNCALIBRATED: Calibration = MappingProxyType({})
 
 TASK_TYPES = Registry(
     "tasks",
@@ -114,7 +116,7 @@ class TaskType(Protocol):
         """What to fit on the validation side besides the weights; empty where there is nothing, or no rows."""
         ...
 
-    def decode(self, outputs: Outputs, calibration: Calibration = {}) -> list[dict[str, Any]]:  # noqa: B006
+    def decode(self, outputs: Outputs, calibration: Calibration = UNCALIBRATED) -> list[dict[str, Any]]:
         """N answers as served, such as `{"label", "confidence", "scores"}` or `{"value"}`."""
         ...
 
@@ -126,7 +128,9 @@ class TaskType(Protocol):
         """Whether an answer as served counts as right under a correction."""
         ...
 
-    def metrics(self, targets: Sequence[Any], outputs: Outputs, calibration: Calibration = {}) -> dict[str, Any]:  # noqa: B006
+    def metrics(
+        self, targets: Sequence[Any], outputs: Outputs, calibration: Calibration = UNCALIBRATED
+    ) -> dict[str, Any]:
         """Figures as JSON, without intervals; has `main_metric` and `n`."""
         ...
 
@@ -135,7 +139,9 @@ class TaskType(Protocol):
 class Additive(Protocol):
     """A task type whose figures follow from sums over rows, so that their intervals come from redrawing rows."""
 
-    def row_counts(self, targets: Sequence[Any], outputs: Outputs, calibration: Calibration = {}) -> NDArray[np.float64]:  # noqa: B006
+    def row_counts(
+        self, targets: Sequence[Any], outputs: Outputs, calibration: Calibration = UNCALIBRATED
+    ) -> NDArray[np.float64]:
         """(N, M) what each row adds."""
         ...
 

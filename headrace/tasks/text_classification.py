@@ -1,7 +1,7 @@
 """Text classification: one class of a fixed list for a text."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,28 +9,29 @@ from numpy.typing import NDArray
 
 from headrace.config import TaskTable
 from headrace.errors import BadConfig, BadInput, nearest
-from headrace.tasks import FloatArray
+from headrace.records import Input
+from headrace.stats.calibration import fit_temperature
+from headrace.tasks import UNCALIBRATED, Calibration, FloatArray
 
+_LEVEL_MARK = "/"
 _N_BINS = 15  # Guo et al. 2017, "On Calibration of Modern Neural Networks", section 5
 
 
 class TextClassification:
     """One class for a text, judged by macro-F1.
 
-    Targets are class names. Outputs (N, K) are in the order of the settings' labels.
+    Targets are class names. Outputs (N, K) are in the order of the settings' labels. Names may be paths, `card/lost`:
+    the figures then tell each level apart.
     """
 
     name = "text-classification"
     problem = "single_label_classification"
+    auto_class = "AutoModelForSequenceClassification"
+    fields: tuple[str, ...] = ("text",)
     main_metric = "macro_f1"
 
     def __init__(self, settings: TaskTable) -> None:
-        if len(settings.labels) < 2 or len(set(settings.labels)) != len(settings.labels):
-            raise BadConfig(
-                "a classification task needs two or more different labels",
-                value=list(settings.labels),
-                next_step='Set labels = ["a", "b"] in the task\'s table of headrace.toml',
-            )
+        check_labels(settings.labels, at_least=2)
         self.output_names = list(settings.labels)
         self._index = {label: i for i, label in enumerate(settings.labels)}
 
@@ -38,11 +39,8 @@ class TextClassification:
     def n_outputs(self) -> int:
         return len(self.output_names)
 
-    def parse_label(self, raw: object) -> str:
-        label = str(raw).strip() if isinstance(raw, str | int) and not isinstance(raw, bool) else None
-        if label not in self._index:
-            raise BadInput("unknown label", value=raw, next_step=nearest(str(raw), self.output_names))
-        return label
+    def parse_label(self, raw: object, given: Input | None = None) -> str:
+        return known_label(raw, self._index)
 
     def combine(self, targets: Sequence[str]) -> str:
         counts = Counter(targets)
@@ -51,32 +49,69 @@ class TextClassification:
     def encode_targets(self, targets: Sequence[str]) -> NDArray[Any]:
         return np.asarray([self._index[target] for target in targets], dtype=np.int64)
 
-    def decode(self, logits: FloatArray, *, temperature: float = 1.0) -> list[dict[str, Any]]:
-        probs = softmax(logits, temperature)
+    def calibrate(self, targets: Sequence[str], outputs: FloatArray) -> dict[str, Any]:
+        """A temperature, which divides the logits; none without rows."""
+        return {"temperature": fit_temperature(outputs, self.encode_targets(targets))} if len(targets) else {}
+
+    def decode(self, outputs: FloatArray, calibration: Calibration = UNCALIBRATED) -> list[dict[str, Any]]:
         return [
             {
                 "label": self.output_names[int(row.argmax())],
                 "confidence": round(float(row.max()), 6),
                 "scores": {name: round(float(p), 6) for name, p in zip(self.output_names, row, strict=True)},
             }
-            for row in probs
+            for row in softmax(outputs, calibration.get("temperature", 1.0))
         ]
 
-    def answers_match(self, output: dict[str, Any], correction: str) -> bool:
+    def answer_of(self, output: Mapping[str, Any]) -> str:
+        return str(output["label"])
+
+    def answers_match(self, output: Mapping[str, Any], correction: Any) -> bool:
         return bool(output["label"] == correction)
 
-    def metrics(self, targets: Sequence[str], logits: FloatArray, *, temperature: float = 1.0) -> dict[str, Any]:
+    def metrics(
+        self, targets: Sequence[str], outputs: FloatArray, calibration: Calibration = UNCALIBRATED
+    ) -> dict[str, Any]:
         truth = self.encode_targets(targets)
-        probs = softmax(logits, temperature)
+        probs = softmax(outputs, calibration.get("temperature", 1.0))
         confusion = confusion_of(truth, probs.argmax(axis=1), self.n_outputs)
-        return {
+        found = {
             "n": len(truth),
             **figures(confusion),
-            **calibration(truth, probs),
-            "per_class": per_class(confusion, self.output_names),
+            **reliability(truth, probs),
+            "per_class": per_class(*sums_of(confusion), self.output_names),
             "confusion": confusion.tolist(),
             "labels": self.output_names,
         }
+        levels = by_level(confusion, self.output_names)
+        return found | ({"by_level": levels} if levels else {})
+
+
+def check_labels(labels: Sequence[str], *, at_least: int) -> None:
+    """Check the labels of a task's settings.
+
+    Raises:
+        BadConfig: too few, or one twice.
+    """
+    if len(labels) < at_least or len(set(labels)) != len(labels):
+        needed = "two or more different labels" if at_least == 2 else "one or more different labels"
+        raise BadConfig(
+            f"a classification task needs {needed}",
+            value=list(labels),
+            next_step='Set labels = ["a", "b"] in the task\'s table of headrace.toml',
+        )
+
+
+def known_label(raw: object, known: Mapping[str, int]) -> str:
+    """The one of `known` that a label as written names.
+
+    Raises:
+        BadInput: none of them.
+    """
+    label = str(raw).strip() if isinstance(raw, str | int) and not isinstance(raw, bool) else None
+    if label is None or label not in known:
+        raise BadInput("unknown label", value=raw, next_step=nearest(str(raw), list(known)))
+    return label
 
 
 def softmax(logits: FloatArray, temperature: float = 1.0) -> FloatArray:
@@ -121,14 +156,21 @@ def figures(confusion: NDArray[Any]) -> dict[str, float | None]:
     return {"accuracy": accuracy, "macro_f1": float(macro_f1(confusion)), "micro_f1": accuracy}
 
 
-def per_class(confusion: NDArray[Any], names: Sequence[str]) -> dict[str, dict[str, float | int | None]]:
+def sums_of(confusion: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Of each class (K): rows answered rightly, rows that have it, rows answered with it."""
+    return np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+
+
+def per_class(
+    hits: NDArray[Any], asked: NDArray[Any], answered: NDArray[Any], names: Sequence[str]
+) -> dict[str, dict[str, float | int | None]]:
     """Figures of each class. None where there is nothing to divide by: precision of a class never answered, recall of a
     class without rows, F1 of a class that is both."""
-    hits = np.diag(confusion)
-    asked, answered = confusion.sum(axis=1), confusion.sum(axis=0)
     return {
         name: {
             "n": int(asked[k]),
+            "n_answered": int(answered[k]),
+            "n_right": int(hits[k]),
             "precision": float(hits[k] / answered[k]) if answered[k] else None,
             "recall": float(hits[k] / asked[k]) if asked[k] else None,
             "f1": float(2 * hits[k] / (asked[k] + answered[k])) if asked[k] + answered[k] else None,
@@ -137,7 +179,26 @@ def per_class(confusion: NDArray[Any], names: Sequence[str]) -> dict[str, dict[s
     }
 
 
-def calibration(truth: NDArray[Any], probs: FloatArray) -> dict[str, Any]:
+def by_level(confusion: NDArray[Any], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Accuracy when only the first parts of a path count, one part more at each level; empty where no name is a path.
+
+    A shorter path than the level asks for counts whole.
+    """
+    paths = [name.split(_LEVEL_MARK) for name in names]
+    depth = max(map(len, paths))
+    if depth == 1:
+        return []
+    levels: list[dict[str, Any]] = []
+    for level in range(1, depth + 1):
+        places = {place: k for k, place in enumerate(dict.fromkeys(tuple(path[:level]) for path in paths))}
+        own = np.array([places[tuple(path[:level])] for path in paths])
+        right = confusion[own[:, None] == own[None, :]].sum()
+        n = confusion.sum()
+        levels.append({"level": level, "n_classes": len(places), "accuracy": float(right / n) if n else None})
+    return levels
+
+
+def reliability(truth: NDArray[Any], probs: FloatArray) -> dict[str, Any]:
     """Expected calibration error over 15 equal bins of confidence, with the bins for the reliability diagram."""
     confidence = probs.max(axis=1)
     right = probs.argmax(axis=1) == truth

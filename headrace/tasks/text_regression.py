@@ -1,7 +1,7 @@
 """Text regression: a number for a text."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,8 +9,11 @@ from numpy.typing import NDArray
 
 from headrace.config import TaskTable
 from headrace.errors import BadInput
-from headrace.tasks import FloatArray
+from headrace.records import Input
+from headrace.stats.calibration import conformal_half_width
+from headrace.tasks import UNCALIBRATED, Calibration, FloatArray
 
+_LEVEL = 0.9  # of the interval around an answer: it asks for 9 validation rows, .95 would for 19
 _ROUNDING = 1e-13  # of float64 sums, relative
 
 
@@ -22,6 +25,8 @@ class TextRegression:
 
     name = "text-regression"
     problem = "regression"
+    auto_class = "AutoModelForSequenceClassification"
+    fields: tuple[str, ...] = ("text",)
     main_metric = "pearson"
     n_outputs = 1
     _MATCH = 0.5  # a correction nearer than this counts as agreement
@@ -31,7 +36,7 @@ class TextRegression:
             raise BadInput("a regression task has no labels", value=list(settings.labels), next_step="Remove `labels`")
         self.output_names = ["value"]
 
-    def parse_label(self, raw: object) -> float:
+    def parse_label(self, raw: object, given: Input | None = None) -> float:
         try:
             value = float(raw)  # type: ignore[arg-type]
         except (TypeError, ValueError):
@@ -46,21 +51,55 @@ class TextRegression:
     def encode_targets(self, targets: Sequence[float]) -> NDArray[Any]:
         return np.asarray(targets, dtype=np.float32)
 
-    def decode(self, logits: FloatArray, *, temperature: float = 1.0) -> list[dict[str, Any]]:
-        return [{"value": round(float(value), 6)} for value in logits[:, 0]]
+    def scale(self, targets: Sequence[float]) -> tuple[float, float]:
+        """Mean and standard deviation (divisor N) of targets in their unit, to train on (target - mean) / deviation.
 
-    def answers_match(self, output: dict[str, Any], correction: float) -> bool:
+        The deviation is 1 where the targets do not differ; (0, 1) without any.
+        """
+        if not len(targets):
+            return 0.0, 1.0
+        truth = np.asarray(targets, dtype=np.float64)
+        mean, deviation = float(truth.mean()), float(truth.std())
+        return mean, deviation if deviation > _ROUNDING * max(1.0, abs(mean)) else 1.0
+
+    def calibrate(self, targets: Sequence[float], outputs: FloatArray) -> dict[str, Any]:
+        """Half the width of the interval around each answer, and its level; none of fewer than 9 rows."""
+        half_width = conformal_half_width(np.asarray(targets, dtype=np.float64) - outputs[:, 0], _LEVEL)
+        return {} if half_width is None else {"half_width": half_width, "level": _LEVEL}
+
+    def decode(self, outputs: FloatArray, calibration: Calibration = UNCALIBRATED) -> list[dict[str, Any]]:
+        """`value`, and where calibrated `low` and `high`, between which the truth lies in `level` of cases."""
+        values = [float(value) for value in outputs[:, 0]]
+        if "half_width" not in calibration:
+            return [{"value": round(value, 6)} for value in values]
+        half, level = calibration["half_width"], calibration["level"]
+        return [
+            {"value": round(v, 6), "low": round(v - half, 6), "high": round(v + half, 6), "level": level}
+            for v in values
+        ]
+
+    def answer_of(self, output: Mapping[str, Any]) -> float:
+        return float(output["value"])
+
+    def answers_match(self, output: Mapping[str, Any], correction: Any) -> bool:
         return bool(abs(output["value"] - correction) <= self._MATCH)
 
-    def metrics(self, targets: Sequence[float], logits: FloatArray, *, temperature: float = 1.0) -> dict[str, Any]:
+    def metrics(
+        self, targets: Sequence[float], outputs: FloatArray, calibration: Calibration = UNCALIBRATED
+    ) -> dict[str, Any]:
         truth = np.asarray(targets, dtype=np.float64)
-        guess = logits[:, 0].astype(np.float64)
-        return {
+        guess = outputs[:, 0].astype(np.float64)
+        distance = np.abs(truth - guess)
+        found = {
             "n": len(truth),
             "pearson": correlation(truth, guess),
             "spearman": correlation(ranks(truth), ranks(guess)),
-            "mae": float(np.abs(truth - guess).mean()) if len(truth) else None,
+            "mae": float(distance.mean()) if len(truth) else None,
         }
+        if "half_width" in calibration:
+            inside = distance <= calibration["half_width"]
+            found["coverage"] = float(inside.mean()) if len(truth) else None
+        return found
 
 
 def correlation(a: FloatArray, b: FloatArray) -> float | None:
