@@ -70,7 +70,7 @@ def planted(name: str, **attributes: Any) -> Any:
 
 
 FAULTS = {
-    "macro_f1 does not fall": ("text-classification", {"metrics": lambda _, t, o, c=None: {"n": len(t), "macro_f1": 0}}),
+    "macro_f1 does not fall": ("text-classification", {"metrics": lambda _, t, *o: {"n": len(t), "macro_f1": 0}}),
     "does not match its own target": ("text-pair", {"answer_of": lambda self, output: "same"}),
     "of no rows is 0.0, not None": ("retrieval", {"figures": lambda self, sums: {"mrr": sums[..., 3]}}),
     "row_counts has other rows": ("retrieval", {"row_counts": lambda *a: np.repeat(Retrieval.row_counts(*a), 2, 0)}),
