@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from headrace.config import TaskTable
 from headrace.errors import BadConfig, BadInput, nearest
 from headrace.records import Input
-from headrace.tasks import Calibration, FloatArray, Outputs, TokenLogits
+from headrace.tasks import UNCALIBRATED, Calibration, FloatArray, Outputs, TokenLogits
 from headrace.tasks.spans import OUTSIDE, Span, entities, is_tag, to_tags
 from headrace.tasks.text_classification import softmax
 from headrace.tasks.viterbi import best_path, marginals
@@ -113,7 +113,7 @@ class TokenClassification:
     def calibrate(self, targets: Sequence[list[Span]], outputs: Outputs) -> dict[str, Any]:
         return {}
 
-    def decode(self, outputs: Outputs, calibration: Calibration = {}) -> list[dict[str, Any]]:  # noqa: B006
+    def decode(self, outputs: Outputs, calibration: Calibration = UNCALIBRATED) -> list[dict[str, Any]]:
         """The confidence of an entity is that of its least sure word."""
         return [{"entities": self._entities(one, calibration.get("crf"))} for one in outputs]
 
@@ -135,7 +135,9 @@ class TokenClassification:
     def answers_match(self, output: Mapping[str, Any], correction: Sequence[Span]) -> bool:
         return {tuple(span) for span in self.answer_of(output)} == {tuple(span) for span in correction}
 
-    def metrics(self, targets: Sequence[list[Span]], outputs: Outputs, calibration: Calibration = {}) -> dict[str, Any]:  # noqa: B006
+    def metrics(
+        self, targets: Sequence[list[Span]], outputs: Outputs, calibration: Calibration = UNCALIBRATED
+    ) -> dict[str, Any]:
         sums = self.row_counts(targets, outputs, calibration).sum(axis=0)
         found = {name: None if np.isnan(value) else float(value) for name, value in self.figures(sums).items()}
         asked = sums.reshape(len(self.types), _N_SUMS)[:, 1]
@@ -150,7 +152,7 @@ class TokenClassification:
         self,
         targets: Sequence[list[Span]],
         outputs: Outputs,
-        calibration: Calibration = {},  # noqa: B006
+        calibration: Calibration = UNCALIBRATED,
     ) -> NDArray[np.float64]:
         """(N, 3 * types): entities hit, in the truth and in the answers, for each type; a hit has the same span."""
         counts = np.zeros((len(targets), len(self.types), _N_SUMS))
@@ -169,7 +171,7 @@ class TokenClassification:
         each = _scores(by_type)
         present = by_type[..., 1] > 0
         total = np.where(present, each["f1"], 0.0).sum(axis=-1)
-        found["macro_f1"] = _share(total, present.sum(axis=-1))
+        found["macro_f1"] = share(total, present.sum(axis=-1))
         for k, kind in enumerate(self.types):
             found |= {f"{name}:{kind}": scores[..., k] for name, scores in each.items()}
         return found
@@ -187,13 +189,14 @@ def _scores(counts: FloatArray) -> dict[str, FloatArray]:
     """Figures (...,) from counts (..., 3); nan where there is nothing to divide by."""
     hits, asked, answered = np.moveaxis(counts, -1, 0)
     return {
-        "precision": _share(hits, answered),
-        "recall": _share(hits, asked),
-        "f1": _share(2 * hits, asked + answered),
+        "precision": share(hits, answered),
+        "recall": share(hits, asked),
+        "f1": share(2 * hits, asked + answered),
     }
 
 
-def _share(part: NDArray[Any], whole: NDArray[Any]) -> FloatArray:
+def share(part: NDArray[Any], whole: NDArray[Any]) -> FloatArray:
+    """part / whole (...,), nan where the whole is 0."""
     shares: FloatArray = np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0)
     return shares
 
