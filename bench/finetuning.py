@@ -27,7 +27,8 @@ from headrace.config import FinetuneTable
 from headrace.evaluate.evaluating import evaluate
 from headrace.export.checkpoint import load as load_checkpoint
 from headrace.finetune import base_models
-from headrace.finetune.running import load_classifier, tune
+from headrace.checkpoints.loading import fresh
+from headrace.finetune.running import tune
 from headrace.records import SnapshotRow
 from headrace.tasks.text_classification import TextClassification
 
@@ -43,7 +44,7 @@ def tutorial_loop(rows: Sequence[SnapshotRow]) -> tuple[Any, Any, float]:
     folder = base_models.find("minilm-l6").folder
     torch.manual_seed(SEED)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = load_classifier(folder, TextClassification(TASK), dropout=0.1)
+    model = fresh(folder, TextClassification(TASK), dropout=0.1).model
     model.set_attn_implementation("sdpa")  # transformers' default, and the faster one here in fp32
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-5)
@@ -67,7 +68,7 @@ def own(rows: Sequence[SnapshotRow], validation: Sequence[SnapshotRow], *, seed:
     settings = FinetuneTable(epochs=1, evals_per_epoch=1, seed=seed)
     with tempfile.TemporaryDirectory() as scratch:
         tuned = tune(Path(scratch), folder, TASK, settings, [*rows, *validation], lambda *_a, **_f: None)
-    return tuned.model, tuned.tokenizer, tuned.facts["seconds"]
+    return tuned.network.model, tuned.tokenizer, tuned.facts["seconds"]
 
 
 def rates(pairs: int) -> list[Measured]:

@@ -15,16 +15,11 @@ from headrace.tasks import TaskType
 _DROPOUT = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "embedding_dropout")
 
 
-def fresh(
-    base_folder: Path, task_type: TaskType, *, form: Form = "head", dropout: float = 0.0, n_layers: int | None = None
-) -> Network:
+def fresh(base_folder: Path, task_type: TaskType, *, form: Form = "head", dropout: float = 0.0) -> Network:
     """The base model with a fresh head for the task.
 
     Attention is computed plainly on a CPU: at the lengths of sentences, the fused kernel's backward pass costs twice
     the time there (one profile: docs/log.md, 2026-11-21).
-
-    Args:
-        n_layers: keep this many of the base model's layers, spread evenly; None: all.
     """
     config = transformers.AutoConfig.from_pretrained(base_folder)
     for key in _DROPOUT:
@@ -35,15 +30,11 @@ def fresh(
     kwargs: dict[str, Any] = {"config": config, "use_safetensors": True, "attn_implementation": attention}
     if form == "head":
         loader = getattr(transformers, task_type.auto_class)
-        network = Network(loader.from_pretrained(base_folder, **kwargs), task_type.problem, task_type.n_outputs)
-    else:
-        model = transformers.AutoModel.from_pretrained(base_folder, **kwargs)
-        _drop_pooler(model)
-        dense = nn.Linear(config.hidden_size, task_type.n_outputs)
-        network = Network(model, task_type.problem, task_type.n_outputs, dense=dense)
-    if n_layers is not None:
-        _keep_layers(network, n_layers)
-    return network
+        return Network(loader.from_pretrained(base_folder, **kwargs), task_type.problem, task_type.n_outputs)
+    model = transformers.AutoModel.from_pretrained(base_folder, **kwargs)
+    _drop_pooler(model)
+    dense = nn.Linear(config.hidden_size, task_type.n_outputs)
+    return Network(model, task_type.problem, task_type.n_outputs, dense=dense)
 
 
 def load(folder: Path, task_type: TaskType) -> tuple[Network, Any]:
@@ -91,7 +82,8 @@ def _drop_pooler(model: Any) -> None:
         model.pooler = None
 
 
-def _keep_layers(network: Network, n_layers: int) -> None:
+def keep_layers(network: Network, n_layers: int) -> None:
+    """Keep this many of the encoder's layers, spread evenly, the lowest and the highest among them."""
     layers = network.layers
     depth = len(layers)
     kept = [round(i * (depth - 1) / max(1, n_layers - 1)) for i in range(n_layers)]

@@ -35,34 +35,33 @@ class Network(nn.Module):
         return self.model.config
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None, **feed: Any
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None, *, embeds: bool = False
     ) -> Tensor:
-        """Logits (B, K), or (B, T, K) for tasks on tokens, from ids and mask (B, T)."""
+        """Logits (B, K), or (B, T, K) for tasks on tokens, from ids and mask (B, T).
+
+        Args:
+            embeds: give the unit vectors (B, D) of the `embedding` form instead.
+        """
         if self.dense is not None:
-            logits: Tensor = self.dense(self.embed(input_ids, attention_mask, token_type_ids, **feed))
+            vectors = self._embed(input_ids, attention_mask, token_type_ids)
+            logits: Tensor = vectors if embeds else self.dense(vectors)
             return logits
-        out = self._run(input_ids, attention_mask, token_type_ids, **feed)
+        out = self._run(input_ids, attention_mask, token_type_ids)
         if self.problem == "question_answering":
             return torch.stack([out.start_logits, out.end_logits], dim=-1)
         scores: Tensor = out.logits
         return scores
 
-    def embed(
-        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None, **feed: Any
-    ) -> Tensor:
-        """Unit vectors (B, D) of the `embedding` form.
-
-        Source: mean pooling, Reimers and Gurevych 2019, "Sentence-BERT", section 3.
-        """
-        hidden = self._run(input_ids, attention_mask, token_type_ids, **feed).last_hidden_state.float()
+    def _embed(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Tensor:
+        """Source: mean pooling, Reimers and Gurevych 2019, "Sentence-BERT", section 3."""
+        hidden = self._run(input_ids, attention_mask, token_type_ids).last_hidden_state.float()
         mask = attention_mask[..., None].to(hidden.dtype)
         mean = (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
         return nn.functional.normalize(mean, dim=1)
 
-    def _run(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None, **feed: Any) -> Any:
-        if token_type_ids is not None:
-            feed["token_type_ids"] = token_type_ids
-        return self.model(input_ids=input_ids, attention_mask=attention_mask, **feed)
+    def _run(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> Any:
+        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        return self.model(input_ids=input_ids, attention_mask=attention_mask, **types)
 
     @property
     def head(self) -> nn.Linear:

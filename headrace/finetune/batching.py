@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
+from headrace.finetune.features import IGNORED, Feature
+
 
 class TokenBudgetSampler(Sampler[list[int]]):
     """Batches whose padded size stays within a budget, in another order each epoch.
@@ -16,12 +18,24 @@ class TokenBudgetSampler(Sampler[list[int]]):
     Rows are sorted by length and cut where `n_rows * longest` would exceed the budget. The cuts depend on the lengths
     alone, so every epoch has the same number of batches; which of the equally long rows share a batch, and the order
     of the batches, are drawn anew from (seed, epoch). A row longer than the budget is a batch of its own.
+
+    Several processes share an epoch: each takes every n-th batch, of as many as all can have.
     """
 
-    def __init__(self, lengths: Sequence[int], *, batch_tokens: int, seed: int, shuffle: bool = True) -> None:
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        *,
+        batch_tokens: int,
+        seed: int,
+        shuffle: bool = True,
+        process: int = 0,
+        n_processes: int = 1,
+    ) -> None:
         self._lengths = np.asarray(lengths)
         self._seed = seed
         self._shuffle = shuffle
+        self._process, self._n_processes = process, n_processes
         self._epoch = 0
         self._cuts = _cuts(np.sort(self._lengths), batch_tokens)
 
@@ -29,14 +43,15 @@ class TokenBudgetSampler(Sampler[list[int]]):
         self._epoch = int(epoch)
 
     def __len__(self) -> int:
-        return len(self._cuts) - 1
+        return (len(self._cuts) - 1) // self._n_processes
 
     def __iter__(self) -> Iterator[list[int]]:
         rng = np.random.default_rng((self._seed, self._epoch))
         ties = rng.random(len(self._lengths)) if self._shuffle else np.arange(len(self._lengths))
         order = np.lexsort((ties, self._lengths))
         batches = [order[a:b].tolist() for a, b in zip(self._cuts[:-1], self._cuts[1:], strict=True)]
-        for i in rng.permutation(len(batches)) if self._shuffle else range(len(batches)):
+        turn = rng.permutation(len(batches)) if self._shuffle else np.arange(len(batches))
+        for i in turn[self._process :: self._n_processes][: len(self)]:
             yield batches[i]
 
 
@@ -48,33 +63,39 @@ def _cuts(sorted_lengths: "np.ndarray[tuple[int], np.dtype[np.int64]]", batch_to
     return [*cuts, len(sorted_lengths)]
 
 
-class TokenizedRows(torch.utils.data.Dataset[dict[str, object]]):
-    """Token ids and encoded targets, made once for all epochs."""
+class Features(torch.utils.data.Dataset[Feature]):
+    """Features by place."""
 
-    def __init__(self, token_ids: list[list[int]], targets: Sequence[object]) -> None:
-        self.token_ids, self.targets = token_ids, targets
+    def __init__(self, features: Sequence[Feature]) -> None:
+        self._features = features
 
     def __len__(self) -> int:
-        return len(self.token_ids)
+        return len(self._features)
 
-    def __getitem__(self, i: int) -> dict[str, object]:
-        return {"input_ids": self.token_ids[i], "labels": self.targets[i]}
+    def __getitem__(self, i: int) -> Feature:
+        return self._features[i]
 
 
 class Padding:
-    """Rows to tensors, padded to the longest: input_ids and attention_mask (B, T) int64, labels (B,)."""
+    """Features to tensors, padded to the longest.
 
-    def __init__(self, pad_id: int, *, is_float: bool) -> None:
-        self._pad_id, self._is_float = pad_id, is_float
+    input_ids, attention_mask and, where there are any, token_type_ids (B, T) int64; labels (B,), (B, K), or (B, T) with
+    -100 for what is padded; every other number or list of numbers of a feature as it is, (B,) or (B, n).
+    """
 
-    def __call__(self, rows: list[dict[str, object]]) -> dict[str, torch.Tensor]:
-        ids = [torch.tensor(row["input_ids"]) for row in rows]
-        padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=self._pad_id)
-        lengths = torch.tensor([len(i) for i in ids])
-        mask = (torch.arange(padded.shape[1])[None, :] < lengths[:, None]).long()
-        kind = torch.float32 if self._is_float else torch.long
-        return {
-            "input_ids": padded,
-            "attention_mask": mask,
-            "labels": torch.tensor([row["labels"] for row in rows], dtype=kind),
-        }
+    def __init__(self, pad_id: int, problem: str) -> None:
+        self._fill = {"input_ids": pad_id, "token_type_ids": 0}
+        if problem == "token_classification":
+            self._fill["labels"] = IGNORED
+
+    def __call__(self, features: Sequence[Feature]) -> dict[str, torch.Tensor]:
+        batch = {}
+        for key in features[0]:
+            values = [torch.as_tensor(feature[key]) for feature in features]
+            if key in self._fill:
+                batch[key] = torch.nn.utils.rnn.pad_sequence(values, batch_first=True, padding_value=self._fill[key])
+            else:
+                batch[key] = torch.stack(values)
+        lengths = torch.tensor([len(feature["input_ids"]) for feature in features])
+        batch["attention_mask"] = (torch.arange(batch["input_ids"].shape[1])[None, :] < lengths[:, None]).long()
+        return batch

@@ -1,22 +1,28 @@
-"""From a run to a checkpoint: load, tokenise, train or go on training, save as a Hugging Face directory."""
+"""From a run to a checkpoint: load, tokenise, train or go on training, save as a directory that others load."""
 
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, set_seed
+from transformers import AutoTokenizer, set_seed
 from transformers.utils import logging
 
+from headrace.checkpoints.encoding import Encoder, input_names, standalone_tokenizer
+from headrace.checkpoints.loading import fresh
+from headrace.checkpoints.network import Network
+from headrace.checkpoints.saving import save
 from headrace.config import FinetuneTable, TaskTable
-from headrace.errors import BadInput
+from headrace.errors import BadInput, Unusable
 from headrace.finetune import base_models, training
-from headrace.finetune.batching import TokenBudgetSampler
-from headrace.finetune.methods import METHODS
+from headrace.finetune.beginning import start_at_prior
+from headrace.finetune.features import FeatureSet, Scale, featurise
+from headrace.finetune.methods import METHODS, Method, Plan
+from headrace.finetune.objectives import Objective
+from headrace.finetune.wrapping import objective_of
 from headrace.records import Artifact, Run, SnapshotRow
 from headrace.store import runs
 from headrace.tasks import TASK_TYPES, TaskType
@@ -29,17 +35,37 @@ Report = Callable[..., None]
 class Tuned:
     """What a finished training leaves in memory."""
 
-    model: Any
+    network: Network
     tokenizer: Any
     history: list[dict[str, Any]]
     facts: dict[str, Any]
 
 
-def fine_tune(ws: Workspace, run: Run, rows: Sequence[SnapshotRow], report: Report) -> str:
+@dataclass(frozen=True)
+class _Sides:
+    train: FeatureSet
+    validation: FeatureSet
+    scale: Scale
+
+
+def fine_tune(
+    ws: Workspace,
+    run: Run,
+    rows: Sequence[SnapshotRow],
+    report: Report,
+    *,
+    unlabelled: Sequence[str] = (),
+    teacher: Path | None = None,
+) -> str:
     """Do the run and return the digest of its checkpoint; a run that was killed goes on from its last whole checkpoint.
+
+    Args:
+        unlabelled: texts for continue-pretraining.
+        teacher: checkpoint folder for distil.
 
     Raises:
         BadInput: the rows cannot train this task; the message says what is missing.
+        Unusable: the loss is no number any more, or the memory was not enough.
         Cancelled: from `report`.
     """
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
@@ -52,10 +78,9 @@ def fine_tune(ws: Workspace, run: Run, rows: Sequence[SnapshotRow], report: Repo
         raise BadInput(
             "the base model's weights changed since the run began", value=run.base_model, next_step="Start a new run"
         )
-    tuned = tune(folder, base.folder, task, settings, rows, report)
+    tuned = tune(folder, base.folder, task, settings, rows, report, unlabelled=unlabelled, teacher=teacher)
     checkpoint = ws.artifacts.new_folder()
-    tuned.model.save_pretrained(checkpoint)
-    tuned.tokenizer.save_pretrained(checkpoint)
+    save(tuned.network, tuned.tokenizer, checkpoint)
     digest, n_bytes = ws.artifacts.put(checkpoint)
     artifact = Artifact(digest, "checkpoint", n_bytes, {"run": run.id, "base_model": run.base_model})
     with ws.store.write() as conn:
@@ -73,96 +98,153 @@ def tune(
     settings: FinetuneTable,
     rows: Sequence[SnapshotRow],
     report: Report,
+    *,
+    unlabelled: Sequence[str] = (),
+    teacher: Path | None = None,
 ) -> Tuned:
     """Train in `folder`, from its newest whole checkpoint if there is one."""
     task_type: TaskType = TASK_TYPES.get(task.type)(task)
-    method = METHODS.get(settings.method)
-    sides = {side: [r for r in rows if r.side == side] for side in ("train", "validation")}
-    _check_sides(sides, task_type)
-    set_seed(settings.seed)
-    tokenizer = AutoTokenizer.from_pretrained(base_folder)
-    model = load_classifier(base_folder, task_type, dropout=settings.dropout)
-    start_at_prior(model, task_type, [r.target for r in sides["train"]])
-    model = method.prepare(model)
-    token_ids = {side: tokenize(tokenizer, [r.text for r in mine], task.max_tokens) for side, mine in sides.items()}
-    watcher = training.Watcher(report, patience=settings.patience)
-    lengths = [len(ids) for ids in token_ids["train"]]
-    sampler = TokenBudgetSampler(lengths, batch_tokens=settings.batch_tokens, seed=settings.seed)
-    rate = settings.learning_rate or method.learning_rate
-    args = training.arguments(folder, settings, learning_rate=rate, steps_per_epoch=len(sampler))
-    trainer = training.make_trainer(
-        model,
-        args,
-        settings,
+    train, validation = ([r for r in rows if r.side == side] for side in ("train", "validation"))
+    _check_sides(train, validation, task_type)
+    plan = Plan(
+        folder=folder,
+        base_folder=base_folder,
+        task=task,
         task_type=task_type,
-        train=(token_ids["train"], [r.target for r in sides["train"]]),
-        validation=(token_ids["validation"], [r.target for r in sides["validation"]]),
-        pad_id=tokenizer.pad_token_id or 0,
+        settings=settings,
+        tokenizer=AutoTokenizer.from_pretrained(base_folder),
+        train=train,
+        validation=validation,
+        unlabelled=unlabelled,
+        teacher=teacher,
+        report=report,
+    )
+    plan, method = _after_first(plan, _method_for(settings.method, task_type))
+    set_seed(settings.seed)
+    form = "embedding" if task_type.problem == "retrieval" or method.form == "embedding" else "head"
+    network = fresh(plan.base_folder, task_type, form=form, dropout=settings.dropout)
+    start_at_prior(network, task_type, [row.target for row in train])
+    started = time.perf_counter()
+    if method.trains:
+        network, history, facts = _trained(plan, method, network)
+    else:
+        network, history, facts = method.prepare(network, plan), [], {}
+    sizes = {"n_parameters": sum(p.numel() for p in network.parameters())}
+    network = method.finish(network, plan).float().cpu()
+    facts = {"seconds": round(time.perf_counter() - started, 2), "n_train_rows": len(train), **sizes, **facts}
+    return Tuned(network, plan.tokenizer, history, facts)
+
+
+def _method_for(name: str, task_type: TaskType) -> Method:
+    method: Method = METHODS.get(name)
+    if task_type.problem not in method.problems:
+        raise BadInput(
+            f"method {name!r} cannot do a {task_type.name} task",
+            value=name,
+            next_step="Choose one of: " + ", ".join(_methods_for(task_type)),
+        )
+    return method
+
+
+def _methods_for(task_type: TaskType) -> list[str]:
+    return [name for name in METHODS.names() if task_type.problem in METHODS.get(name).problems]
+
+
+def _after_first(plan: Plan, method: Method) -> tuple[Plan, Method]:
+    """The plan and the method that go on after a method's first stage."""
+    if method.first is not None:
+        plan = replace(plan, base_folder=method.first(plan))
+    if method.then is not None:
+        then = _method_for(method.then(plan), plan.task_type)
+        return _after_first(plan, then)
+    return plan, method
+
+
+def _trained(plan: Plan, method: Method, network: Network) -> tuple[Network, list[dict[str, Any]], dict[str, Any]]:
+    settings = plan.settings
+    network = method.prepare(network, plan)
+    sides = _featurised(plan, network)
+    sampler = training.train_sampler(sides.train.lengths, settings)
+    plan = replace(plan, n_steps=training.count_steps(settings, len(sampler))[1])
+    plain, objective = objective_of(plan, method, network, sides.train)
+    rate = settings.learning_rate or method.learning_rate
+    watcher = training.Watcher(plan.report, patience=settings.patience, after_step=method.after_step, network=network)
+    trainer = training.make_trainer(
+        network,
+        training.arguments(plan.folder, settings, learning_rate=rate, n_batches=len(sampler)),
+        settings,
+        objective=objective,
+        train=sides.train,
+        measure=training.Measure(plan.task_type, sides.validation, plain, sides.scale),
+        pad_id=plan.tokenizer.pad_token_id or 0,
         watcher=watcher,
     )
-    resumed = training.newest_whole_checkpoint(folder)
+    resumed = training.newest_whole_checkpoint(plan.folder)
     started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
-    facts = _facts(trainer, settings, started, n_rows=len(lengths), rate=rate, resumed=resumed is not None)
-    return Tuned(method.finish(trainer.model).float(), tokenizer, watcher.history, facts)
+    _run(trainer, resumed, settings)
+    facts = _facts(trainer, started, n_rows=len(plan.train), rate=rate, resumed=resumed is not None)
+    plain.refresh(network)
+    _unscale(network, sides.scale)
+    return network, watcher.history, facts
 
 
-def load_classifier(base_folder: Path, task_type: TaskType, *, dropout: float) -> Any:
-    """The base model with a fresh head for the task.
+def _run(trainer: Any, resumed: Path | None, settings: FinetuneTable) -> None:
+    """Train; what a user can do something about becomes an error that says what."""
+    try:
+        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    except training.DivergedError as error:
+        raise Unusable(
+            f"the loss is no number any more at step {error.step}; the learning rate is too high for this data",
+            value=f"finetune.learning_rate = {error.learning_rate:g}",
+            next_step=f"Set finetune.learning_rate to {error.learning_rate / 5:g}, or finetune.precision to fp32",
+        ) from None
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
+            raise
+        raise Unusable(
+            "the memory is not enough for a batch",
+            value=f"finetune.batch_tokens = {settings.batch_tokens}",
+            next_step="Halve finetune.batch_tokens and double finetune.accumulate_batches, "
+            "or set finetune.gradient_checkpointing = true",
+        ) from None
 
-    Attention is computed plainly: at the lengths of sentences, the fused kernel's backward pass costs twice the time
-    on CPU (one profile: docs/log.md, 2026-11-21).
-    """
-    config = AutoConfig.from_pretrained(base_folder)
-    names = task_type.output_names
-    for key in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):
-        if hasattr(config, key):
-            setattr(config, key, dropout)
-    config.num_labels = task_type.n_outputs
-    config.id2label = dict(enumerate(names))
-    config.label2id = {name: i for i, name in enumerate(names)}
-    config.problem_type = task_type.problem
-    return AutoModelForSequenceClassification.from_pretrained(
-        base_folder, config=config, use_safetensors=True, attn_implementation="eager"
+
+def _featurised(plan: Plan, network: Network) -> _Sides:
+    encoder = Encoder(standalone_tokenizer(plan.tokenizer, plan.task))
+    has_types = "token_type_ids" in input_names(network.encoder, plan.tokenizer)
+    scale = (0.0, 1.0)
+    if plan.task_type.problem == "regression":
+        scale = plan.task_type.scale([row.target for row in plan.train])  # type: ignore[attr-defined]
+    train, validation = (
+        featurise(encoder, plan.task_type, rows, has_types=has_types, scale=scale)
+        for rows in (plan.train, plan.validation)
     )
+    return _Sides(train, validation, scale)
 
 
-def start_at_prior(model: Any, task_type: TaskType, targets: Sequence[Any]) -> None:
-    """Have the fresh head answer what is known without the text: the mean, or the log share of each class."""
-    head = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m.out_features == task_type.n_outputs][-1]
-    if head.bias is None:
+def _unscale(network: Network, scale: Scale) -> None:
+    """Have a network that learnt standardised targets answer in the targets' own unit."""
+    if scale == (0.0, 1.0):
         return
-    encoded = task_type.encode_targets(targets)
-    if task_type.problem == "regression":
-        prior = encoded.mean(keepdims=True)
-    else:
-        counts = np.bincount(encoded, minlength=task_type.n_outputs) + 1.0  # a class without rows stays possible
-        prior = np.log(counts / counts.sum())
+    head = network.head
     with torch.no_grad():
-        head.bias.copy_(torch.as_tensor(prior, dtype=head.bias.dtype))
+        head.weight.mul_(scale[1])
+        head.bias.mul_(scale[1]).add_(scale[0])
 
 
-def tokenize(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
-    """Token ids of each text, cut at `max_tokens`."""
-    ids: list[list[int]] = tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"]
-    return ids
-
-
-def _check_sides(sides: dict[str, list[SnapshotRow]], task_type: TaskType) -> None:
-    for side, mine in sides.items():
+def _check_sides(train: Sequence[SnapshotRow], validation: Sequence[SnapshotRow], task_type: TaskType) -> None:
+    for side, mine in (("train", train), ("validation", validation)):
         if not mine:
             raise BadInput(f"the snapshot has no {side} rows", value=0, next_step="Import more labelled rows")
-    if task_type.problem != "regression" and len({r.target for r in sides["train"]}) < 2:
+    if task_type.problem == "single_label_classification" and len({row.target for row in train}) < 2:
         raise BadInput(
             "the training rows have one class only",
-            value=sides["train"][0].target,
+            value=train[0].target,
             next_step="Import rows of the other classes",
         )
 
 
-def _facts(
-    trainer: Any, settings: FinetuneTable, started: float, *, n_rows: int, rate: float, resumed: bool
-) -> dict[str, Any]:
+def _facts(trainer: Any, started: float, *, n_rows: int, rate: float, resumed: bool) -> dict[str, Any]:
     seconds = time.perf_counter() - started
     epochs = float(trainer.state.epoch or 0)
     return {

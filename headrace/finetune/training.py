@@ -1,54 +1,164 @@
-"""transformers' Trainer with batches of like length, progress in the job, and checkpoints that are whole or absent.
+"""transformers' Trainer with our batches and objectives, progress in the job, and checkpoints that are whole or absent.
 
-A checkpoint folder counts only while it has every file that its file `whole` lists, which is written and synced after
-everything else in it; what a kill leaves of one, while it was saved or while it was deleted, is removed before training
-goes on.
+A checkpoint holds the tensors that train and the network's buffers, which is all that differs from the base model. Its
+folder counts only while it has every file that its file `whole` lists, which is written and synced after everything
+else in it; what a kill leaves of one, while it was saved or while it was deleted, is removed before training goes on.
 """
 
 import json
+import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from accelerate.data_loader import prepare_data_loader
+from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from headrace.artifacts import sync
+from headrace.checkpoints.network import Network
+from headrace.checkpoints.windows import outputs_of
 from headrace.config import FinetuneTable
-from headrace.finetune.batching import Padding, TokenBudgetSampler, TokenizedRows
+from headrace.finetune.batching import Features, Padding, TokenBudgetSampler
+from headrace.finetune.features import FeatureSet, Scale, unscaled
+from headrace.finetune.objectives import Batch, Objective
+from headrace.finetune.optimizers import parameter_groups
 from headrace.tasks import TaskType
 
 _WHOLE = "whole"
+_STATE = "state.safetensors"
+_OPTIMIZERS = {"adamw": "adamw_torch_fused", "sgd": "sgd", "adafactor": "adafactor"}
+_SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 Report = Callable[..., None]
 
 
-class LikeLengthTrainer(Trainer):
-    """Trainer whose batches come from TokenBudgetSampler."""
+@dataclass(frozen=True)
+class Measure:
+    """How the network is measured on the validation side while it trains."""
 
-    def __init__(self, *args: Any, batch_tokens: int, **kwargs: Any) -> None:
-        self._batch_tokens = batch_tokens
-        super().__init__(*args, **kwargs)
+    task_type: TaskType
+    side: FeatureSet
+    objective: Objective
+    scale: Scale
+
+    def metric(self, network: Network, logits: list[Any]) -> float:
+        """The main metric of the logits of each window; -1 where it has no value."""
+        outputs = outputs_of(network.problem, network.n_outputs, self.side.inputs, self.side.windows, logits)
+        decoding = {} if network.crf is None else {"crf": {k: v.detach().cpu().numpy() for k, v in network.crf.items()}}
+        figures = self.task_type.metrics(self.side.targets, unscaled(self.task_type, outputs, self.scale), decoding)
+        main = figures[self.task_type.main_metric]
+        return -1.0 if main is None else float(main)
+
+
+class LikeLengthTrainer(Trainer):
+    """Trainer whose batches come from TokenBudgetSampler and whose loss comes from an objective."""
+
+    def __init__(
+        self, *args: Any, settings: FinetuneTable, objective: Objective, measure: Measure, lengths: list[int], **kw: Any
+    ) -> None:
+        self._settings, self._objective, self._measure, self._lengths = settings, objective, measure, lengths
+        super().__init__(*args, **kw)
+        self.model_accepts_loss_kwargs = False  # the objective gives the mean of a batch; Trainer averages batches
 
     def get_train_dataloader(self) -> Any:
-        assert isinstance(self.train_dataset, TokenizedRows)
-        return self.accelerator.prepare(self._loader(self.train_dataset, shuffle=True))
+        sampler = train_sampler(self._lengths, self._settings, process=self.args.process_index)
+        return self._loader(self.train_dataset, sampler)
 
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
-        rows = eval_dataset if eval_dataset is not None else self.eval_dataset
-        assert isinstance(rows, TokenizedRows)
-        return self.accelerator.prepare(self._loader(rows, shuffle=False))
+    def _loader(self, features: Any, sampler: TokenBudgetSampler) -> Any:
+        pinned = self.args.dataloader_pin_memory
+        loader = DataLoader(features, batch_sampler=sampler, collate_fn=self.data_collator, pin_memory=pinned)
+        return prepare_data_loader(loader, device=self.args.device, num_processes=1, process_index=0)
 
-    def _loader(self, rows: TokenizedRows, *, shuffle: bool) -> "DataLoader[Any]":
-        sampler = TokenBudgetSampler(
-            [len(ids) for ids in rows.token_ids],
-            batch_tokens=self._batch_tokens if shuffle else 4 * self._batch_tokens,
-            seed=self.args.seed,
-            shuffle=shuffle,
-        )
-        return DataLoader(rows, batch_sampler=sampler, collate_fn=self.data_collator)
+    def create_optimizer(self, model: Any = None) -> Any:
+        if self.optimizer is None:
+            kind, kwargs = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            rate = kwargs.pop("lr")
+            groups = parameter_groups(self.model, rate, self.args.weight_decay, self._settings.layer_decay)
+            self.optimizer = kind(groups, lr=rate, **kwargs)
+        return self.optimizer
+
+    def compute_loss(self, model: Any, inputs: Batch, return_outputs: bool = False, **kwargs: Any) -> Any:
+        loss, logits = self._objective(model, inputs)
+        return (loss, {"logits": logits}) if return_outputs else loss
+
+    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
+        if not torch.isfinite(loss):
+            raise DivergedError(self.state.global_step, float(loss), self.args.learning_rate)
+        return loss
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Loss and main metric of the validation side, by the task type itself."""
+        self._measure.objective.refresh(self.model)
+        loss, logits = self._answers()
+        metrics = {"eval_loss": loss, "eval_metric_main": self._measure.metric(self.model, logits)}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    @torch.no_grad()
+    def _answers(self) -> tuple[float, list[Any]]:
+        """Mean loss, and the logits of each window of the validation side."""
+        features = self._measure.side.features
+        lengths, budget = self._measure.side.lengths, 4 * self._settings.batch_tokens
+        sampler = TokenBudgetSampler(lengths, batch_tokens=budget, seed=0, shuffle=False)
+        logits: list[Any] = [None] * len(features)
+        total = 0.0
+        self.model.eval()
+        for batch in self._loader(Features(features), sampler):
+            rows = batch["row"].tolist()
+            with self.accelerator.autocast():
+                loss, scores = self._measure.objective(self.model, batch)
+            total += float(loss) * len(rows)
+            for row, own in zip(rows, scores.float().cpu().numpy(), strict=True):
+                logits[row] = own
+        self.model.train()
+        return total / len(features), logits
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: tensor.detach().contiguous() for name, tensor in _moving(self.model)}, folder / _STATE)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        saved = load_file(Path(resume_from_checkpoint) / _STATE)
+        with torch.no_grad():
+            for name, tensor in _moving(self.model):
+                tensor.copy_(saved[name])
+
+    def _load_best_model(self) -> None:
+        self._load_from_checkpoint(str(self.state.best_model_checkpoint))
+
+
+class DivergedError(RuntimeError):
+    """The loss is no number any more. Attributes say when."""
+
+    def __init__(self, step: int, loss: float, learning_rate: float) -> None:
+        super().__init__(f"the loss is {loss} at step {step}")
+        self.step, self.loss, self.learning_rate = step, loss, learning_rate
+
+
+def _moving(network: Network) -> list[tuple[str, torch.Tensor]]:
+    """What training changes: trainable parameters, and buffers that are saved."""
+    trained = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
+    kept = network.state_dict().keys()
+    return trained + [(name, b) for name, b in network.named_buffers() if name in kept]
+
+
+def train_sampler(lengths: list[int], settings: FinetuneTable, *, process: int = 0) -> TokenBudgetSampler:
+    """The batches of one process; all processes together take `batch_tokens` a step."""
+    n = n_processes()
+    budget = settings.batch_tokens // n
+    return TokenBudgetSampler(lengths, batch_tokens=budget, seed=settings.seed, process=process, n_processes=n)
+
+
+def n_processes() -> int:
+    """How many processes train together (torchrun)."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 class Watcher(TrainerCallback):
@@ -58,10 +168,22 @@ class Watcher(TrainerCallback):
     on stops where it would have stopped. (The counter of transformers' EarlyStoppingCallback starts anew instead.)
     """
 
-    def __init__(self, report: Report, *, patience: int) -> None:
+    def __init__(
+        self,
+        report: Report,
+        *,
+        patience: int,
+        network: Network | None = None,
+        after_step: Callable[[Network, int], None] | None = None,
+    ) -> None:
         self._report, self._patience = report, patience
+        self._network, self._after_step = network, after_step
         self._was_over = False
         self.history: list[dict[str, Any]] = []
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._after_step is not None and self._network is not None:
+            self._after_step(self._network, state.global_step + 1)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         last = self.history[-1] if self.history else {}
@@ -130,10 +252,16 @@ def has_bf16() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def arguments(folder: Path, settings: FinetuneTable, *, learning_rate: float, steps_per_epoch: int) -> Any:
-    """Trainer's arguments for these settings."""
+def count_steps(settings: FinetuneTable, n_batches: int) -> tuple[float, int]:
+    """Epochs, and optimiser steps in all, from the batches an epoch has."""
+    steps_per_epoch = max(1, n_batches // settings.accumulate_batches)
     epochs = max(settings.epochs, settings.min_steps / steps_per_epoch)
-    n_steps = max(1, round(steps_per_epoch * epochs))
+    return epochs, max(1, round(steps_per_epoch * epochs))
+
+
+def arguments(folder: Path, settings: FinetuneTable, *, learning_rate: float, n_batches: int) -> Any:
+    """Trainer's arguments for these settings."""
+    epochs, n_steps = count_steps(settings, n_batches)
     every = max(1, int(n_steps / (settings.epochs * settings.evals_per_epoch)))
     return TrainingArguments(
         output_dir=str(folder),
@@ -142,8 +270,10 @@ def arguments(folder: Path, settings: FinetuneTable, *, learning_rate: float, st
         weight_decay=settings.weight_decay,
         warmup_steps=round(n_steps * settings.warmup_share),
         max_grad_norm=settings.max_grad_norm,
-        lr_scheduler_type="linear",
-        optim="adamw_torch_fused",  # 148 against 137 rows/s on CPU, one look: docs/log.md
+        lr_scheduler_type=_SCHEDULES[settings.schedule],
+        optim=_OPTIMIZERS[settings.optimizer],  # fused AdamW: 148 against 137 rows/s on CPU, one look: docs/log.md
+        gradient_accumulation_steps=settings.accumulate_batches,
+        gradient_checkpointing=settings.gradient_checkpointing,
         seed=settings.seed,
         data_seed=settings.seed,
         bf16=settings.precision == "bf16" or (settings.precision == "auto" and has_bf16()),
@@ -159,45 +289,35 @@ def arguments(folder: Path, settings: FinetuneTable, *, learning_rate: float, st
         metric_for_best_model="eval_metric_main",
         greater_is_better=True,
         disable_tqdm=True,
-        report_to="none",
+        report_to=settings.tracker,
         dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False,
         label_names=["labels"],
+        ddp_find_unused_parameters=False,
     )
 
 
 def make_trainer(
-    model: Any,
+    network: Network,
     args: Any,
     settings: FinetuneTable,
     *,
-    task_type: TaskType,
-    train: tuple[list[list[int]], list[Any]],
-    validation: tuple[list[list[int]], list[Any]],
+    objective: Objective,
+    train: FeatureSet,
+    measure: Measure,
     pad_id: int,
     watcher: Watcher,
 ) -> LikeLengthTrainer:
-    """A trainer over token ids and targets of both sides."""
-
-    def metrics(given: Any) -> dict[str, float]:
-        logits, order = np.asarray(given.predictions), np.asarray(given.label_ids)
-        if task_type.problem != "regression":
-            targets = [task_type.output_names[int(k)] for k in order]
-        else:
-            targets, logits = order.reshape(-1).tolist(), logits.reshape(len(order), -1)
-        main = task_type.metrics(targets, logits)[task_type.main_metric]
-        return {"eval_metric_main": -1.0 if main is None else float(main)}
-
-    def rows(side: tuple[list[list[int]], list[Any]]) -> TokenizedRows:
-        return TokenizedRows(side[0], task_type.encode_targets(side[1]).tolist())
-
+    """A trainer of the features of the training side."""
     return LikeLengthTrainer(
-        model=model,
+        model=network,
         args=args,
-        batch_tokens=settings.batch_tokens,
-        train_dataset=rows(train),
-        eval_dataset=rows(validation),
-        data_collator=Padding(pad_id, is_float=task_type.problem == "regression"),
-        compute_metrics=metrics,
+        settings=settings,
+        objective=objective,
+        measure=measure,
+        lengths=train.lengths,
+        train_dataset=Features(train.features),
+        eval_dataset=Features(measure.side.features),
+        data_collator=Padding(pad_id, network.problem),
         callbacks=[watcher],
     )

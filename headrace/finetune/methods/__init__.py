@@ -69,6 +69,10 @@ class Method:
     """The trained network in the form that is saved: merged into a plain model where that can be."""
     first: Callable[[Plan], Path] | None = None
     """A stage of its own before training; gives the directory of the base model to go on from. Resumes after a kill."""
+    then: Callable[[Plan], str] | None = None
+    """The method that goes on after `first`; of this one nothing else is used then."""
+    after_step: Callable[["Network", int], None] | None = None
+    """Called after every optimiser step, before gradients are cleared, with the number of steps done."""
     objective: Callable[["Objective", Plan], "Objective"] | None = None
     """The loss to train on, made from the task's own."""
     form: str = "head"

@@ -4,24 +4,24 @@ Requirements: peft. Cost: gradients and moments for about 1 % of the weights.
 Source: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", arXiv 2106.09685.
 """
 
-from typing import Any
+from peft import LoraConfig, get_peft_model
 
-from peft import LoraConfig, TaskType, get_peft_model
+from headrace.checkpoints.network import Network
+from headrace.finetune.methods import Method, Plan
+from headrace.finetune.methods.merging import PEFT_TASKS, merge
 
-_RANK = 8  # section 7.2 of the paper: small ranks suffice
-_ALPHA = 16
+
+def prepare(network: Network, plan: Plan) -> Network:
+    settings = plan.settings.adapter
+    config = LoraConfig(
+        task_type=PEFT_TASKS[network.problem] if network.form == "head" else "FEATURE_EXTRACTION",
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules="all-linear",
+    )
+    network.model = get_peft_model(network.model, config)
+    return network
 
 
-class Lora:
-    learning_rate = 1e-3
-
-    @staticmethod
-    def prepare(model: Any) -> Any:
-        config = LoraConfig(
-            task_type=TaskType.SEQ_CLS, r=_RANK, lora_alpha=_ALPHA, lora_dropout=0.0, target_modules="all-linear"
-        )
-        return get_peft_model(model, config)
-
-    @staticmethod
-    def finish(model: Any) -> Any:
-        return model.merge_and_unload()
+METHOD = Method(learning_rate=1e-3, prepare=prepare, finish=merge)

@@ -1,0 +1,55 @@
+"""What training makes small: a loss from a network and a batch. Objectives wrap each other.
+
+Dimensions: B inputs of a batch, T tokens of the longest, K outputs.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from headrace.checkpoints.network import Network
+
+Batch = dict[str, Tensor]
+"""`input_ids` and `attention_mask` (B, T), `token_type_ids` (B, T) for pairs, `labels` as the problem has them, `row`
+(B,) the places of the rows on their side."""
+Criterion = Callable[[Tensor, Tensor], Tensor]
+"""Mean loss of float32 logits and labels."""
+
+
+class Objective(Protocol):
+    """A loss over a network and a batch."""
+
+    def __call__(self, network: Network, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Loss, and logits (B, K) or (B, T, K) of the batch as it is."""
+        ...
+
+    def refresh(self, network: Network) -> None:
+        """Bring up to date what hangs on the weights; called before the network is measured or saved."""
+        ...
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A criterion of the network's logits."""
+
+    criterion: Criterion
+
+    def __call__(self, network: Network, batch: Batch) -> tuple[Tensor, Tensor]:
+        logits = network(**feed_of(batch))
+        return self.criterion(logits.float(), batch["labels"]), logits
+
+    def refresh(self, network: Network) -> None:
+        pass
+
+
+def feed_of(batch: Batch) -> Batch:
+    """What the network reads of a batch."""
+    return {k: batch[k] for k in ("input_ids", "attention_mask", "token_type_ids") if k in batch}
+
+
+def unwrapped(network: Network) -> Network:
+    """The network itself, which data-parallel training wraps."""
+    inner: Network = getattr(network, "module", network)
+    return inner
