@@ -1,18 +1,21 @@
-"""Measure a predictor's logits on labelled rows: per class and per channel, with intervals. Pure."""
+"""Measure a predictor's outputs on labelled rows: per class and per channel, with intervals. Pure."""
 
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from headrace.errors import BadInput
 from headrace.evaluate.uncertainty import intervals_of
 from headrace.records import SnapshotRow
-from headrace.tasks import FloatArray, TaskType
+from headrace.tasks import UNCALIBRATED, Calibration, Outputs, TaskType
 
 
 def evaluate(
-    task_type: TaskType, rows: Sequence[SnapshotRow], logits: FloatArray, *, temperature: float = 1.0, seed: int = 0
+    task_type: TaskType,
+    rows: Sequence[SnapshotRow],
+    outputs: Outputs,
+    *,
+    calibration: Calibration = UNCALIBRATED,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Figures of all rows and of each channel, as JSON.
 
@@ -22,7 +25,7 @@ def evaluate(
         that cannot be had is None, and its interval carries the reason. A channel without rows is absent.
 
     Args:
-        logits: (N, K) in the order of `rows`.
+        outputs: (N, K), or (N,) of tasks on tokens, in the order of `rows`.
 
     Raises:
         BadInput: no rows.
@@ -33,9 +36,9 @@ def evaluate(
         )
     return {
         "main_metric": task_type.main_metric,
-        "overall": _part(task_type, rows, logits, temperature, seed),
+        "overall": _part(task_type, rows, outputs, calibration, seed),
         "channels": {
-            name: _part(task_type, [rows[i] for i in places], logits[places], temperature, seed)
+            name: _part(task_type, [rows[i] for i in places], outputs[places], calibration, seed)
             for name, places in places_by_channel(rows).items()
         },
     }
@@ -50,8 +53,9 @@ def places_by_channel(rows: Sequence[SnapshotRow]) -> dict[str, list[int]]:
 
 
 def _part(
-    task_type: TaskType, rows: Sequence[SnapshotRow], logits: FloatArray, temperature: float, seed: int
+    task_type: TaskType, rows: Sequence[SnapshotRow], outputs: Outputs, calibration: Calibration, seed: int
 ) -> dict[str, Any]:
     targets = [row.target for row in rows]
-    figures = task_type.metrics(targets, logits, temperature=temperature)
-    return {**figures, "intervals": intervals_of(task_type, targets, np.asarray(logits), seed=seed)}
+    figures = task_type.metrics(targets, outputs, calibration)
+    found = intervals_of(task_type, targets, outputs, figures, calibration=calibration, seed=seed)
+    return {**figures, "intervals": found}

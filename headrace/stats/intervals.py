@@ -4,7 +4,7 @@ What a method cannot say is None, never a neutral number. All randomness comes f
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from statistics import NormalDist
 from typing import Any
 
@@ -110,6 +110,41 @@ def bootstrap(statistic: Statistic, counts: NDArray[Any], *, seed: int, level: f
     draws = np.concatenate([statistic(weights) for weights in redraws(counts, seed=seed)])
     known = draws[~np.isnan(draws)]
     return _percentiles(estimate, known, level) if len(known) > N_DRAWS / 2 else None
+
+
+def of_sums(
+    figures: Callable[[NDArray[Any]], Mapping[str, NDArray[Any]]],
+    row_counts: NDArray[Any],
+    *,
+    seed: int,
+    level: float = LEVEL,
+) -> dict[str, Interval | None]:
+    """Figures of sums over rows, all from the same redraws; None where a figure has no value, as in `bootstrap`.
+
+    A figure that every redraw gives alike, such as a share of rows that are all right, gets Wilson's interval of as
+    many rows instead of no width at all.
+
+    Args:
+        figures: sums (..., M) to figures (...) in [0, 1] by name.
+        row_counts: what each row adds (N, M).
+    """
+    different, counts = np.unique(row_counts, axis=0, return_counts=True)
+    estimates = figures(counts.astype(np.float64) @ different)
+    if not len(row_counts):
+        return dict.fromkeys(estimates)
+    blocks = [figures(weights @ different) for weights in redraws(counts, seed=seed)]
+    return {
+        name: _of_draws(float(estimate), np.concatenate([block[name] for block in blocks]), len(row_counts), level)
+        for name, estimate in estimates.items()
+    }
+
+
+def _of_draws(estimate: float, draws: NDArray[Any], n: int, level: float) -> Interval | None:
+    known = draws[~np.isnan(draws)]
+    if math.isnan(estimate) or len(known) <= N_DRAWS / 2:
+        return None
+    found = _percentiles(estimate, known, level)
+    return found if found.high > found.low else wilson(estimate * n, n, level=level)
 
 
 def redraws(counts: NDArray[Any], *, seed: int) -> Iterator[Floats]:

@@ -12,6 +12,7 @@ from headrace.errors import BadInput
 from headrace.records import Input
 from headrace.stats.calibration import DEFAULT_THRESHOLD, fit_thresholds
 from headrace.tasks import UNCALIBRATED, Calibration, FloatArray
+from headrace.tasks.sums import as_json, share
 from headrace.tasks.text_classification import check_labels, known_label, per_class
 
 _BETWEEN = "|"
@@ -106,11 +107,10 @@ class MultiLabel:
         calibration: Calibration = UNCALIBRATED,
     ) -> dict[str, Any]:
         sums = self.row_counts(targets, outputs, calibration).sum(axis=0)
-        found = {name: None if np.isnan(value) else float(value) for name, value in self.figures(sums).items()}
         hits, asked, answered = np.split(sums[:-2], 3)
         return {
             "n": len(targets),
-            **found,
+            **as_json(self.figures(sums)),
             "per_class": per_class(hits, asked, answered, self.output_names),
             "labels": self.output_names,
         }
@@ -144,10 +144,3 @@ def sigmoid(logits: FloatArray) -> FloatArray:
     """Probabilities from log odds, in float64."""
     probs: FloatArray = 0.5 * (1 + np.tanh(0.5 * logits.astype(np.float64)))  # 1 / (1 + exp(-x)) without overflow
     return probs
-
-
-def share(part: FloatArray, whole: FloatArray) -> FloatArray:
-    """part / whole, nan where the whole is 0."""
-    part = np.asarray(part, dtype=np.float64)
-    found: FloatArray = np.divide(part, whole, out=np.full(part.shape, np.nan), where=np.asarray(whole) > 0)
-    return found

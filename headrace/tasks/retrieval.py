@@ -11,7 +11,7 @@ from headrace.config import TaskTable
 from headrace.errors import BadConfig, BadInput, nearest
 from headrace.records import Input
 from headrace.tasks import UNCALIBRATED, Calibration, FloatArray
-from headrace.tasks.multi_label import share
+from headrace.tasks.sums import as_json, share
 from headrace.tasks.text_classification import check_labels
 
 SCALE = 20.0
@@ -97,8 +97,7 @@ class Retrieval:
         self, targets: Sequence[str], outputs: FloatArray, calibration: Calibration = UNCALIBRATED
     ) -> dict[str, Any]:
         sums = self.row_counts(targets, outputs, calibration).sum(axis=0)
-        found = {name: None if np.isnan(value) else float(value) for name, value in self.figures(sums).items()}
-        return {"n": len(targets), **found}
+        return {"n": len(targets), **as_json(self.figures(sums))}
 
     def row_counts(
         self, targets: Sequence[str], outputs: FloatArray, calibration: Calibration = UNCALIBRATED

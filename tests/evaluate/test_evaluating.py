@@ -72,6 +72,6 @@ def test_regression_has_its_own_figures() -> None:
 
 def test_temperature_moves_calibration_only() -> None:
     rows, logits = rows_of(TRUTH), noisy(TRUTH, share_right=0.6, seed=2)
-    cold, warm = (evaluate(CLASSES, rows, logits, temperature=t)["overall"] for t in (0.5, 4.0))
+    cold, warm = (evaluate(CLASSES, rows, logits, calibration={"temperature": t})["overall"] for t in (0.5, 4.0))
     assert cold["ece"] != warm["ece"]
     assert cold["intervals"] == warm["intervals"]

@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from headrace.export.temperature import HIGHEST, LOWEST, fit_temperature
+from headrace.stats.calibration import HIGHEST, LOWEST, fit_temperature
 
 
 def drawn(temperature: float, n: int = 4000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -56,7 +56,7 @@ def slow_ece(truth: list[str], probs: np.ndarray) -> float:
 def test_ece_is_the_slow_one(seed: int, n: int, temperature: float) -> None:
     rng = np.random.default_rng(seed)
     logits, truth = rng.normal(size=(n, 3)) * 4, [LABELS[k] for k in rng.integers(0, 3, n)]
-    found = TASK.metrics(truth, logits, temperature=temperature)
+    found = TASK.metrics(truth, logits, {"temperature": temperature})
     assert found["ece"] == pytest.approx(slow_ece(truth, softmax(logits, temperature)))
     assert sum(b["n"] for b in found["reliability"]) == n
 
@@ -69,15 +69,16 @@ def test_sure_and_right_is_calibrated() -> None:
 
 def test_what_cannot_be_had_is_none() -> None:
     found = TASK.metrics(["no", "no"], logits_of([0, 1]))
-    assert found["per_class"]["yes"] == {"n": 0, "precision": None, "recall": None, "f1": None}
-    assert found["per_class"]["maybe"] == {"n": 0, "precision": 0.0, "recall": None, "f1": 0.0}
+    nothing = {"n": 0, "n_answered": 0, "n_right": 0, "precision": None, "recall": None, "f1": None}
+    assert found["per_class"]["yes"] == nothing
+    assert found["per_class"]["maybe"] == nothing | {"n_answered": 1, "precision": 0.0, "f1": 0.0}
     none = TASK.metrics([], np.empty((0, 3)))
     assert {none[k] for k in ("accuracy", "macro_f1", "micro_f1", "ece")} == {None}
 
 
 def test_temperature_changes_confidence_and_no_answer() -> None:
     logits = np.random.default_rng(0).normal(size=(50, 3))
-    cold, warm = TASK.decode(logits, temperature=0.5), TASK.decode(logits, temperature=5)
+    cold, warm = TASK.decode(logits, {"temperature": 0.5}), TASK.decode(logits, {"temperature": 5})
     assert [a["label"] for a in cold] == [a["label"] for a in warm]
     assert all(a["confidence"] > b["confidence"] for a, b in zip(cold, warm, strict=True))
     assert all(sum(a["scores"].values()) == pytest.approx(1, abs=1e-5) for a in cold)
