@@ -1,18 +1,23 @@
 """One raw row at a time: what it says, or why it goes to quarantine. No I/O."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from headrace.config import TaskTable
 from headrace.errors import BadInput
-from headrace.records import RawLabel, RawRow
+from headrace.records import Input, RawLabel, RawRow
 from headrace.store.imports import Quarantined
 from headrace.tasks import TaskType
+from headrace.tasks.inputs import parse_input, text_hash
 
 MAX_KEY_CHARS = 200  # columns `key` and `group_key` of the store
 _MAX_RAW_CHARS = 200
 _MAX_CACHED_LABELS = 10_000
+_POINTING = (
+    "token_classification",
+    "question_answering",
+)  # problems whose labels say something of their own input only
 
 
 class Checked(NamedTuple):
@@ -27,6 +32,7 @@ class Checked(NamedTuple):
     target: Any
     labels: dict[str, tuple[Any, float | None]]
     """Labeller to (target, score)."""
+    text_pair: str | None = None
 
 
 class _RefusedError(Exception):
@@ -34,21 +40,19 @@ class _RefusedError(Exception):
         self.reason, self.detail = reason, detail
 
 
-def text_hash(text: str) -> str:
-    """SHA-256 of a text, in hex; also the key of a row without an id."""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 @dataclass
 class Checker:
     """Checks rows of one channel for one task; remembers labels that it has parsed."""
 
     channel: str
+    task: TaskTable
     task_type: TaskType
     max_chars: int
 
     def __post_init__(self) -> None:
         self._targets: dict[str, Any] = {}
+        self._points = self.task_type.problem in _POINTING
+        self._is_plain = self.task.input == "text" and len(self.task_type.fields) == 1
 
     def check(self, row: RawRow) -> Checked | Quarantined:
         if row.error is not None:
@@ -62,54 +66,68 @@ class Checker:
             return put_aside(row.line, "wrong_encoding", detail, row.text)
 
     def _checked(self, row: RawRow) -> Checked:
-        text = self._text(row.text)
-        digest = text_hash(text)
+        given = self._input(row)
+        text, text_pair = (given, None) if isinstance(given, str) else given
+        digest = text_hash(given)
         key = _key(row.key) if row.key is not None else None
         group = digest if key is None else f"{self.channel}:{key}"
         if row.group is not None and row.group.strip():
             group = f"{self.channel}#{_storable(row.group.strip(), 'group')}"
         if len(group) > MAX_KEY_CHARS:
             group = text_hash(group)
-        target = self._target(row.label) if row.label is not None else None
-        labels = self._labels(row.labels) if row.labels else {}
-        return Checked(key or digest, row.line, text, digest, group, key is not None, target, labels)
+        target = self._target(row.label, given) if row.label is not None else None
+        labels = self._labels(row.labels, given) if row.labels else {}
+        return Checked(key or digest, row.line, text, digest, group, key is not None, target, labels, text_pair)
 
-    def _labels(self, raw: Sequence[RawLabel]) -> dict[str, tuple[Any, float | None]]:
-        return {_labeller(one.labeller): (self._needed(one.label), one.score) for one in raw}
+    def _labels(self, raw: Sequence[RawLabel], given: Input) -> dict[str, tuple[Any, float | None]]:
+        return {_labeller(one.labeller): (self._needed(one.label, given), one.score) for one in raw}
 
-    def _text(self, text: object) -> str:
-        if not isinstance(text, str):
-            raise _RefusedError(
-                "missing_text", "no text" if text is None else f"the text is of type {type(text).__name__}"
-            )
-        if not text or text.isspace():
-            raise _RefusedError("missing_text", "the text is empty")
+    def _input(self, row: RawRow) -> Input:
+        text = row.text
+        if self._is_plain and isinstance(text, str) and self._is_sound(text):  # most rows
+            return text
+        fields = self.task_type.fields
+        raw = text if len(fields) == 1 else dict(zip(fields, (text, row.text_pair), strict=True))
+        try:
+            given = parse_input(self.task, fields, raw)
+        except BadInput as error:
+            raise _RefusedError("bad_turns" if isinstance(text, list) else "missing_text", str(error)) from None
+        for part in (given,) if isinstance(given, str) else given:
+            self._check_part(part)
+            part.encode()  # here, so that a wrong byte is counted within its part
+        return given
+
+    def _is_sound(self, text: str) -> bool:
+        return len(text) <= self.max_chars and "\0" not in text and bool(text) and not text.isspace()
+
+    def _check_part(self, text: str) -> None:
         if "\0" in text:
             raise _RefusedError("nul", f"a NUL character at {text.index(chr(0)) + 1}")
         if len(text) > self.max_chars:
             raise _RefusedError("too_long", f"{len(text)} characters; data.max_chars is {self.max_chars}")
-        return text
 
-    def _target(self, raw: object) -> Any:
+    def _target(self, raw: object, given: Input) -> Any:
         """The target of a label as written, None for an empty one."""
         if not isinstance(raw, str):
-            return self._parsed(raw)
+            return self._parsed(raw, given)
+        if self._points:
+            return self._parsed(raw, given) if raw.strip() else None
         target = self._targets.get(raw)
         if target is None and raw.strip():
-            target = self._parsed(raw)
+            target = self._parsed(raw, given)
             if len(self._targets) < _MAX_CACHED_LABELS:
                 self._targets[raw] = target
         return target
 
-    def _needed(self, raw: object) -> Any:
-        target = self._target(raw)
+    def _needed(self, raw: object, given: Input) -> Any:
+        target = self._target(raw, given)
         if target is None:
             raise _RefusedError("unknown_label", "a labeller's label is empty")
         return target
 
-    def _parsed(self, raw: object) -> Any:
+    def _parsed(self, raw: object, given: Input) -> Any:
         try:
-            return self.task_type.parse_label(raw)
+            return self.task_type.parse_label(raw, given)
         except BadInput as error:
             raise _RefusedError("unknown_label", str(error)) from None
 

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from heapq import nsmallest
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from headrace.config import TaskTable
 from headrace.data import channels
 from headrace.data.checking import Checked, Checker, put_aside
 from headrace.data.sources import Options, open_source, shown
@@ -29,7 +30,7 @@ from headrace.store import examples, imports
 from headrace.store.examples import Known, NewExample, NewLabel
 from headrace.store.imports import Quarantined
 from headrace.store.staging import Staging
-from headrace.tasks import TASK_TYPES
+from headrace.tasks import TASK_TYPES, TaskType
 from headrace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ def import_rows(
     *,
     task: str | None = None,
     format: str | None = None,
-    text_column: str = "text",
+    text_column: str | None = None,
+    pair_column: str | None = None,
     label_column: str = "label",
     id_column: str = "id",
     group_column: str = "group",
@@ -63,6 +65,7 @@ def import_rows(
 
     Args:
         format: name of a source, where the location does not tell.
+        text_column, pair_column: the input's parts; None: the names that the task type gives them.
         label_column: empty for rows without labels.
         strict: keep nothing if any row is bad.
         progress: called after each chunk with rows read and None, then with rows written and rows in all.
@@ -75,11 +78,26 @@ def import_rows(
     task = ws.task_name(task)
     into = channels.find(ws, channel)
     location = str(source)
-    options = Options(text_column, label_column, id_column, group_column, query, ws.settings.data.max_chars)
-    checker = Checker(into.name, TASK_TYPES.get(ws.task(task).type)(ws.task(task)), options.max_chars)
+    settings = ws.task(task)
+    task_type: TaskType = TASK_TYPES.get(settings.type)(settings)
+    max_chars = ws.settings.data.max_chars
+    named = Options(label=label_column, id=id_column, group=group_column, query=query, max_chars=max_chars)
+    options = _with_parts(named, settings, task_type.fields, text_column, pair_column)
+    checker = Checker(into.name, settings, task_type, options.max_chars)
     rows = open_source(location, format=format).read(location, options)
     with _only_import(ws):
         return _run(_Intake(ws, into, task, shown(location), checker), rows, strict=strict, progress=progress)
+
+
+def _with_parts(
+    named: Options, task: TaskTable, fields: tuple[str, ...], text_column: str | None, pair_column: str | None
+) -> Options:
+    """Options with the columns of the input's parts, by the task type's own names where no others are given."""
+    pair = fields[1] if len(fields) > 1 else ""
+    if pair_column and not pair:
+        raise BadInput("the task reads inputs of one part", value=f"--pair {pair_column}", next_step="Leave --pair out")
+    takes_turns = task.input == "turns" and text_column is None
+    return replace(named, text=text_column or fields[0], pair=pair_column or pair, takes_turns=takes_turns)
 
 
 def quarantined(ws: Workspace, import_id: str) -> list[dict[str, Any]]:
@@ -230,20 +248,20 @@ def _sorted_out(
         known = there.get(row.key)
         if known is None:
             known = there[row.key] = Known(fresh_id, row.text_hash)
-            new.append(NewExample(fresh_id, row.key, row.text, row.text_hash, row.group_key))
+            new.append(NewExample(fresh_id, row.key, row.text, row.text_hash, row.group_key, row.text_pair))
             intake.n_unlabelled += row.target is None and not row.labels
-        have = labels_of.setdefault(known.id, set())
+        have = labels_of.setdefault(known.id, [])
         if problem := _contradiction(row, known, have):
             refused.append(put_aside(row.line, *problem, row.text))
             continue
         for labeller_id, origin, target, score in _labels_in(intake, row):
             if (labeller_id, origin, target) not in have:
-                have.add((labeller_id, origin, target))
+                have.append((labeller_id, origin, target))
                 labels.append(NewLabel(next(label_ids), known.id, labeller_id, target, score, origin))
     return new, labels, refused
 
 
-def _contradiction(row: Checked, known: Known, have: set[tuple[str, str, Any]]) -> tuple[str, str] | None:
+def _contradiction(row: Checked, known: Known, have: list[tuple[str, str, Any]]) -> tuple[str, str] | None:
     """(reason, detail) when an example is there already and says something else."""
     if known.text_hash != row.text_hash:
         return "duplicate_id", f"the id {row.key!r} is there already with another text"

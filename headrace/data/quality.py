@@ -15,6 +15,7 @@ from headrace.data.split import EXCLUDED
 from headrace.errors import WrongState
 from headrace.store import examples
 from headrace.tasks import TASK_TYPES, TaskType
+from headrace.tasks.inputs import as_one_text
 from headrace.workspace import Workspace
 
 CountTokens = Callable[[list[str]], list[int]]
@@ -77,6 +78,7 @@ class Judged:
     key: str
     group_key: str
     text: str
+    """Both parts of an input with two."""
     text_hash: str
     target: Any
     """None for an unlabelled example."""
@@ -117,7 +119,7 @@ def check(
         *duplicates(judged, pairs),
         *conflicts(judged, pairs, is_number=task_type.problem == "regression"),
         *leaks(judged, pairs),
-        *_balance(judged, task_type),
+        *_balance(judged, task_type, settings.labels),
         *_lengths(judged, lengths, unit, settings.max_tokens),
     ]
     return QualityReport(task=task, n_examples=len(judged), length_unit=unit, findings=tuple(findings))
@@ -152,8 +154,8 @@ def conflicts(judged: Sequence[Judged], pairs: Ints, *, is_number: bool = False)
     for groups in (exact, near):
         counts = Counter[str]()
         for group in groups.values():
-            targets = {one.target for one in group}
-            if max(targets) - min(targets) > 1 if is_number else len(targets) > 1:
+            targets = [one.target for one in group]
+            if max(targets) - min(targets) > 1 if is_number else any(target != targets[0] for target in targets):
                 counts.update(one.channel for one in group)
         counted.append(counts)
     sizes = Counter(one.channel for one in judged if one.target is not None)
@@ -201,7 +203,8 @@ def _count_words(texts: list[str]) -> list[int]:
 def _judged(lines: Sequence[examples.LabelledRow], sides: Mapping[str, str], task_type: TaskType) -> Judged:
     one = lines[0]
     target = None if one.labeller_id is None else target_of(lines, task_type)
-    return Judged(one.channel, one.key, one.group_key, one.text, one.text_hash, target, sides.get(one.group_key))
+    side = sides.get(one.group_key)
+    return Judged(one.channel, one.key, one.group_key, as_one_text(one.input), one.text_hash, target, side)
 
 
 def _amounts(judged: Sequence[Judged]) -> list[Finding]:
@@ -213,7 +216,7 @@ def _amounts(judged: Sequence[Judged]) -> list[Finding]:
     ]
 
 
-def _balance(judged: Sequence[Judged], task_type: TaskType) -> list[Finding]:
+def _balance(judged: Sequence[Judged], task_type: TaskType, labels: Sequence[str]) -> list[Finding]:
     found = []
     for channel, mine in _by_channel(judged).items():
         targets = [one.target for one in mine if one.target is not None]
@@ -223,11 +226,19 @@ def _balance(judged: Sequence[Judged], task_type: TaskType) -> list[Finding]:
             for figure, value in (("mean", np.mean(targets)), ("deviation", np.std(targets))):
                 found.append(Finding("targets", channel, figure, round(float(value), 4), None, "of the targets"))
             continue
-        counts = Counter(targets)
-        for name in task_type.output_names:
+        counts = Counter(name for target in targets for name in _names_in(target))
+        for name in labels:
             share = counts[name] / len(targets)
             found.append(Finding("class balance", channel, name, counts[name], share, "of the labelled examples"))
     return found
+
+
+def _names_in(target: Any) -> set[str]:
+    """The labels that a target names: itself, one of several, or those of its spans."""
+    if isinstance(target, str):
+        return {target}
+    parts = target if isinstance(target, list) else []
+    return {part["label"] if isinstance(part, dict) else str(part) for part in parts}
 
 
 def _lengths(judged: Sequence[Judged], lengths: Sequence[int], unit: str, max_tokens: int) -> list[Finding]:

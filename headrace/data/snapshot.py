@@ -104,7 +104,9 @@ def resolved(
         else:
             target = target_of(checked if side == "test" else labels, task_type)
             origin = "import" if checked else "feedback"
-            yield SnapshotRow(one.example_id, one.channel, one.key, one.text, target, _side(side), 1.0, origin)
+            yield SnapshotRow(
+                one.example_id, one.channel, one.key, one.text, target, _side(side), 1.0, origin, one.text_pair
+            )
 
 
 def target_of(labels: Sequence[LabelledRow], task_type: TaskType) -> Any:
@@ -120,6 +122,8 @@ def hash_of(rows: Sequence[SnapshotRow]) -> str:
     digest = hashlib.sha256()
     for row in sorted(rows, key=lambda row: (row.channel, row.key)):
         line = [row.channel, row.key, row.text, row.target, row.side, row.weight, row.origin]
+        if row.text_pair is not None:  # rows of one part keep the hash they had before there were two
+            line.append(row.text_pair)
         digest.update(json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
     return f"sha256:{digest.hexdigest()}"
 

@@ -17,6 +17,7 @@ from headrace.errors import BadConfig
 from headrace.records import Side
 from headrace.store import examples
 from headrace.store.examples import GroupedText
+from headrace.tasks.inputs import as_one_text
 from headrace.workspace import Workspace
 
 EXCLUDED: Side = "excluded"
@@ -87,7 +88,7 @@ def _side(first_member: str, resembled: set[str], settings: SplitTable) -> str:
 
 def _links(rows: Sequence[GroupedText], number: Mapping[str, int], near_duplicate_share: float) -> Ints:
     """Pairs (M, 2) of groups that hold equal or nearly equal texts."""
-    pairs = near_duplicate_pairs([row.text for row in rows], near_duplicate_share)
+    pairs = near_duplicate_pairs([as_one_text(row.input) for row in rows], near_duplicate_share)
     group = np.fromiter((number[row.group_key] for row in rows), dtype=np.int64, count=len(rows))
     links: Ints = np.unique(np.sort(group[pairs], axis=1), axis=0)
     apart: Ints = links[links[:, 0] != links[:, 1]]

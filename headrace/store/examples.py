@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 from sqlalchemy.engine import Connection
 
 from headrace.ids import new_id
+from headrace.records import Input
 from headrace.store import schema
 from headrace.store.noun import insert_many
 
@@ -39,6 +40,7 @@ class NewExample(NamedTuple):
     text: str
     text_hash: str
     group_key: str
+    text_pair: str | None = None
 
 
 class NewLabel(NamedTuple):
@@ -60,6 +62,11 @@ class GroupedText(NamedTuple):
     group_key: str
     text_hash: str
     text: str
+    text_pair: str | None = None
+
+    @property
+    def input(self) -> Input:
+        return self.text if self.text_pair is None else (self.text, self.text_pair)
 
 
 class LabelledRow(NamedTuple):
@@ -74,6 +81,11 @@ class LabelledRow(NamedTuple):
     labeller_id: str | None
     value: Any
     origin: str | None
+    text_pair: str | None = None
+
+    @property
+    def input(self) -> Input:
+        return self.text if self.text_pair is None else (self.text, self.text_pair)
 
 
 def new_ids(noun: str, n: int) -> list[str]:
@@ -92,14 +104,14 @@ def known(conn: Connection, channel_id: str, keys: Sequence[str]) -> dict[str, K
     return found
 
 
-def labels_of(conn: Connection, task: str, example_ids: Sequence[str]) -> dict[str, set[tuple[str, str, Any]]]:
+def labels_of(conn: Connection, task: str, example_ids: Sequence[str]) -> dict[str, list[tuple[str, str, Any]]]:
     """Example id to its labels of a task as (labeller id, origin, value)."""
     query = select(_LABELS.c.example_id, _LABELS.c.labeller_id, _LABELS.c.origin, _LABELS.c.value)
-    found: dict[str, set[tuple[str, str, Any]]] = {}
+    found: dict[str, list[tuple[str, str, Any]]] = {}
     for part in _parts(example_ids):
         mine = query.where(_LABELS.c.task == task, _LABELS.c.example_id.in_(part))
         for example_id, *label in conn.execute(mine):
-            found.setdefault(example_id, set()).add((label[0], label[1], label[2]))
+            found.setdefault(example_id, []).append((label[0], label[1], label[2]))
     return found
 
 
@@ -123,7 +135,14 @@ def count(conn: Connection) -> int:
 def grouped_texts(conn: Connection) -> Iterator[GroupedText]:
     """Every example, in the order of channel and key, which no workspace-made id decides."""
     query = (
-        select(_CHANNELS.c.name, _EXAMPLES.c.key, _EXAMPLES.c.group_key, _EXAMPLES.c.text_hash, _EXAMPLES.c.text)
+        select(
+            _CHANNELS.c.name,
+            _EXAMPLES.c.key,
+            _EXAMPLES.c.group_key,
+            _EXAMPLES.c.text_hash,
+            _EXAMPLES.c.text,
+            _EXAMPLES.c.text_pair,
+        )
         .join(_CHANNELS, _CHANNELS.c.id == _EXAMPLES.c.channel_id)
         .where(_visible(_EXAMPLES))
         .order_by(_CHANNELS.c.name, _EXAMPLES.c.key)
@@ -153,6 +172,7 @@ def _labelled(task: str, *, unlabelled: bool) -> Select[Any]:
             _LABELS.c.labeller_id,
             _LABELS.c.value,
             _LABELS.c.origin,
+            _EXAMPLES.c.text_pair,
         )
         .select_from(_EXAMPLES)
         .join(_CHANNELS, _CHANNELS.c.id == _EXAMPLES.c.channel_id)

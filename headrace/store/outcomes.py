@@ -55,7 +55,7 @@ def _answered(shadow: Any, release_id: str) -> ColumnElement[bool]:
 def unused_corrections(conn: Connection, task: str) -> Sequence[RowMapping]:
     """Corrections no label was made of, whose text is known, in the order they came.
 
-    Columns: id, prediction_id, correction, labeller, channel_id, text.
+    Columns: id, prediction_id, correction, labeller, channel_id, text, text_pair.
     """
     query = (
         select(
@@ -65,6 +65,7 @@ def unused_corrections(conn: Connection, task: str) -> Sequence[RowMapping]:
             _FEEDBACK.c.labeller,
             _PREDICTIONS.c.channel_id,
             _PREDICTIONS.c.text,
+            _PREDICTIONS.c.text_pair,
         )
         .join(_PREDICTIONS, _PREDICTIONS.c.id == _FEEDBACK.c.prediction_id)
         .where(_unused(task, with_text=True))

@@ -117,6 +117,7 @@ examples = Table(
     _ref("channel_id", "channels.id"),
     Column("key", String(200), nullable=False),  # the source's id, or the hash of the text
     Column("text", Text, nullable=False),
+    Column("text_pair", Text),  # null: the input has one part
     Column("text_hash", String(64), nullable=False, index=True),
     Column("group_key", String(200), nullable=False),
     Column("import_id", String(48), ForeignKey("imports.id"), index=True),  # null: came back as feedback
@@ -293,6 +294,7 @@ predictions = Table(
     Column("artifact", String(80), nullable=False),
     Column("adapter", String(80)),
     Column("text", Text),
+    Column("text_pair", Text),
     Column("text_hash", String(64), nullable=False),
     Column("output", JSON, nullable=False),
     Column("latency_ms", Float, nullable=False),

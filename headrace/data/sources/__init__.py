@@ -18,6 +18,9 @@ SOURCES = Registry(
     "sources",
     {
         "csv": "headrace.data.sources.csv:Csv",
+        "conll": "headrace.data.sources.conll:Conll",
+        "label-studio": "headrace.data.sources.label_studio:LabelStudio",
+        "squad": "headrace.data.sources.squad:Squad",
         "jsonl": "headrace.data.sources.jsonl:Jsonl",
         "parquet": "headrace.data.sources.parquet:Parquet",
         "hf": "headrace.data.sources.hf:HuggingFaceDataset",
@@ -26,6 +29,8 @@ SOURCES = Registry(
 )
 LABELS_COLUMN = "labels"
 """Column of JSONL, Parquet and Hugging Face rows with the labels of single labellers."""
+TURNS_COLUMN = "turns"
+"""Column of such rows with conversations, lists of {role, text}."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,10 @@ class Options:
     query: str | None = None
     max_chars: int = 20_000
     """The longest text that will be kept; sources bound their memory by it."""
+    pair: str = ""
+    """The second part of inputs with two."""
+    takes_turns: bool = False
+    """Whether TURNS_COLUMN may stand for the text where that is not there."""
 
 
 class Source(Protocol):
@@ -68,6 +77,7 @@ class Columns:
     id: str | None
     group: str | None
     labels: str | None
+    pair: str | None = None
 
     def used(self) -> list[str]:
         return list(dict.fromkeys(name for name in vars(self).values() if name is not None))
@@ -83,7 +93,7 @@ def open_source(location: str, *, format: str | None = None) -> Source:
     if format is not None:
         source: Source = SOURCES.get(format)
         return source
-    for name in SOURCES.names():
+    for name in SOURCES.targets():  # in the table's order: what looks into a file comes before what goes by its name
         candidate: Source = SOURCES.get(name)
         if candidate.looks_like(location):
             return candidate
@@ -131,8 +141,11 @@ def columns_in(found: Sequence[str], options: Options, *, nested: bool = True) -
     """
     default = Options()
     there = set(found)
-    if options.text not in there:
+    text = TURNS_COLUMN if nested and options.takes_turns and options.text not in there else options.text
+    if text not in there:
         raise _missing("text", options.text, found)
+    if options.pair and options.pair not in there:
+        raise _missing("pair", options.pair, found)
     chosen: dict[str, str | None] = {}
     for role in ("id", "group"):
         name = getattr(options, role)
@@ -140,11 +153,12 @@ def columns_in(found: Sequence[str], options: Options, *, nested: bool = True) -
             raise _missing(role, name, found)
         chosen[role] = name if name in there else None
     labels = LABELS_COLUMN if nested and LABELS_COLUMN in there and options.label != LABELS_COLUMN else None
-    unused = there - {options.text, *chosen.values(), labels}
+    unused = there - {text, options.pair, *chosen.values(), labels}
     if options.label and options.label not in there and (options.label != default.label or (unused and not labels)):
         raise _missing("label", options.label, found)
     label = options.label if options.label in there else None
-    return Columns(text=options.text, label=label, id=chosen["id"], group=chosen["group"], labels=labels)
+    pair = options.pair or None
+    return Columns(text=text, label=label, id=chosen["id"], group=chosen["group"], labels=labels, pair=pair)
 
 
 def _missing(role: str, name: str, found: Sequence[str]) -> BadInput:
@@ -170,6 +184,7 @@ def row_of(line: int, values: Mapping[str, Any], columns: Columns) -> RawRow:
         None if key is None else str(key),
         None if group is None else str(group),
         labels,
+        text_pair=values.get(columns.pair) if columns.pair else None,
     )
 
 

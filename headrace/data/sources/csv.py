@@ -88,7 +88,7 @@ def _rows(file: TextIO, path: Path, options: Options) -> Iterator[RawRow]:
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     header = _header(reader, lines, path)
     columns = columns_in(header, options, nested=False)
-    text, label, key, group = _places(header, columns)
+    text, pair, label, key, group = _places(header, columns)
     width = len(header)
     while True:
         lines.next_record()
@@ -110,6 +110,7 @@ def _rows(file: TextIO, path: Path, options: Options) -> Iterator[RawRow]:
                 values[label] if label is not None else None,
                 values[key] if key is not None else None,
                 values[group] if group is not None else None,
+                text_pair=values[pair] if pair is not None else None,
             )
         elif values:
             detail = f"{len(values)} fields, the header has {width}"
@@ -128,10 +129,11 @@ def _header(reader: Iterator[list[str]], lines: _Lines, path: Path) -> list[str]
     return [name.strip() for name in header]
 
 
-def _places(header: list[str], columns: Columns) -> tuple[int, int | None, int | None, int | None]:
+def _places(header: list[str], columns: Columns) -> tuple[int, int | None, int | None, int | None, int | None]:
     place = {name: i for i, name in reversed(list(enumerate(header)))}
-    label, key, group = (None if c is None else place[c] for c in (columns.label, columns.id, columns.group))
-    return place[columns.text], label, key, group
+    wanted = (columns.pair, columns.label, columns.id, columns.group)
+    pair, label, key, group = (None if column is None else place[column] for column in wanted)
+    return place[columns.text], pair, label, key, group
 
 
 def _too_long(lines: _Lines) -> RawRow:

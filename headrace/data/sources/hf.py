@@ -17,7 +17,8 @@ _PURPOSE = "a Hugging Face dataset"
 
 
 class HuggingFaceDataset:
-    """All splits, one after another; `line` counts on. A class of a ClassLabel column is given by its name."""
+    """All splits, one after another; `line` counts on. A class of a ClassLabel column is given by its name,
+    also in lists."""
 
     @staticmethod
     def looks_like(location: str) -> bool:
@@ -63,12 +64,15 @@ def _parts(location: str) -> list[Any]:
 
 
 def _class_names(feature: Any) -> list[str] | None:
-    names = getattr(feature, "names", None)
+    """The names of a class column, or of one that holds lists of classes."""
+    names = getattr(getattr(feature, "feature", feature), "names", None)
     return list(names) if names is not None else None
 
 
 def _class_name(value: Any, names: list[str]) -> Any:
     """The hub's mark for "no label" is -1."""
+    if isinstance(value, list):
+        return [_class_name(one, names) for one in value]
     if value is None or value == -1:
         return None
     return names[value] if 0 <= value < len(names) else value
