@@ -19,8 +19,8 @@ from headrace.config import TaskTable
 from headrace.errors import BadConfig, BadInput
 from headrace.records import Input
 from headrace.tasks import UNCALIBRATED, Calibration, FloatArray, Outputs, TokenLogits
+from headrace.tasks.sums import share
 from headrace.tasks.text_classification import softmax
-from headrace.tasks.token_classification import share
 
 MAX_PIECES = 30
 """The longest answer, in word pieces; BERT's own for SQuAD."""

@@ -14,6 +14,7 @@ from headrace.errors import BadConfig, BadInput, nearest
 from headrace.records import Input
 from headrace.tasks import UNCALIBRATED, Calibration, FloatArray, Outputs, TokenLogits
 from headrace.tasks.spans import OUTSIDE, Span, entities, is_tag, to_tags
+from headrace.tasks.sums import share
 from headrace.tasks.text_classification import softmax
 from headrace.tasks.viterbi import best_path, marginals
 
@@ -193,12 +194,6 @@ def _scores(counts: FloatArray) -> dict[str, FloatArray]:
         "recall": share(hits, asked),
         "f1": share(2 * hits, asked + answered),
     }
-
-
-def share(part: NDArray[Any], whole: NDArray[Any]) -> FloatArray:
-    """part / whole (...,), nan where the whole is 0."""
-    shares: FloatArray = np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0)
-    return shares
 
 
 def _from_json(raw: str) -> object:

@@ -187,7 +187,7 @@ def test_unclear_locations_are_explained(tmp_path: Path) -> None:
         open_source(str(tmp_path / "none"))
     with pytest.raises(BadInput, match="directory"):
         open_source(str(tmp_path))
-    with pytest.raises(BadInput, match=r"--format, one of: csv, hf"):
+    with pytest.raises(BadInput, match=r"--format, one of: conll, csv, hf"):
         open_source(_written(tmp_path, "rows.xyz", b""))
     with pytest.raises(NotFound, match="Did you mean 'jsonl'"):
         open_source("x", format="json")

@@ -52,10 +52,10 @@ def _text_field(tasks: list[dict[str, Any]], options: Options) -> str:
     Raises:
         BadInput: the wanted one is not there.
     """
-    fields = {name: None for task in tasks for name in task["data"]}
+    fields: dict[str, None] = {name: None for task in tasks for name in task["data"]}
     if options.text in fields:
         return options.text
-    texts = [name for name in fields if any(isinstance(task["data"].get(name), str) for task in tasks)]
+    texts: list[str] = [name for name in fields if any(isinstance(task["data"].get(name), str) for task in tasks)]
     texts = [name for name in texts if name not in (options.id, options.group, options.pair)]
     if len(texts) == 1 and options.text == Options().text:
         return texts[0]
@@ -64,14 +64,14 @@ def _text_field(tasks: list[dict[str, Any]], options: Options) -> str:
     )
 
 
-def _control(tasks: list[Any], options: Options) -> str | None:
-    """Which control's results are the labels; None where none are wanted, or there are none.
+def _control(tasks: list[Any], options: Options) -> tuple[str, str] | None:
+    """Name and kind of the control whose results are the labels; None where none are wanted, or there are none.
 
     Raises:
         BadInput: the wanted one is not there, or there are several and none is named.
     """
     controls = {
-        _name(result): None
+        _name(result): str(result["type"])
         for task in tasks
         if _is_task(task) and isinstance(task.get("annotations"), list)
         for annotation in task["annotations"]
@@ -82,9 +82,9 @@ def _control(tasks: list[Any], options: Options) -> str | None:
     if not options.label or not controls:
         return None
     if options.label in controls:
-        return options.label
+        return options.label, controls[options.label]
     if options.label == Options().label and len(controls) == 1:
-        return next(iter(controls))
+        return next(iter(controls.items()))
     raise BadInput(
         f"no control {options.label!r}", value=f"controls: {', '.join(controls)}", next_step="Name one with --label"
     )
@@ -94,7 +94,7 @@ def _name(result: Mapping[str, Any]) -> str:
     return str(result.get("from_name") or result["type"])
 
 
-def _row(line: int, task: Any, text: str, control: str | None, options: Options) -> RawRow:
+def _row(line: int, task: Any, text: str, control: tuple[str, str] | None, options: Options) -> RawRow:
     if not _is_task(task):
         return RawRow(line, repr(task)[:1000], error="unreadable", detail="not a task with data")
     data = task["data"]
@@ -114,7 +114,7 @@ def _row(line: int, task: Any, text: str, control: str | None, options: Options)
     )
 
 
-def _labels(annotations: Any, control: str | None) -> tuple[RawLabel, ...]:
+def _labels(annotations: Any, control: tuple[str, str] | None) -> tuple[RawLabel, ...]:
     if annotations is None:
         return ()
     if not isinstance(annotations, list):
@@ -132,20 +132,20 @@ def _labels(annotations: Any, control: str | None) -> tuple[RawLabel, ...]:
     return tuple(found)
 
 
-def _label(results: list[dict[str, Any]], control: str | None) -> Any:
-    """The label of one annotation; None where it says nothing about the control."""
+def _label(results: list[dict[str, Any]], control: tuple[str, str] | None) -> Any:
+    """The label of one annotation; None where it says nothing about the control, unless that is to mark nothing."""
     for result in results:
         if result.get("type") not in (*_KINDS, *_PASSED_OVER):
             raise ValueError(f"a result of type {result.get('type')!r} is no label of a text")
-    mine = [result for result in results if result.get("type") in _KINDS and _name(result) == control]
-    values = [_value(result) for result in mine]
-    if not values:
+    if control is None:
         return None
-    if mine[0]["type"] == "labels":
+    name, kind = control
+    values = [_value(result) for result in results if result["type"] == kind and _name(result) == name]
+    if kind == "labels":
         return values
     if len(values) > 1:
-        raise ValueError(f"several results of {control!r} in one annotation")
-    return values[0]
+        raise ValueError(f"several results of {name!r} in one annotation")
+    return values[0] if values else None
 
 
 def _value(result: Mapping[str, Any]) -> Any:
