@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from headrace.checkpoints.encoding import Encoder, Window
-from headrace.checkpoints.windows import context_of, words_of
+from headrace.checkpoints.windows import NOTHING, context_of, words_of
 from headrace.records import Input, SnapshotRow
 from headrace.tasks import FloatArray, Outputs, TaskType
 
@@ -78,8 +78,9 @@ def _tags(task_type: Any, target: Any, window: Window) -> list[int]:
 def _positions(task_type: Any, target: Any, window: Window) -> list[int]:
     """First and last piece of the answer in this window; the first token where it is not here."""
     places, spans = context_of(window.encoding)
-    start, end = task_type.positions_in(target, spans)
-    return [0, 0] if start is None else [int(places[start]), int(places[end])]
+    entries = np.concatenate([[NOTHING], spans])
+    start, end = task_type.positions_of(target, entries, np.zeros(len(entries), dtype=np.int32))[0]
+    return [0 if entry == 0 else int(places[entry - 1]) for entry in (start, end)]
 
 
 def unscaled(task_type: TaskType, outputs: Outputs, scale: Scale) -> FloatArray:

@@ -17,7 +17,7 @@ import torch
 from accelerate.data_loader import prepare_data_loader
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from headrace.artifacts import sync
 from headrace.checkpoints.network import Network
@@ -273,7 +273,7 @@ def arguments(folder: Path, settings: FinetuneTable, *, learning_rate: float, n_
         lr_scheduler_type=_SCHEDULES[settings.schedule],
         optim=_OPTIMIZERS[settings.optimizer],  # fused AdamW: 148 against 137 rows/s on CPU, one look: docs/log.md
         gradient_accumulation_steps=settings.accumulate_batches,
-        gradient_checkpointing=settings.gradient_checkpointing,
+        activation_checkpointing=settings.gradient_checkpointing,
         seed=settings.seed,
         data_seed=settings.seed,
         bf16=settings.precision == "bf16" or (settings.precision == "auto" and has_bf16()),
@@ -309,7 +309,7 @@ def make_trainer(
     watcher: Watcher,
 ) -> LikeLengthTrainer:
     """A trainer of the features of the training side."""
-    return LikeLengthTrainer(
+    trainer = LikeLengthTrainer(
         model=network,
         args=args,
         settings=settings,
@@ -321,3 +321,5 @@ def make_trainer(
         data_collator=Padding(pad_id, network.problem),
         callbacks=[watcher],
     )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
