@@ -27,19 +27,20 @@ class Client:
             raise BadInput(f"not a URL: {error}", value=base_url, next_step="Use http://HOST:PORT") from None
 
     def predict(
-        self, task: str, channel: str, inputs: Sequence[str | Mapping[str, Any]], unit: str | None = None
+        self, task: str, channel: str, inputs: Sequence[str | Mapping[str, Any] | list[Any]], unit: str | None = None
     ) -> dict[str, Any]:
         """Answers in the order of `inputs`, in the shape of POST /v1/predict.
 
         Args:
-            inputs: texts, or objects with the fields of the API, such as `{"text": "..."}`.
+            inputs: texts, objects with the fields of the API, such as `{"question": "...", "context": "..."}`, or
+                lists of turns `[{"role": "user", "text": "..."}]`.
 
         Raises:
-            BadInput: a text is empty or too long, or there are too many.
+            BadInput: an input is empty, too long or not of the task's shape, or there are too many.
             NotFound: no such task or channel.
             Unavailable: no server there, or it is overloaded, also after three attempts.
         """
-        rows = [{"text": row} if isinstance(row, str) else dict(row) for row in inputs]
+        rows = [_as_object(row) for row in inputs]
         body = {"task": task, "channel": channel, "inputs": rows}
         return self._call("POST", "/v1/predict", body | ({} if unit is None else {"unit": unit}))
 
@@ -126,6 +127,12 @@ class Client:
         except ValueError:
             raise _foreign(response) from None
         return answer
+
+
+def _as_object(given: str | Mapping[str, Any] | list[Any]) -> dict[str, Any]:
+    if isinstance(given, str):
+        return {"text": given}
+    return {"turns": given} if isinstance(given, list) else dict(given)
 
 
 def _as_json(body: object) -> str | None:

@@ -18,6 +18,7 @@ from headrace.config import TaskTable
 from headrace.data import quality, snapshot
 from headrace.errors import BadInput
 from headrace.evaluate import agreement, baselines, comparison, evaluating, gates, model_card
+from headrace.export import ArtifactFacts
 from headrace.export import load as load_artifact
 from headrace.export.writing import check_destination, check_format, export, export_to
 from headrace.feedback import labels as feedback_labels
@@ -25,13 +26,14 @@ from headrace.feedback import outcomes
 from headrace.finetune import base_models
 from headrace.finetune.methods import METHODS
 from headrace.ids import new_id
-from headrace.records import Decision, Evaluation, Job, ModelVersion, Release, Run, Snapshot, SnapshotRow
+from headrace.records import Decision, Evaluation, Input, Job, ModelVersion, Release, Run, Snapshot, SnapshotRow
 from headrace.registry import require, resolve
 from headrace.release import releases
 from headrace.release.policies import POLICIES
 from headrace.store import runs, versions
 from headrace.store.releases import open_release
-from headrace.tasks import TASK_TYPES, FloatArray, Predictor, TaskType
+from headrace.tasks import TASK_TYPES, Outputs, Predictor, TaskType
+from headrace.tasks.inputs import as_one_text, parse_inputs
 from headrace.workspace import Workspace
 from headrace.workspace import init as make_workspace
 
@@ -204,27 +206,26 @@ def export_version(
 
 
 def predict(
-    ws: Workspace, texts: Sequence[str], *, version: str | None = None, task: str | None = None
+    ws: Workspace, inputs: Sequence[object], *, version: str | None = None, task: str | None = None
 ) -> list[dict[str, Any]]:
-    """Answers of a version (default: the one in charge) to texts, here and unlogged.
+    """Answers of a version (default: the one in charge), here and unlogged.
+
+    Args:
+        inputs: texts, objects with the parts that the task type reads, or conversations as lists of {role, text}.
 
     Raises:
-        BadInput: no text, or an empty one.
+        BadInput: no input, or one that is empty or of another shape.
         NotFound: no such version.
         WrongState: none is in charge.
     """
-    empty = [i for i, text in enumerate(texts, start=1) if not text.strip()]
-    if empty or not texts:
-        raise BadInput(
-            "a text is empty" if empty else "there is no text to answer",
-            value=f"text {empty[0]} of {len(texts)}" if empty else None,
-            next_step="Give one text or more, each with a letter or more",
-        )
+    if not inputs:
+        raise BadInput("there is no text to answer", next_step="Give one text or more")
     name = ws.task_name(task)
+    parsed = parse_inputs(ws.task(name), _task_type(ws.task(name)).fields, inputs)
     found = releases.find_version(ws, name, version) if version else releases.serving(ws, name).control
     predictor, facts = load_artifact(ws.artifacts.get(found.artifact))
     task_type: TaskType = TASK_TYPES.get(facts.task.type)(facts.task)
-    return task_type.decode(predictor.logits(texts), temperature=facts.temperature)
+    return task_type.decode(predictor.logits(parsed), facts.calibration)
 
 
 def improve(ws: Workspace, *, task: str | None = None, report: Report = silent) -> dict[str, Any]:
@@ -380,7 +381,7 @@ def _export(
         task=task,
         backend=backend,
         precision=precision,
-        calibration=[row.text for row in train_rows[::step]],
+        calibration=[row.input for row in train_rows[::step]],
         validation=[row for row in rows if row.side == "validation"],
     )
     report("export", 1, 1, backend=backend, precision=precision)
@@ -423,26 +424,28 @@ def _evaluate_all(
     """The exported version, its checkpoint and two baselines, on the same held-out rows."""
     task = TaskTable.model_validate(run.params["task"])
     task_type = _task_type(task)
-    texts = [row.text for row in test]
+    inputs = [row.input for row in test]
     report("evaluate", 0, 4, on="exported version")
     predictor, facts = load_artifact(ws.artifacts.get(artifact))
-    own_logits, own_rate = _timed(predictor, texts)
+    own_logits, own_rate = _timed(predictor, inputs)
     report("evaluate", 1, 4, on="checkpoint")
     load_checkpoint = resolve("headrace.export.checkpoint:load", purpose="the checkpoint")
-    slow_texts = texts[:: max(1, len(texts) // _N_TIMED_ROWS)]
-    slow_logits, slow_rate = _timed(load_checkpoint(ws.artifacts.get(checkpoint), task), slow_texts)
+    slow_inputs = inputs[:: max(1, len(inputs) // _N_TIMED_ROWS)]
+    slow_logits, slow_rate = _timed(load_checkpoint(ws.artifacts.get(checkpoint), task), slow_inputs)
     report("evaluate", 2, 4, on="baselines")
     train_rows = [row for row in rows if row.side == "train"]
     embed = resolve("headrace.finetune.embeddings:embed", purpose="the baseline")
-    vectors = embed(run.base_model, [r.text for r in train_rows] + texts, max_tokens=task.max_tokens)
+    vectors = embed(
+        run.base_model, [as_one_text(row.input) for row in [*train_rows, *test]], max_tokens=task.max_tokens
+    )
     targets = [row.target for row in train_rows]
     simple = {
         "majority": baselines.majority(task_type, targets, n=len(test)),
         "centroid": baselines.nearest_centroid(task_type, vectors[: len(targets)], targets, vectors[len(targets) :]),
     }
     results = {name: evaluating.evaluate(task_type, test, logits) for name, logits in simple.items()}
-    own = evaluating.evaluate(task_type, test, own_logits, temperature=facts.temperature)
-    own["agreement"] = agreement.agreement(task_type, own_logits[:: max(1, len(texts) // _N_TIMED_ROWS)], slow_logits)
+    own = evaluating.evaluate(task_type, test, own_logits, calibration=facts.calibration)
+    own["agreement"] = agreement.agreement(task_type, own_logits[:: max(1, len(inputs) // _N_TIMED_ROWS)], slow_logits)
     own["rows_per_s"] = {"exported": round(own_rate, 1), "checkpoint": round(slow_rate, 1)}
     report("evaluate", 4, 4, on="done")
     return {"version": own, **results}
@@ -455,21 +458,21 @@ def _card(ws: Workspace, version: ModelVersion, described: dict[str, Any]) -> st
     return model_card.render(version, run, snapshot.find(ws, version.snapshot_id), described["evaluations"])
 
 
-def _timed(predictor: Predictor, texts: Sequence[str]) -> tuple[FloatArray, float]:
-    predictor.logits(texts[:32])  # first calls compile
+def _timed(predictor: Predictor, inputs: Sequence[Input]) -> tuple[Outputs, float]:
+    predictor.logits(inputs[:32])  # first calls compile
     started = time.perf_counter()
-    logits = predictor.logits(texts)
-    return logits, len(texts) / (time.perf_counter() - started)
+    logits = predictor.logits(inputs)
+    return logits, len(inputs) / (time.perf_counter() - started)
 
 
-def _measure(ws: Workspace, version: ModelVersion, rows: Sequence[SnapshotRow]) -> tuple[dict[str, Any], FloatArray]:
-    logits, task, temperature = _logits(ws, version, rows)
-    return evaluating.evaluate(_task_type(task), rows, logits, temperature=temperature), logits
+def _measure(ws: Workspace, version: ModelVersion, rows: Sequence[SnapshotRow]) -> tuple[dict[str, Any], Outputs]:
+    outputs, facts = _logits(ws, version, rows)
+    return evaluating.evaluate(_task_type(facts.task), rows, outputs, calibration=facts.calibration), outputs
 
 
-def _logits(ws: Workspace, version: ModelVersion, rows: Sequence[SnapshotRow]) -> tuple[FloatArray, TaskTable, float]:
+def _logits(ws: Workspace, version: ModelVersion, rows: Sequence[SnapshotRow]) -> tuple[Outputs, ArtifactFacts]:
     predictor, facts = load_artifact(ws.artifacts.get(version.artifact))
-    return predictor.logits([row.text for row in rows]), facts.task, facts.temperature
+    return predictor.logits([row.input for row in rows]), facts
 
 
 def _task_type(settings: TaskTable) -> TaskType:

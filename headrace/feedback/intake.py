@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from headrace.errors import AlreadyExists, BadInput, NotFound
 from headrace.ids import new_id
-from headrace.records import Feedback, Prediction
+from headrace.records import Feedback, Input, Prediction
 from headrace.store import predictions
-from headrace.tasks import TASK_TYPES
+from headrace.tasks import TASK_TYPES, TaskType
 from headrace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -128,7 +128,8 @@ def make(ws: Workspace, prediction: Prediction, given: Given) -> Feedback:
     correction = given.correction
     if correction is not None:
         task = ws.task(prediction.task)
-        correction = TASK_TYPES.get(task.type)(task).parse_label(correction)
+        task_type: TaskType = TASK_TYPES.get(task.type)(task)
+        correction = task_type.parse_label(correction, _input_of(prediction))
     return Feedback(
         id=new_id("feedback"),
         prediction_id=prediction.id,
@@ -141,6 +142,13 @@ def make(ws: Workspace, prediction: Prediction, given: Given) -> Feedback:
         idempotency_key=given.idempotency_key,
         at=ws.clock(),
     )
+
+
+def _input_of(prediction: Prediction) -> Input | None:
+    """What was asked; None where the log kept its hash only."""
+    if prediction.text is None or prediction.text_pair is None:
+        return prediction.text
+    return prediction.text, prediction.text_pair
 
 
 def _said(feedback: Feedback) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """Corrections that came back become examples and labels, so that the next snapshot holds them."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from headrace.ids import new_id
 from headrace.store import channels
 from headrace.store import outcomes as rows
+from headrace.tasks import inputs
 from headrace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -47,9 +47,9 @@ def _of_channel(
 ) -> int:
     now = ws.clock()
     examples, waiting = _examples(ws, conn, channel_id, lines)
-    usable = [line for line in lines if _text_hash(line["text"]) not in waiting]
+    usable = [line for line in lines if _hash_of(line) not in waiting]
     labellers = channels.labeller_ids(conn, channel_id, {line["labeller"] for line in usable}, now)
-    latest = {(examples[_text_hash(line["text"])], labellers[line["labeller"]]): line for line in usable}
+    latest = {(examples[_hash_of(line)], labellers[line["labeller"]]): line for line in usable}
     known = rows.feedback_labels(conn, task, sorted({example_id for example_id, _ in latest}))
     fresh = []
     for (example_id, labeller_id), line in latest.items():
@@ -83,7 +83,7 @@ def _examples(
     """Text hash to example id, with new examples added; and the hashes that must wait for a running import."""
     first: dict[str, Mapping[str, Any]] = {}
     for line in lines:
-        first.setdefault(_text_hash(line["text"]), line)
+        first.setdefault(_hash_of(line), line)
     found: dict[str, str] = {}
     waiting: set[str] = set()
     for example_id, key, text_hash, visible in rows.examples_like(conn, channel_id, list(first)):
@@ -97,6 +97,7 @@ def _examples(
             "channel_id": channel_id,
             "key": text_hash,
             "text": line["text"],
+            "text_pair": line["text_pair"],
             "text_hash": text_hash,
             "group_key": text_hash,
             "import_id": None,
@@ -111,5 +112,5 @@ def _examples(
     return found, waiting - found.keys()
 
 
-def _text_hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _hash_of(line: Mapping[str, Any]) -> str:
+    return inputs.text_hash(line["text"] if line["text_pair"] is None else (line["text"], line["text_pair"]))

@@ -9,25 +9,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from headrace.records import Input
+
 _BYTES_PER_TOKEN = 4  # word pieces of English hold 4 to 5 bytes, a CJK character (3 bytes) is one piece
 _SPECIAL_TOKENS = 2
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Row:
-    """One text on its way through the worker."""
+    """One input on its way through the worker."""
 
     request: int
     place: int
-    text: str
+    input: Input
     n_tokens: int
     model: Any
     """The loaded model; a row keeps it alive, so that unloading never drops a waiting row."""
     background: bool = False
 
 
-def estimate_tokens(text: str, max_tokens: int) -> int:
-    """About how many tokens a text takes. Only the batch's size hangs on it, never an answer."""
+def estimate_tokens(given: Input, max_tokens: int) -> int:
+    """About how many tokens an input takes. Only the batch's size hangs on it, never an answer."""
+    text = given if isinstance(given, str) else "".join(given)
     n_bytes = len(text.encode("utf-8", "surrogatepass"))
     return min(max_tokens, _SPECIAL_TOKENS + -(-n_bytes // _BYTES_PER_TOKEN))
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from headrace.config import ServeTable
 from headrace.errors import Damaged, HeadraceError, NotFound, Unavailable
+from headrace.records import Input
 from headrace.serve import frames
 from headrace.serve.frames import Message
 
@@ -41,7 +42,7 @@ RETRY_AFTER_S = 1
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said to the texts of one request, in their order.
+    """What a model said to the inputs of one request, in their order.
 
     `digest` is that of the artifact whose weights answered. A row is `{"output": {...}}` or `{"error": {...}}`.
     """
@@ -143,12 +144,12 @@ class Pool:
             raise
 
     def unload(self, digest: str) -> None:
-        """Let go of an artifact; texts that wait for it are still answered."""
+        """Let go of an artifact; inputs that wait for it are still answered."""
         with self._lock:
             self._models.pop(digest, None)
         self._post({"kind": "unload", "digest": digest})
 
-    def predict(self, digest: str, texts: Sequence[str], *, background: bool = False) -> "Future[Answer]":
+    def predict(self, digest: str, inputs: Sequence[Input], *, background: bool = False) -> "Future[Answer]":
         """Ask a loaded model; the future ends within `serve.timeout_s`, with an `Answer` or with `Unavailable`.
 
         Args:
@@ -162,10 +163,10 @@ class Pool:
         limit = self._settings.max_queue_rows * (_BACKGROUND_SHARE if background else 1)
         with self._lock:
             n_waiting = sum(call.n_rows for call in self._calls.values())
-            if n_waiting and n_waiting + len(texts) > limit:
+            if n_waiting and n_waiting + len(inputs) > limit:
                 raise _unavailable("too many rows wait for an answer", n_waiting)
-            call = self._new_call(len(texts), self._settings.timeout_s)
-        message = {"kind": "predict", "id": call.number, "digest": digest, "texts": list(texts)}
+            call = self._new_call(len(inputs), self._settings.timeout_s)
+        message = {"kind": "predict", "id": call.number, "digest": digest, "inputs": list(inputs)}
         answer: Future[Answer] = Future()
         answer.set_running_or_notify_cancel()
         call.done.add_done_callback(lambda done: _hand_over(done, answer))

@@ -1,10 +1,10 @@
-"""`python -m headrace.serve.worker`: the process that holds the models and answers texts.
+"""`python -m headrace.serve.worker`: the process that holds the models and answers inputs.
 
-    pool -> worker   load {id, digest, folder} | unload {digest} | predict {id, digest, texts, background} | drop {id}
+    pool -> worker   load {id, digest, folder} | unload {digest} | predict {id, digest, inputs, background} | drop {id}
     worker -> pool   ready | alive | {id, error} | {id, digest} | {id, digest, rows: [{output} | {error}]}
 
-Messages are frames (see frames.py) over stdin and stdout; whatever a library prints goes to stderr. The process ends
-when its stdin does, so it never outlives the server.
+Messages are frames (see frames.py) over stdin and stdout, an input is a text or a list of two; whatever a library
+prints goes to stderr. The process ends when its stdin does, so it never outlives the server.
 """
 
 import argparse
@@ -24,10 +24,11 @@ import numpy as np
 from headrace.artifacts import verify
 from headrace.errors import HeadraceError, NotFound
 from headrace.export.artifact import load
+from headrace.records import Input
 from headrace.serve import frames
 from headrace.serve.batcher import Batcher, Row, estimate_tokens
 from headrace.serve.frames import Message
-from headrace.tasks import TASK_TYPES, Predictor, TaskType
+from headrace.tasks import TASK_TYPES, Calibration, Outputs, Predictor, TaskType
 
 _log = logging.getLogger("headrace.worker")
 
@@ -41,7 +42,7 @@ class Model:
     digest: str
     predictor: Predictor
     task_type: TaskType
-    temperature: float
+    calibration: Calibration
     max_tokens: int
 
 
@@ -54,34 +55,44 @@ def load_model(folder: Path, digest: str, *, n_threads: int) -> Model:
     predictor, facts = load(folder, n_threads=n_threads)
     verify(folder, digest)
     task_type: TaskType = TASK_TYPES.get(facts.task.type)(facts.task)
-    return Model(digest, predictor, task_type, facts.temperature, facts.task.max_tokens)
+    return Model(digest, predictor, task_type, facts.calibration, facts.task.max_tokens)
 
 
-def answer(model: Model, texts: Sequence[str]) -> list[Message]:
-    """One `{"output"}` or `{"error"}` per text, in order. A batch that fails is halved until the bad text is alone."""
+def answer(model: Model, inputs: Sequence[Input]) -> list[Message]:
+    """One `{"output"}` or `{"error"}` per input, in order. A batch that fails is halved until the bad one is alone."""
     try:
-        return [{"output": output} for output in _decoded(model, texts)]
+        return [{"output": output} for output in _decoded(model, inputs)]
     except Exception as error:  # the border of a batch: its neighbours go on
-        if len(texts) == 1:
-            _log.warning("a text could not be answered by %s", model.digest, exc_info=True)
+        if len(inputs) == 1:
+            _log.warning("an input could not be answered by %s", model.digest, exc_info=True)
             return [{"error": _error_of(error)}]
-    half = len(texts) // 2
-    return answer(model, texts[:half]) + answer(model, texts[half:])
+    half = len(inputs) // 2
+    return answer(model, inputs[:half]) + answer(model, inputs[half:])
 
 
-def _decoded(model: Model, texts: Sequence[str]) -> list[dict[str, object]]:
-    logits = model.predictor.logits(texts)
-    if logits.shape != (len(texts), model.task_type.n_outputs):
-        raise ValueError(f"the model gave logits of shape {logits.shape} for {len(texts)} texts")
-    if not np.isfinite(logits).all():
+def _decoded(model: Model, inputs: Sequence[Input]) -> list[dict[str, object]]:
+    outputs = model.predictor.logits(inputs)
+    n_outputs = model.task_type.n_outputs
+    if outputs.dtype == object:  # a task on tokens: one element per input
+        _check_logits(outputs, (len(inputs),))
+        for one in outputs:
+            _check_logits(one.logits, (len(one.spans), n_outputs))
+    else:
+        _check_logits(outputs, (len(inputs), n_outputs))
+    return model.task_type.decode(outputs, model.calibration)
+
+
+def _check_logits(logits: Outputs, shape: tuple[int, ...]) -> None:
+    if logits.shape != shape:
+        raise ValueError(f"the model gave outputs of shape {logits.shape}, not {shape}")
+    if logits.dtype != object and not np.isfinite(logits).all():
         raise ValueError("the model gave logits that are not finite")
-    return model.task_type.decode(logits, temperature=model.temperature)
 
 
 def _error_of(error: Exception) -> object:
     if not isinstance(error, HeadraceError):
         error = HeadraceError(
-            f"the model failed on this text: {type(error).__name__}: {error}", next_step="The server's log has more"
+            f"the model failed on this input: {type(error).__name__}: {error}", next_step="The server's log has more"
         )
     return error.envelope()["error"]
 
@@ -121,7 +132,7 @@ class Worker:
         """Answer batch after batch, for ever."""
         while True:
             batch = self._batcher.take()
-            for row, result in zip(batch, answer(batch[0].model, [row.text for row in batch]), strict=True):
+            for row, result in zip(batch, answer(batch[0].model, [row.input for row in batch]), strict=True):
                 self._finish(row, result)
             if time.monotonic() - self._sent_at > _ALIVE_EVERY_S:
                 self._send({"kind": "alive"})
@@ -149,17 +160,18 @@ class Worker:
         self._send({"id": message["id"], "digest": digest})
 
     def _predict(self, message: Message) -> None:
-        number, texts = message["id"], message["texts"]
+        number = message["id"]
+        inputs: list[Input] = [(one[0], one[1]) if isinstance(one, list) else one for one in message["inputs"]]
         model = self._models.get(message["digest"])
         if model is None:
             missing = NotFound("the worker has no such model", value=message["digest"])
             self._send({"id": number, "error": _error_of(missing)})
             return
-        self._requests[number] = _Request(model.digest, [None] * len(texts))
+        self._requests[number] = _Request(model.digest, [None] * len(inputs))
         self._batcher.put(
             [
-                Row(number, place, text, estimate_tokens(text, model.max_tokens), model, message["background"])
-                for place, text in enumerate(texts)
+                Row(number, place, given, estimate_tokens(given, model.max_tokens), model, message["background"])
+                for place, given in enumerate(inputs)
             ]
         )
 

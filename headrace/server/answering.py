@@ -1,7 +1,6 @@
 """Answer a request: ask the control, log it, and let the candidate of an open release answer the same in its shadow."""
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections.abc import Sequence
@@ -11,11 +10,12 @@ from typing import Any
 
 from headrace.errors import BadInput, HeadraceError
 from headrace.ids import new_id
-from headrace.records import Channel, ModelVersion, Prediction
+from headrace.records import Channel, Input, ModelVersion, Prediction
 from headrace.release.releases import Serving
 from headrace.serve.pool import Answer
 from headrace.server.plane import ControlPlane
 from headrace.store import predictions
+from headrace.tasks.inputs import parse_inputs, text_hash
 
 _log = logging.getLogger("headrace.server")
 
@@ -30,7 +30,7 @@ class _Asked:
     task: str
     channel: Channel
     unit: str | None
-    texts: list[str]
+    inputs: list[Input]
     serving: Serving
     started_at: float
     """On the monotonic clock."""
@@ -41,22 +41,22 @@ class _Asked:
 
 
 async def predict(
-    plane: ControlPlane, *, task: str, channel: str, unit: str | None, texts: Sequence[str]
+    plane: ControlPlane, *, task: str, channel: str, unit: str | None, inputs: Sequence[object]
 ) -> dict[str, Any]:
-    """The answer of the version in charge, in the shape of POST /v1/predict; rows in the order of `texts`.
+    """The answer of the version in charge, in the shape of POST /v1/predict; rows in the order of `inputs`.
 
     Raises:
-        BadInput: too many texts, or one that is empty, too long or no text.
+        BadInput: too many inputs, or one that is empty, too long or not of the task's shape.
         NotFound: no such task or channel.
         Unavailable: the worker is restarting, full or late.
-        HeadraceError: the model failed on every text.
+        HeadraceError: the model failed on every input.
     """
     started_at = time.monotonic()
-    _check(plane, unit, texts)
+    _check(plane, unit, len(inputs))
     found = await plane.channel(channel)
     serving = plane.lineup.of(task)
-    asked = _Asked(new_id("request"), task, found, unit, list(texts), serving, started_at)
-    answer = await _ask(plane, serving.control, asked.texts)
+    asked = _Asked(new_id("request"), task, found, unit, _parsed(plane, task, inputs), serving, started_at)
+    answer = await _ask(plane, serving.control, asked.inputs)
     answered = _log_rows(plane, asked, serving.control, "control", answer)
     if serving.candidate is not None:
         plane.in_background(_shadow(plane, asked, serving.candidate))
@@ -78,9 +78,9 @@ async def predict(
 async def _shadow(plane: ControlPlane, asked: _Asked, candidate: ModelVersion) -> None:
     """Ask the candidate too, and log what it said or why it said nothing. Never fails."""
     try:
-        answer = await _ask(plane, candidate, asked.texts, background=True)
+        answer = await _ask(plane, candidate, asked.inputs, background=True)
     except HeadraceError as error:
-        rows = [{"error": error.envelope()["error"]} for _ in asked.texts]
+        rows = [{"error": error.envelope()["error"]} for _ in asked.inputs]
         answer = Answer(candidate.artifact, rows)
     try:
         _log_rows(plane, asked, candidate, "shadow", answer)
@@ -89,8 +89,10 @@ async def _shadow(plane: ControlPlane, asked: _Asked, candidate: ModelVersion) -
         _log.warning("a shadow could not be logged: %s", error)
 
 
-async def _ask(plane: ControlPlane, version: ModelVersion, texts: Sequence[str], *, background: bool = False) -> Answer:
-    return await asyncio.wrap_future(plane.pool.predict(version.artifact, texts, background=background))
+async def _ask(
+    plane: ControlPlane, version: ModelVersion, inputs: Sequence[Input], *, background: bool = False
+) -> Answer:
+    return await asyncio.wrap_future(plane.pool.predict(version.artifact, inputs, background=background))
 
 
 def _log_rows(plane: ControlPlane, asked: _Asked, version: ModelVersion, arm: str, answer: Answer) -> list[Prediction]:
@@ -109,14 +111,15 @@ def _log_rows(plane: ControlPlane, asked: _Asked, version: ModelVersion, arm: st
             version_id=version.id,
             artifact=answer.digest,
             adapter=None,
-            text=text if keeps_text else None,
-            text_hash=hashlib.sha256(text.encode()).hexdigest(),
+            text=(given if isinstance(given, str) else given[0]) if keeps_text else None,
+            text_hash=text_hash(given),
             output=result.get("output", {}),
             latency_ms=round(latency_ms, 3),
             error=result["error"]["message"] if "error" in result else None,
             at=now,
+            text_pair=given[1] if keeps_text and not isinstance(given, str) else None,
         )
-        for text, result in zip(asked.texts, answer.rows, strict=True)
+        for given, result in zip(asked.inputs, answer.rows, strict=True)
     ]
     channel_id, config_hash = asked.channel.id, plane.ws.config_hash
     written = plane.writer.submit(
@@ -134,22 +137,27 @@ def _check_written(plane: ControlPlane, done: "Future[Any]") -> None:
         _log.error("predictions could not be logged: %s", error)
 
 
-def _check(plane: ControlPlane, unit: str | None, texts: Sequence[str]) -> None:
-    max_rows, max_chars = plane.ws.settings.serve.max_rows, plane.ws.settings.data.max_chars
-    if not 1 <= len(texts) <= max_rows:
+def _check(plane: ControlPlane, unit: str | None, n_inputs: int) -> None:
+    max_rows = plane.ws.settings.serve.max_rows
+    if not 1 <= n_inputs <= max_rows:
         raise BadInput(
-            f"a request has 1 to {max_rows} inputs", value=len(texts), next_step="Split it, or raise serve.max_rows"
+            f"a request has 1 to {max_rows} inputs", value=n_inputs, next_step="Split it, or raise serve.max_rows"
         )
     if unit is not None and not 1 <= len(unit) <= _MAX_UNIT_CHARS:
         raise BadInput(
             f"a unit has 1 to {_MAX_UNIT_CHARS} characters", value=unit, next_step="Leave it out, or send an id"
         )
-    for place, text in enumerate(texts):
-        if not text.strip():
-            raise BadInput(f"inputs[{place}] has no text", value=text, next_step="Send some text")
-        if len(text) > max_chars:
-            raise BadInput(
-                f"inputs[{place}] has more than {max_chars} characters",
-                value=text,
-                next_step="Shorten it, or raise data.max_chars",
-            )
+
+
+def _parsed(plane: ControlPlane, task: str, inputs: Sequence[object]) -> list[Input]:
+    settings, fields, max_chars = plane.ws.task(task), plane.fields(task), plane.ws.settings.data.max_chars
+    parsed = parse_inputs(settings, fields, inputs)
+    for place, given in enumerate(parsed):
+        for part in (given,) if isinstance(given, str) else given:
+            if len(part) > max_chars:
+                raise BadInput(
+                    f"inputs[{place}] has more than {max_chars} characters",
+                    value=part,
+                    next_step="Shorten it, or raise data.max_chars",
+                )
+    return parsed

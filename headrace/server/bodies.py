@@ -1,8 +1,11 @@
 """The bodies of requests and answers. Requests are closed: an unknown field is an error, not a silent nothing."""
 
+import math
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Strict
+
+_MAX_DEPTH = 8  # of a correction
 
 
 def _storable(text: str) -> str:
@@ -15,12 +18,38 @@ Text = Annotated[str, AfterValidator(_storable)]
 Number = Annotated[float, Strict()]
 
 
+def _storable_value(value: Any, depth: int = 0) -> Any:
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"lists and objects within each other more than {_MAX_DEPTH} deep")
+    if isinstance(value, str):
+        return _storable(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("a number must be finite")
+    for part in [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _storable_value(part, depth + 1)
+    return value
+
+
+Correction = Annotated[Any, AfterValidator(_storable_value)]
+
+
 class _Closed(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Input(_Closed):
+class Turn(_Closed):
+    role: Text
     text: Text
+
+
+class Input(_Closed):
+    """The parts that the task's type reads: `text`, `text` and `text_pair`, `question` and `context`, or `turns`."""
+
+    text: Text | None = None
+    text_pair: Text | None = None
+    question: Text | None = None
+    context: Text | None = None
+    turns: list[Turn] | None = None
 
 
 class PredictRequest(_Closed):
@@ -35,7 +64,8 @@ class FeedbackRequest(_Closed):
     """Exactly one of correction, metric with value, comment."""
 
     prediction_id: Text
-    correction: Text | Annotated[int, Strict()] | Number | None = None
+    correction: Correction = None
+    """What the task's type takes for a label: a name, a number, a list of names, spans."""
     metric: Text | None = None
     value: Number | None = None
     comment: Text | None = None
@@ -43,7 +73,7 @@ class FeedbackRequest(_Closed):
 
 
 class Answered(BaseModel):
-    """One answer: `label` with `confidence` and `scores`, or `value`, by the task's type; or `error` alone."""
+    """One answer, by the task's type, such as `label` with `confidence` and `scores`, or `value`; or `error` alone."""
 
     model_config = ConfigDict(extra="allow")
 

@@ -13,6 +13,7 @@ from headrace.server.lineup import Lineup
 from headrace.server.metrics import Metrics
 from headrace.store import channels
 from headrace.store.writer import Writer
+from headrace.tasks import TASK_TYPES, TaskType
 from headrace.workspace import Workspace
 
 _log = logging.getLogger("headrace.server")
@@ -32,6 +33,7 @@ class ControlPlane:
         self.draining = False
         """True once the server was told to stop: it answers what it has, and is not ready."""
         self._channels: dict[str, Channel] = {}
+        self._fields: dict[str, tuple[str, ...]] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._parts = ExitStack()
         self.metrics.watch("queue_rows", "Rows sent to the worker and not yet answered", lambda: self.pool.n_waiting)
@@ -73,6 +75,14 @@ class ControlPlane:
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+    def fields(self, task: str) -> tuple[str, ...]:
+        """Names of the parts of a task's inputs."""
+        if task not in self._fields:
+            settings = self.ws.task(task)
+            task_type: TaskType = TASK_TYPES.get(settings.type)(settings)
+            self._fields[task] = task_type.fields
+        return self._fields[task]
 
     async def channel(self, name: str) -> Channel:
         """The channel called `name`. Channels are never renamed or removed, so a found one is remembered.

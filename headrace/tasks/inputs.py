@@ -49,6 +49,21 @@ def parse_input(task: TaskTable, fields: tuple[str, ...], raw: object) -> Input:
     return _text(_only(raw, fields[0]) if isinstance(raw, Mapping) else raw, fields[0])
 
 
+def parse_inputs(task: TaskTable, fields: tuple[str, ...], raws: Sequence[object]) -> list[Input]:
+    """`parse_input` of each; the error names the place of the first that cannot be read.
+
+    Raises:
+        BadInput, BadConfig: see `parse_input`.
+    """
+    parsed = []
+    for place, raw in enumerate(raws):
+        try:
+            parsed.append(parse_input(task, fields, raw))
+        except BadInput as error:
+            raise BadInput(f"inputs[{place}]: {error.problem}", value=error.value, next_step=error.next_step) from None
+    return parsed
+
+
 def render_turns(turns: object) -> str:
     """A conversation as one text: a line per turn, "role: text", oldest first.
 

@@ -11,12 +11,12 @@ router = APIRouter()
 
 @router.post("/v1/predict", response_model=PredictAnswer, responses=ERRORS)
 async def predict(body: PredictRequest, request: Request) -> JSONResponse:
-    """Answer texts with the model that is in charge of the task."""
+    """Answer inputs with the model that is in charge of the task."""
     answer = await answering.predict(
         request.app.state.plane,
         task=body.task,
         channel=body.channel,
         unit=body.unit,
-        texts=[row.text for row in body.inputs],
+        inputs=[row.model_dump(exclude_none=True) for row in body.inputs],
     )
     return JSONResponse(answer)
