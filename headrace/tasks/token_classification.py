@@ -163,7 +163,7 @@ class TokenClassification:
             for place, spans in enumerate((asked & answered, asked, answered)):
                 for span in spans:
                     row[self._type_index[span[2]], place] += 1
-        return counts.reshape(len(targets), -1)
+        return counts.reshape(len(targets), len(self.types) * _N_SUMS)
 
     def figures(self, sums: FloatArray) -> dict[str, FloatArray]:
         """Micro precision, recall and F1; macro-F1 over the types in the truth; and each type's own."""

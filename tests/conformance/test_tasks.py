@@ -12,6 +12,7 @@ from headrace.records import Input
 from headrace.tasks import TASK_TYPES
 from headrace.tasks.retrieval import Retrieval
 from headrace.testing.tasks import Perfect, check_task
+from tasks.tokens import perfect_answers, perfect_tags
 
 NONE_OF_ANY: list[object] = [None, "", [], {}, float("nan"), True]
 
@@ -53,7 +54,49 @@ SAMPLES = {
         ["pay", "How to send back?", 7, "pay", " When open? "],
         [*NONE_OF_ANY, "how", 8],
     ),
-}
+    "token-classification": Sample(
+        TaskTable(type="token-classification", labels=("PER", "LOC")),
+        [
+            [[0, 9, "PER"], [19, 24, "LOC"]],
+            [{"start": 0, "end": 6, "label": "LOC"}],
+            [],
+            '[[8, 12, "LOC"]]',
+            [{"start": 8, "end": 11, "labels": ["PER"], "text": "Ann"}],
+        ],
+        [*(raw for raw in NONE_OF_ANY if raw != []), "Ann", [[0, 3]], [[0, 3, "ORG"]], [[3, 3, "PER"]],
+         [[0, 99, "PER"]], [[0, 9, "PER"], [4, 9, "LOC"]], [[-1, 3, "PER"]], [[0.0, 3, "PER"]], [[3, 4, "PER"]],
+         [[0, 3, ["PER", "LOC"]]], [{"start": 0, "end": 3, "label": "PER", "text": "Bob"}], [None], "[[0, 3"],
+        inputs=["Ann Smith lives in Paris.", "London calls", "nobody", "back to Rome", "It was, Ann"],
+        perfect=perfect_tags,
+    ),
+    "extractive-qa": Sample(
+        TaskTable(type="extractive-qa"),
+        [
+            {"text": ["in 1912", "1912"], "answer_start": [19, 22]},
+            {"answers": []},
+            "on a hill",
+            "",
+            {"text": "two", "start": 4},
+            [{"text": "a bell", "answer_start": 4}, "bell"],
+            '{"text": "no", "start": 0}',
+            [],
+        ],
+        [None, {}, float("nan"), True, 7, "1913", "the", {"text": "in 1912", "start": 18}, {"text": "", "start": 0},
+         {"text": ["in"], "answer_start": []}, ["1913"], [None], {"answers": 3}, '["in',
+         {"text": "1912", "start": True}],
+        inputs=[
+            ("When?", "The mill was built in 1912, and the old dam before the war."),
+            ("Who?", "Nobody knows."),
+            ("Where?", "It stands on a hill."),
+            ("Why?", "It is so."),
+            ("How many?", "The two of them."),
+            ("What?", "Had a bell."),
+            ("Really?", "no, no"),
+            ("And?", "That is all."),
+        ],
+        perfect=perfect_answers,
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", TASK_TYPES.names())
