@@ -91,6 +91,6 @@ class Network(nn.Module):
                 return module
         raise LookupError(f"{type(self.encoder).__name__} has no list of {depth} layers")
 
-    def gradient_checkpointing_enable(self, **kwargs: Any) -> None:
+    def activation_checkpointing_enable(self, **kwargs: Any) -> None:
         """What Trainer calls where settings ask for it."""
-        self.model.gradient_checkpointing_enable(**kwargs)
+        self.model.activation_checkpointing_enable(**kwargs)
