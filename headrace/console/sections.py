@@ -9,8 +9,14 @@ from headrace.console.facts import TaskFacts, interval_of
 from headrace.console.markup import Html, Part, element, join, table
 from headrace.records import Interval, LedgerEntry
 
-_BASELINES = {"centroid": "nearest class centroid", "majority": "most frequent class"}
+_BASELINES = {
+    "zero_shot": "nearest text of a label", "centroid": "nearest class centroid", "majority": "most frequent class",
+}  # fmt: skip
 _MOST_CLASSES = 20
+_METRICS = {
+    "macro_f1": "macro-F1", "micro_f1": "micro-F1", "f1": "F1", "pearson": "Pearson's r", "mrr": "mean reciprocal rank",
+    "ndcg_at_10": "nDCG at 10", "exact_match": "exact match",
+}  # fmt: skip
 _KINDS = {
     "start": "release started",
     "promote": "put in charge",
@@ -332,7 +338,7 @@ def _evidence(value: float) -> str:
 
 
 def _metric(name: str) -> str:
-    return {"macro_f1": "macro-F1", "micro_f1": "micro-F1", "pearson": "Pearson's r"}.get(name, name.replace("_", " "))
+    return _METRICS.get(name, name.replace("_", " "))
 
 
 def _number(n: int) -> str:

@@ -7,9 +7,21 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from headrace.config import FinetuneTable, TaskTable
 from headrace.records import ModelVersion, Run, Snapshot
+from headrace.tasks import TASK_TYPES, UNCALIBRATED, Calibration
 
-_NAMES = {"majority": "majority class or mean", "centroid": "frozen base model, nearest centroid or ridge"}
+_NAMES = {
+    "majority": "majority class or mean",
+    "centroid": "frozen base model, nearest centroid or ridge",
+    "zero_shot": "frozen base model, nearest text of a label",
+}
+_PIPELINE_TAGS = {
+    "token_classification": "token-classification",
+    "question_answering": "question-answering",
+    "retrieval": "sentence-similarity",
+}  # https://huggingface.co/docs/hub/models-tasks; all else is text-classification there
+_NO_LIMIT = 1e8  # no model's logits differ by so much
 _HUB_NAMES = {"minilm-l6": "sentence-transformers/all-MiniLM-L6-v2"}
 
 
@@ -19,12 +31,14 @@ def render(
     snapshot: Snapshot,
     evaluations: Mapping[str, Mapping[str, Any]],
     *,
+    calibration: Calibration = UNCALIBRATED,
     licence: str | None = None,
 ) -> str:
     """Markdown of a version.
 
     Args:
         evaluations: results of `evaluate` by predictor: "version", and whatever it was measured beside.
+        calibration: what was fitted on the validation side, as stored with the artifact.
         licence: an identifier as Hugging Face lists them, where the owner has chosen one.
     """
     own = evaluations["version"]
@@ -32,8 +46,10 @@ def render(
         _header(version, run, own, licence),
         f"# {version.name}\n",
         _what(version, run, snapshot, own),
+        _method(run),
         _results(own),
         _per_class(own["overall"]),
+        _calibrated(calibration, own["overall"]),
         _beside(evaluations),
         _data(snapshot),
     ]
@@ -48,11 +64,14 @@ def _header(version: ModelVersion, run: Run, own: Mapping[str, Any], licence: st
     hub_name = _HUB_NAMES.get(run.base_model, run.base_model)
     if _is_hub_name(hub_name):
         lines.append(f"base_model: {_yaml(hub_name)}")
-    lines += ["pipeline_tag: text-classification", "library_name: transformers", "tags:", "- headrace"]
+    problem = TASK_TYPES.get(_task(run).type).problem
+    tag = _PIPELINE_TAGS.get(problem, "text-classification")
+    library = "sentence-transformers" if problem == "retrieval" else "transformers"
+    lines += [f"pipeline_tag: {tag}", f"library_name: {library}", "tags:", "- headrace"]
     measured = [name for name in _metric_names(own) if overall.get(name) is not None]
     lines += ["metrics:", *(f"- {name}" for name in measured)]
     lines += ["model-index:", f"- name: {_yaml(version.name)}", "  results:", "  - task:"]
-    lines += ["      type: text-classification", "    dataset:", f"      name: {_yaml(version.task)}"]
+    lines += [f"      type: {tag}", "    dataset:", f"      name: {_yaml(version.task)}"]
     lines += [f"      type: {_yaml(version.task)}", "      split: test", "    metrics:"]
     for name in measured:
         lines += [f"    - type: {name}", f"      value: {overall[name]:.4f}"]
@@ -62,9 +81,7 @@ def _header(version: ModelVersion, run: Run, own: Mapping[str, Any], licence: st
 def _what(version: ModelVersion, run: Run, snapshot: Snapshot, own: Mapping[str, Any]) -> str:
     facts = {
         "base model": f"{run.base_model} ({run.base_digest[:19]})",
-        "method": run.method,
-        "training rows": run.facts.get("n_train_rows"),
-        "training seconds": run.facts.get("seconds"),
+        "task type": _task(run).type,
         "snapshot": snapshot.content_hash,
         "artifact": version.artifact,
         "checkpoint": version.checkpoint,
@@ -74,6 +91,38 @@ def _what(version: ModelVersion, run: Run, snapshot: Snapshot, own: Mapping[str,
     if agreed.get("share") is not None:
         facts["agreement of the artifact with its checkpoint"] = f"{agreed['share']:.2%} of {agreed['n']} rows"
     return _table(["", ""], [[name, value] for name, value in facts.items() if value is not None])
+
+
+def _method(run: Run) -> str:
+    """How it was trained: what the run measured, and the settings that are not the default."""
+    trained, whole = (run.facts.get(name) for name in ("n_trained_parameters", "n_parameters"))
+    facts: dict[str, Any] = {
+        "method": run.method,
+        "training rows": run.facts.get("n_train_rows"),
+        "training seconds": run.facts.get("seconds"),
+        "epochs": run.facts.get("epochs"),
+        "learning rate": run.facts.get("learning_rate"),
+        "trained parameters": f"{trained:,} of {whole:,}" if trained is not None and whole is not None else None,
+    }
+    chosen = run.params.get("finetune", {})
+    usual = FinetuneTable().model_dump(mode="json")
+    facts |= {
+        f"finetune.{key}": json.dumps(value)
+        for key, value in _flat(chosen)
+        if key not in ("method", "learning_rate") and value != dict(_flat(usual)).get(key)
+    }
+    return f"## Method\n\n{_table(['', ''], [[k, v] for k, v in facts.items() if v is not None])}"
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for key, value in tree.items():
+        rows += _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", value)]
+    return rows
+
+
+def _task(run: Run) -> TaskTable:
+    return TaskTable.model_validate(run.params.get("task", {}))
 
 
 def _results(own: Mapping[str, Any]) -> str:
@@ -95,7 +144,39 @@ def _per_class(overall: Mapping[str, Any]) -> str:
         [name, found["n"], *(_figure(overall["intervals"][f"{figure}:{name}"]) for figure in figures)]
         for name, found in classes.items()
     ]
-    return f"## Per class\n\n{_table(['class', 'rows', *figures], rows)}"
+    levels = [
+        [f"level {one['level']}", one["n_classes"], _plain(one["accuracy"])] for one in overall.get("by_level", [])
+    ]
+    paths = f"\n{_table(['first parts of the names', 'classes', 'accuracy'], levels)}" if levels else ""
+    return f"## Per class\n\n{_table(['class', 'rows', *figures], rows)}{paths}"
+
+
+def _calibrated(calibration: Calibration, overall: Mapping[str, Any]) -> str:
+    """What was fitted on the validation rows, and how it did on the held-out ones."""
+    parts = []
+    if "temperature" in calibration:
+        parts.append(f"Logits are divided by a temperature of {calibration['temperature']:.3f} before softmax.\n")
+    if "half_width" in calibration:
+        held = (
+            f"; it held {overall['coverage']:.1%} of the held-out rows" if overall.get("coverage") is not None else ""
+        )
+        parts.append(
+            f"An answer plus or minus {calibration['half_width']:.4g} holds the truth in at least "
+            f"{calibration['level']:.0%} of new rows like these (split conformal){held}.\n"
+        )
+    if "thresholds" in calibration:
+        pairs = zip(overall["labels"], calibration["thresholds"], strict=True)
+        rows = [[label, _plain(threshold)] for label, threshold in pairs]
+        parts.append(_table(["label", "answered from a probability of"], rows))
+    if "null_threshold" in calibration:
+        parts.append(_no_answer(calibration["null_threshold"]))
+    return f"## Fitted on validation rows\n\n{chr(10).join(parts)}" if parts else ""
+
+
+def _no_answer(threshold: float) -> str:
+    if threshold >= _NO_LIMIT:
+        return "An answer is always given: every validation row had one.\n"
+    return f"No answer is given where that scores more than {threshold:.4g} above the best answer.\n"
 
 
 def _beside(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
@@ -125,6 +206,10 @@ def _figure(interval: Mapping[str, Any]) -> str:
     if interval["estimate"] is None:
         return f"not known ({interval['reason']})"
     return f"{interval['estimate']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
+
+
+def _plain(value: float | None) -> str:
+    return "not known" if value is None else f"{value:.3f}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

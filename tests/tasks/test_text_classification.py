@@ -99,3 +99,28 @@ def test_unknown_labels_name_the_nearest() -> None:
         TASK.parse_label("Maybe")
     with pytest.raises(BadConfig, match="two or more different labels"):
         TextClassification(TaskTable(labels=("a", "a")))
+
+
+def test_paths_are_counted_level_by_level() -> None:
+    labels = ("card/lost", "card/stolen/abroad", "loan", "loan/rate")
+    task = TextClassification(TaskTable(labels=labels))
+    truth = ["card/lost", "card/stolen/abroad", "loan", "loan/rate", "loan"]
+    answers = ["card/stolen/abroad", "card/stolen/abroad", "loan/rate", "loan/rate", "card/lost"]
+    found = task.metrics(truth, np.eye(4)[[labels.index(answer) for answer in answers]])
+    parts = [[path.split("/") for path in side] for side in (truth, answers)]
+    for level, line in enumerate(found["by_level"], 1):
+        right = [a[:level] == b[:level] for a, b in zip(*parts, strict=True)]
+        assert line["accuracy"] == pytest.approx(sum(right) / 5)
+    assert [line["n_classes"] for line in found["by_level"]] == [2, 4, 4]
+    assert [line["accuracy"] for line in found["by_level"]] == pytest.approx([0.8, 0.4, 0.4])
+    assert found["by_level"][-1]["accuracy"] == found["accuracy"]
+    assert task.metrics([], np.empty((0, 4)))["by_level"][0]["accuracy"] is None
+    assert "by_level" not in TASK.metrics(["no"], logits_of([0]))
+
+
+def test_the_temperature_is_fitted_on_rows_and_needs_some() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(300, 3)) * 6
+    truth = [LABELS[k] for k in (softmax(logits / 3).cumsum(axis=1) > rng.random((300, 1))).argmax(axis=1)]
+    assert TASK.calibrate(truth, logits)["temperature"] == pytest.approx(3, rel=0.25)
+    assert TASK.calibrate([], logits[:0]) == {}

@@ -1,4 +1,5 @@
-"""Metrics of regression against scipy. Catches: ties ranked wrongly, a correlation of a constant that is a number."""
+"""Metrics of regression against scipy. Catches: ties ranked wrongly, a correlation of a constant that is a number, an
+interval in another unit than its value, a standard deviation of 0."""
 
 import numpy as np
 import pytest
@@ -58,3 +59,30 @@ def test_numbers_parse_and_combine() -> None:
         TASK.parse_label("inf")
     with pytest.raises(BadInput, match="not a number: warm"):
         TASK.parse_label("warm")
+
+
+def test_answers_have_intervals_once_calibrated() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=400) * 10
+    outputs = (truth + rng.normal(size=400) * 2)[:, None].astype(np.float32)
+    calibration = TASK.calibrate(truth[:200].tolist(), outputs[:200])
+    assert calibration["half_width"] == pytest.approx(2 * stats.norm.ppf(0.95), rel=0.2)
+    (answer,) = TASK.decode(outputs[:1], calibration)
+    assert answer["high"] - answer["low"] == pytest.approx(2 * calibration["half_width"], abs=1e-5)
+    assert (answer["low"] + answer["high"]) / 2 == pytest.approx(answer["value"], abs=1e-5)
+    assert answer["level"] == 0.9
+    measured = TASK.metrics(truth[200:].tolist(), outputs[200:], calibration)
+    assert measured["coverage"] == pytest.approx(0.9, abs=0.07)
+    assert TASK.decode(outputs[:1]) == [{"value": answer["value"]}]
+
+
+def test_too_few_rows_give_no_interval() -> None:
+    assert TASK.calibrate([0.0] * 8, np.zeros((8, 1))) == {}
+    assert TASK.calibrate([0.0] * 9, np.ones((9, 1)))["half_width"] == 1
+
+
+def test_the_scale_is_that_of_the_targets() -> None:
+    assert TASK.scale([2.0, 4.0]) == (3.0, 1.0)
+    assert TASK.scale([1000.0, 3000.0]) == (2000.0, 1000.0)
+    assert TASK.scale([0.1] * 30) == (pytest.approx(0.1), 1.0)
+    assert TASK.scale([]) == (0.0, 1.0)
