@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
@@ -21,6 +21,7 @@ from headrace.errors import BadConfig, nearest
 FILE_NAME = "headrace.toml"
 ENV_PREFIX = "HEADRACE_"
 _NO_SETTINGS = {"HEADRACE_WORKSPACE"}  # variables that the command line reads
+_WHOLE = {"descriptions"}  # tables whose keys are the user's own words, dots and all
 _TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -307,11 +308,91 @@ def load(
         ("command line", {k: v for k, v in (overrides or {}).items() if v is not None}),
     ):
         for key, value in values.items():
-            _place(merged, key, value, origin)
+            _place(merged, key, value if origin == "file" else _from_json(key, value), origin)
             sources[key] = origin
+    _read_catalogues(root, merged, sources)
     settings = _validated(merged, sources)
     shown = [Shown(k, v, sources.get(k, "default")) for k, v in _flat(settings.model_dump(mode="json"))]
     return settings, shown
+
+
+def _from_json(key: str, value: object) -> object:
+    """What a list or table written as JSON in a variable or an option stands for; other values as they are."""
+    if not isinstance(value, str) or not value.lstrip().startswith(("[", "{")) or not _holds_several(key):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise BadConfig(f"{key} is not JSON: {error}", value=value, next_step='Write ["a", "b"]') from None
+
+
+def _holds_several(key: str) -> bool:
+    """Whether a setting is a list or a table."""
+    parts = key.split(".")
+    model: type[BaseModel] = Settings
+    if parts[0] == "tasks":
+        model, parts = TaskTable, parts[2:]
+    for i, part in enumerate(parts):
+        field = model.model_fields.get(part)
+        if field is None:
+            return False
+        if isinstance(field.default, Table):
+            model = type(field.default)
+            continue
+        kinds = [field.annotation, *get_args(field.annotation)]  # of `tuple[...] | None` too
+        return i == len(parts) - 1 and any(get_origin(kind) in (tuple, list, dict) for kind in kinds)
+    return False
+
+
+def _read_catalogues(root: Path, merged: dict[str, Any], sources: dict[str, str]) -> None:
+    """Put labels and descriptions where tasks name the file that has them."""
+    tasks = merged.get("tasks")
+    for name, task in tasks.items() if isinstance(tasks, dict) else ():
+        if not isinstance(task, dict) or not isinstance(task.get("catalogue"), str) or not task["catalogue"]:
+            continue
+        if task.get("labels") or task.get("descriptions"):
+            raise BadConfig(
+                f"tasks.{name} has labels or descriptions beside its catalogue",
+                value=task["catalogue"],
+                next_step="Keep one: the catalogue is where they come from",
+            )
+        entries = _catalogue(root / task["catalogue"])
+        task["labels"], task["descriptions"] = list(entries), entries
+        origin = sources[f"tasks.{name}.catalogue"]
+        sources |= {f"tasks.{name}.labels": origin, f"tasks.{name}.descriptions": origin}
+
+
+def _catalogue(path: Path) -> dict[str, str]:
+    """Label to text, in the order of the file."""
+    entries: dict[str, str] = {}
+    try:
+        lines = path.read_text("utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadConfig(
+            f"the catalogue cannot be read: {error}", value=str(path), next_step="Correct `catalogue` or the file"
+        ) from None
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            entry = None
+        label, text = (entry.get("label"), entry.get("text")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(label, str) or not isinstance(text, str) or not label.strip() or not text.strip():
+            raise BadConfig(
+                f"line {number} of the catalogue has no label and text",
+                value=line[:200],
+                next_step='Write {"label": "...", "text": "..."} in each line',
+            )
+        if label in entries:
+            raise BadConfig(
+                f"line {number} of the catalogue has a label of an earlier line",
+                value=label,
+                next_step="Give each entry a label of its own",
+            )
+        entries[label] = text
+    return entries
 
 
 def check_task_name(name: str) -> None:
@@ -412,7 +493,7 @@ def _place(tree: dict[str, Any], key: str, value: object, origin: str) -> None:
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     rows: list[tuple[str, Any]] = []
     for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping) and value and key not in _WHOLE:
             rows += _flat(value, f"{prefix}{key}.")
         else:
             rows.append((f"{prefix}{key}", value))

@@ -1,5 +1,6 @@
 """Verbs for what is made: train, evaluate, export, predict, job."""
 
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headrace.cli.rendering import AsJson, Set, Task, Where, emit, interval, opened, progress_bar, table
+from headrace.errors import BadInput
 
 if TYPE_CHECKING:
     from headrace.records import Job
@@ -128,19 +130,43 @@ def export(
 
 def predict(
     texts: Annotated[list[str] | None, typer.Argument(help="Texts; none: one a line from standard input.")] = None,
+    json_lines: Annotated[
+        bool, typer.Option("--json-lines", help="Standard input has a JSON value a line: two parts, or turns.")
+    ] = False,
     version: Annotated[str | None, typer.Option(help="Version; default: the one in charge.")] = None,
     task: Task = None,
     where: Where = Path("."),
     as_json: AsJson = False,
 ) -> None:
-    """Answer texts here, without a server and without a log."""
+    """Answer inputs here, without a server and without a log."""
     from headrace import loop
 
-    given = texts or [line.rstrip("\n") for line in sys.stdin]
+    given = _from_lines(texts) if json_lines else texts or [line.rstrip("\n") for line in sys.stdin]
     with opened(where) as ws:
         answers = loop.predict(ws, given, version=version, task=task)
-    rows = [(a.get("label", a.get("value")), a.get("confidence"), t) for a, t in zip(answers, given, strict=True)]
+    rows = [
+        (a.get("label", a.get("value")), a.get("confidence"), _shown(t)) for a, t in zip(answers, given, strict=True)
+    ]
     emit(answers, as_json, lambda: table(("answer", "confidence", "text"), rows))
+
+
+def _from_lines(texts: list[str] | None) -> list[object]:
+    """The JSON values of standard input, one a line."""
+    if texts:
+        raise BadInput("--json-lines reads standard input", value=texts[0], next_step="Leave the texts out")
+    given = []
+    for number, line in enumerate(sys.stdin, start=1):
+        try:
+            given += [json.loads(line)] if line.strip() else []
+        except (ValueError, RecursionError) as error:
+            raise BadInput(
+                f"line {number} is not JSON: {error}", value=line.strip(), next_step="Write one JSON value a line"
+            ) from None
+    return given
+
+
+def _shown(given: object) -> str:
+    return given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
 
 
 @_job.command("list")

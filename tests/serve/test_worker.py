@@ -38,7 +38,7 @@ class OneShort:
 
 
 def model(predictor: Any, temperature: float = 1.0) -> Model:
-    return Model("sha256:0", predictor, TextClassification(TaskTable(labels=LABELS)), temperature, 128)
+    return Model("sha256:0", predictor, TextClassification(TaskTable(labels=LABELS)), {"temperature": temperature}, 128)
 
 
 @given(st.lists(st.sampled_from("ynx?"), min_size=1, max_size=40))

@@ -243,7 +243,17 @@ def test_feedback_for_an_unknown_prediction_is_refused(client: Client, served_wo
 
 
 @pytest.mark.parametrize(
-    "change", [{"verdict": "good"}, {"value": True}, {"correction": ["a"]}, {"metric": 5}, {"prediction_id": "\ud800"}]
+    "change",
+    [
+        {"verdict": "good"},
+        {"value": True},
+        {"correction": ["\ud800"]},
+        {"correction": {"a\0": 1}},
+        {"correction": [float("nan")]},
+        {"correction": json.loads("[" * 20 + "]" * 20)},
+        {"metric": 5},
+        {"prediction_id": "\ud800"},
+    ],
 )
 def test_feedback_bodies_are_closed(served: Server, change: dict[str, Any]) -> None:
     body = {"prediction_id": "prd_0", **change}

@@ -33,7 +33,7 @@ def test_a_server_answers_as_its_artifact_does(tiny_base: Path, tmp_path: Path, 
         folder = ws.artifacts.new_folder()
         write = BACKENDS.get("openvino").write
         facts = write(tmp_path / "checkpoint", folder, task=ws.task(), precision="fp32", calibration=texts)
-        write_facts(folder, facts.model_copy(update={"temperature": 2.0}))
+        write_facts(folder, facts.model_copy(update={"calibration": {"temperature": 2.0}}))
         digest, _ = ws.artifacts.put(folder)
         version = plant_version(ws)
         with ws.store.write() as conn:
