@@ -1,12 +1,15 @@
-"""The model card. Catches: a header that is no YAML, a table broken by a name, a figure without its interval."""
+"""The model card. Catches: a header that is no YAML, a table broken by a name, a figure without its interval, a
+type of task that is announced as another, a setting that was changed and is not told."""
 
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
-from evaluate.rows import CLASSES, LABELS, noisy, rows_of
+from evaluate.rows import CLASSES, ENTRIES, LABELS, NUMBERS, SETS, TAGS, noisy, rows_of, tagged
+from headrace.config import TaskTable
 from headrace.evaluate.evaluating import evaluate
 from headrace.evaluate.model_card import render
 from headrace.records import ModelVersion, Run, Snapshot
@@ -62,3 +65,69 @@ def test_the_body_has_figures_with_intervals_beside_baselines() -> None:
 def test_names_do_not_break_tables() -> None:
     _, body = card(channel="a|b\nc <b>")
     assert "| a\\|b c &lt;b> | 90 |" in body
+
+
+def card_of(
+    task_type: Any, targets: list[Any], outputs: Any, calibration: dict[str, Any], **finetune: Any
+) -> tuple[Any, str]:
+    own = evaluate(task_type, rows_of(targets), outputs, calibration=calibration)
+    version = ModelVersion("v", "tone", 3, "r", "s", "sha256:c", "sha256:a", NOW)
+    settings = TaskTable(type=task_type.name).model_dump(mode="json")
+    params = {"task": settings, "finetune": {"method": "lora", "epochs": 7.0, "seed": 1, **finetune}}
+    facts = {"n_train_rows": 5, "n_trained_parameters": 1234, "n_parameters": 56789, "learning_rate": 0.001}
+    run = Run("r", "tone", "s", "bert", "sha256:53aa", "lora", params, "f", 1, "done", None, None, [], facts, NOW)
+    snapshot = Snapshot("s", "tone", "sha256:5", "sha256:6", 9, {"train": 5, "test": 4}, {"web": 9}, 0, NOW)
+    text = render(version, run, snapshot, {"version": own}, calibration=calibration)
+    _, header, body = text.split("---\n", 2)
+    return yaml.safe_load(header), body
+
+
+def test_the_pipeline_is_that_of_the_task_type() -> None:
+    logits = np.eye(3)[[0, 2]] * 4
+    header, body = card_of(ENTRIES, ["no", "yes"], logits, {})
+    assert (header["pipeline_tag"], header["library_name"]) == ("sentence-similarity", "sentence-transformers")
+    assert header["metrics"][0] == "mrr"
+    assert "recall_at_5" in body
+    header, body = card_of(TAGS, [[[0, 3, "PER"]], []], tagged([[[0, 3, "PER"]], []]), {})
+    assert (header["pipeline_tag"], header["library_name"]) == ("token-classification", "transformers")
+    assert header["model-index"][0]["results"][0]["task"]["type"] == "token-classification"
+    assert "| PER | 1 |" in body
+
+
+def test_what_was_fitted_is_told() -> None:
+    truth = [float(i) for i in range(10)]
+    _, body = card_of(NUMBERS, truth, np.array(truth)[:, None] + 0.5, {"half_width": 1.25, "level": 0.9})
+    assert "plus or minus 1.25 holds the truth in at least 90% of new rows" in body
+    assert "held 100.0% of the held-out rows" in body
+    header, body = card_of(SETS, [["no"], ["yes"]], np.eye(3)[[0, 2]] * 8 - 4, {"thresholds": [0.5, 0.25, 0.75]})
+    assert header["pipeline_tag"] == "text-classification"
+    assert "| maybe | 0.250 |" in body
+    _, body = card_of(CLASSES, ["no", "yes"], np.eye(3)[[0, 2]], {"temperature": 1.5})
+    assert "temperature of 1.500" in body
+    assert "Fitted on validation rows" not in card_of(CLASSES, ["no", "yes"], np.eye(3)[[0, 2]], {})[1]
+
+
+def test_the_method_is_told_with_what_is_not_the_default() -> None:
+    _, body = card_of(CLASSES, ["no", "yes"], np.eye(3)[[0, 2]], {}, loss={"focal_gamma": 2.0, "crf": False})
+    for line in (
+        "| method | lora |",
+        "| trained parameters | 1,234 of 56,789 |",
+        "| finetune.epochs | 7.0 |",
+        "| finetune.loss.focal_gamma | 2.0 |",
+    ):
+        assert line in body
+    assert "finetune.seed" not in body
+    assert "finetune.loss.crf" not in body
+
+
+@pytest.mark.parametrize(("threshold", "words"), [(2.5, "scores more than 2.5 above"), (1e9, "always given")])
+def test_when_no_answer_is_given(threshold: float, words: str) -> None:
+    _, body = card_of(CLASSES, ["no", "yes"], np.eye(3)[[0, 2]], {"null_threshold": threshold})
+    assert words in body
+
+
+def test_levels_of_names_have_a_table() -> None:
+    task_type = type(CLASSES)(TaskTable(labels=("card/lost", "card/found", "loan")))
+    _, body = card_of(task_type, ["card/lost", "loan"], np.eye(3)[[1, 2]], {})
+    assert "| level 1 | 2 | 1.000 |" in body
+    assert "| level 2 | 3 | 0.500 |" in body
