@@ -8,9 +8,11 @@ A mark is `<!-- generated: NAME -->`, its end `<!-- end -->`; what stands betwee
 
 import ast
 import inspect
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from bench_table import markdown as benchmarks
 import headrace
 from headrace import config, errors
 from headrace.cli.main import app
+from headrace.finetune.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
 _MARKED = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -42,17 +45,36 @@ def main(arguments: list[str]) -> int:
 
 def settings() -> str:
     """Every key of headrace.toml with its default and meaning, a table per section."""
-    meanings = _meanings()
     parts = []
     for name, field in config.Settings.model_fields.items():
-        table: type[config.Table] = config.TaskTable if name == "tasks" else type(field.default)
-        parts += [f"### [{'tasks.NAME' if name == 'tasks' else name}]", ""]
-        rows = []
-        for key, inner in table.model_fields.items():
-            default = "none" if inner.default is None else _toml(inner.default)
-            rows.append((f"`{key}`", f"`{default}`", meanings[table.__name__, key]))
-        parts += [_table(("key", "default", "meaning"), rows), ""]
+        is_tasks = name == "tasks"
+        parts += _section("tasks.NAME" if is_tasks else name, config.TaskTable if is_tasks else type(field.default))
     return "\n".join(parts)
+
+
+def _section(name: str, table: type[config.Table]) -> list[str]:
+    """Lines of a table of headrace.toml, and of the tables inside it."""
+    meanings, rows, inside = _meanings(), [], []
+    for key, field in table.model_fields.items():
+        if isinstance(field.default, config.Table):
+            inside += _section(f"{name}.{key}", type(field.default))
+        else:
+            default = "none" if field.default is None else _toml(field.default)
+            rows.append((f"`{key}`", f"`{default}`", meanings[table.__name__, key]))
+    return [f"### [{name}]", "", _table(("key", "default", "meaning"), rows), "", *inside]
+
+
+def methods() -> str:
+    """Every fine-tuning method: what it does, for which problems, and what it asks for."""
+    rows = []
+    for name, target in METHODS.targets().items():
+        module = inspect.getdoc(import_module(target.partition(":")[0])) or ""
+        says, _, rest = module.partition("\n")
+        needs = " ".join(rest.split())
+        method = METHODS.get(name)
+        rate = f"{method.learning_rate:g}" if method.trains else ""
+        rows.append((f"`{name}`", says.partition(": ")[2] or says, needs, rate))
+    return _table(("method", "what it does", "", "learning rate"), rows) + "\n"
 
 
 def commands() -> str:
@@ -93,6 +115,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "commands": commands,
     "errors": error_codes,
     "python": python,
+    "methods": methods,
     "benchmarks": benchmarks,
 }
 
@@ -149,9 +172,9 @@ def _kinds(kind: type[errors.HeadraceError]) -> Iterator[type[errors.HeadraceErr
 
 
 def _toml(value: object) -> str:
-    if isinstance(value, tuple):
-        return "[]"
-    return f'"{value}"' if isinstance(value, str) else str(value)
+    if isinstance(value, bool | str | tuple | dict):
+        return json.dumps(value)
+    return str(value)
 
 
 def _yes(value: bool) -> str:
