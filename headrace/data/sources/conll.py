@@ -60,7 +60,7 @@ def _rows(file: BinaryIO, options: Options) -> Iterator[RawRow]:
     sentence = _Sentence()
     for line, raw in _lines(file):
         text = raw.decode(errors="surrogateescape").strip(" \r\n")
-        if not text.strip("\t ") or text.split(maxsplit=1)[0].startswith(_BETWEEN_SENTENCES):
+        if not text.strip("\t ") or text.lstrip("\t ").startswith(_BETWEEN_SENTENCES):
             if sentence.line:
                 yield _row(sentence, options)
                 sentence = _Sentence()
