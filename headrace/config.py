@@ -356,14 +356,18 @@ def _read_catalogues(root: Path, merged: dict[str, Any], sources: dict[str, str]
                 value=task["catalogue"],
                 next_step="Keep one: the catalogue is where they come from",
             )
-        entries = _catalogue(root / task["catalogue"])
+        entries = read_catalogue(root / task["catalogue"])
         task["labels"], task["descriptions"] = list(entries), entries
         origin = sources[f"tasks.{name}.catalogue"]
         sources |= {f"tasks.{name}.labels": origin, f"tasks.{name}.descriptions": origin}
 
 
-def _catalogue(path: Path) -> dict[str, str]:
-    """Label to text, in the order of the file."""
+def read_catalogue(path: Path) -> dict[str, str]:
+    """Label to text, in the order of the file.
+
+    Raises:
+        BadConfig: the file cannot be read, or a line has no label and text, or a label of an earlier one.
+    """
     entries: dict[str, str] = {}
     try:
         lines = path.read_text("utf-8-sig").split("\n")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace import jobs
-from headrace.config import TaskTable
+from headrace.config import TaskTable, read_catalogue
 from headrace.data import quality, snapshot
 from headrace.errors import BadInput
 from headrace.evaluate import agreement, baselines, comparison, evaluating, gates, model_card
@@ -46,18 +46,27 @@ def silent(*_args: object, **_facts: object) -> None:
 
 
 def init(
-    root: Path | str, *, task: str, task_type: str = "text-classification", labels: tuple[str, ...] = ()
+    root: Path | str,
+    *,
+    task: str,
+    task_type: str = "text-classification",
+    labels: tuple[str, ...] = (),
+    catalogue: str = "",
 ) -> Workspace:
     """Make a workspace with one task, whose settings are checked before anything is written.
 
+    Args:
+        catalogue: file of JSON lines with `label` and `text`, seen from `root`; in place of labels.
+
     Raises:
         NotFound: no such task type.
-        BadConfig: the labels do not suit it.
+        BadConfig: the labels or the catalogue do not suit it.
         AlreadyExists: there is a workspace already.
         Unusable: the folder cannot be written.
     """
-    _task_type(TaskTable(type=task_type, labels=labels))
-    return make_workspace(root, task=task, task_type=task_type, labels=labels)
+    entries = read_catalogue(Path(root) / catalogue) if catalogue else {}
+    _task_type(TaskTable(type=task_type, labels=labels or tuple(entries), descriptions=entries))
+    return make_workspace(root, task=task, task_type=task_type, labels=labels, catalogue=catalogue)
 
 
 def check_quality(ws: Workspace, *, task: str | None = None, report: Report = silent) -> quality.QualityReport:

@@ -73,7 +73,12 @@ class Workspace:
 
 
 def init(
-    root: Path | str, *, task: str, task_type: str = "text-classification", labels: tuple[str, ...] = ()
+    root: Path | str,
+    *,
+    task: str,
+    task_type: str = "text-classification",
+    labels: tuple[str, ...] = (),
+    catalogue: str = "",
 ) -> Workspace:
     """Make a workspace: headrace.toml with one task, and the state folder beside it.
 
@@ -92,6 +97,8 @@ def init(
     text = f'[tasks."{task}"]\ntype = "{task_type}"\n'
     if labels:
         text += f"labels = [{', '.join(_quoted(label) for label in labels)}]\n"
+    if catalogue:
+        text += f"catalogue = {_quoted(catalogue)}\n"
     try:
         root.mkdir(parents=True, exist_ok=True)
         (root / STATE_FOLDER).mkdir(exist_ok=True)

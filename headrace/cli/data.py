@@ -25,13 +25,14 @@ def init(
     task: Annotated[str, typer.Option(help="Name of the task.")] = "task",
     task_type: Annotated[str, typer.Option("--type", help="Task type.")] = "text-classification",
     labels: Annotated[str, typer.Option(help="Classes, separated by commas.")] = "",
+    catalogue: Annotated[str, typer.Option(help="File of JSON lines with label and text, in that folder.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Make a workspace."""
     from headrace.loop import init as make
 
     names = tuple(name.strip() for name in labels.split(",") if name.strip())
-    with make(where, task=task, task_type=task_type, labels=names) as ws:
+    with make(where, task=task, task_type=task_type, labels=names, catalogue=catalogue) as ws:
         emit(
             {"workspace": ws.root, "task": task},
             as_json,

@@ -96,7 +96,7 @@ def check_labels(labels: Sequence[str], *, at_least: int) -> None:
     if len(labels) < at_least or len(set(labels)) != len(labels):
         needed = "two or more different labels" if at_least == 2 else "one or more different labels"
         raise BadConfig(
-            f"a classification task needs {needed}",
+            f"the task needs {needed}",
             value=list(labels),
             next_step='Set labels = ["a", "b"] in the task\'s table of headrace.toml',
         )

@@ -1,6 +1,8 @@
 """Retrieval against scikit-learn. Catches: ranks off by one, ties that flatter, hits in the wrong order, a discount of
 the wrong place, a text that stands for another entry."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from sklearn import metrics as oracle
 
 from headrace.config import TaskTable
 from headrace.errors import BadConfig, BadInput
+from headrace.loop import init
 from headrace.tasks.retrieval import SCALE, Retrieval
 
 N_ENTRIES = 30
@@ -71,3 +74,12 @@ def test_a_label_is_an_id_or_a_text() -> None:
         TASK.parse_label("q99")
     with pytest.raises(BadConfig, match=r"needs the text of each.*c"):
         Retrieval(TaskTable(type="retrieval", labels=("a", "c"), descriptions={"a": "x", "c": " "}))
+
+
+def test_a_workspace_starts_from_a_catalogue(tmp_path: Path) -> None:
+    (tmp_path / "faq.jsonl").write_text('{"label": "a", "text": "x"}\n{"label": "b", "text": "y"}\n', "utf-8")
+    with init(tmp_path, task="faq", task_type="retrieval", catalogue="faq.jsonl") as ws:
+        assert ws.task("faq").descriptions == {"a": "x", "b": "y"}
+    with pytest.raises(BadConfig, match="the catalogue cannot be read"):
+        init(tmp_path / "other", task="faq", task_type="retrieval", catalogue="none.jsonl")
+    assert not (tmp_path / "other").exists()
