@@ -12,6 +12,7 @@ PREFIXES = {
     "snapshot": "snap",
     "job": "job",
     "run": "run",
+    "trial": "trl",
     "version": "ver",
     "evaluation": "ev",
     "release": "rel",

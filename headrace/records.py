@@ -138,6 +138,25 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """One set of settings that a search tried, as a run. States: running -> done | pruned | failed."""
+
+    id: str
+    search: str
+    """Hash of all that decides what the search tries."""
+    number: int
+    params: dict[str, Any]
+    """What was drawn, by the names of the ranges."""
+    state: str
+    value: float | None
+    """Best main metric on the validation side."""
+    curve: list[float]
+    """Main metric of the validation side at each evaluation."""
+    run_id: str
+    created_at: datetime
+
+
+@dataclass(frozen=True)
 class Artifact:
     """Files in one format, addressed by the hash of their manifest."""
 

@@ -1,16 +1,24 @@
-"""Vectors of the frozen base model: mean of the last layer's tokens, unit length."""
+"""Vectors of texts: mean of a model's last layer over the tokens, unit length.
+
+Dimensions: N inputs, D width of the model.
+"""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from transformers import AutoModel, AutoTokenizer
 
+from headrace.checkpoints.encoding import Encoder, input_names, like_length_batches, standalone_tokenizer
+from headrace.checkpoints.network import Network
+from headrace.config import TaskTable
 from headrace.finetune import base_models
-from headrace.finetune.batching import Padding, TokenBudgetSampler
-from headrace.finetune.running import tokenize
 from headrace.finetune.training import has_bf16
+from headrace.records import Input
 
 _BATCH_TOKENS = 4096
 
@@ -18,27 +26,43 @@ _BATCH_TOKENS = 4096
 def embed(
     base_model: str, texts: Sequence[str], *, max_tokens: int, report: Callable[..., None] | None = None
 ) -> NDArray[np.float32]:
-    """Unit vectors (N, D) of texts (N).
+    """Unit vectors (N, D) of texts (N) by a base model; in bf16 where the processor has instructions for it.
 
     Source: mean pooling as all-MiniLM-L6-v2 was trained, Reimers and Gurevych 2019, "Sentence-BERT", section 3.
     """
-    folder = base_models.find(base_model).folder
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    folder: Path = base_models.find(base_model).folder
     model = AutoModel.from_pretrained(folder, use_safetensors=True).eval()
-    token_ids = tokenize(tokenizer, texts, max_tokens)
-    lengths = [len(ids) for ids in token_ids]
-    sampler = TokenBudgetSampler(lengths, batch_tokens=_BATCH_TOKENS, seed=0, shuffle=False)
-    padding = Padding(tokenizer.pad_token_id or 0, is_float=False)
-    vectors = np.zeros((len(texts), model.config.hidden_size), dtype=np.float32)
-    n_done = 0
-    for batch in sampler:
-        inputs = padding([{"input_ids": token_ids[i], "labels": 0} for i in batch])
-        mask = inputs["attention_mask"]
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=has_bf16()):
-            hidden = model(input_ids=inputs["input_ids"], attention_mask=mask).last_hidden_state.float()
-        pooled = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-        vectors[batch] = torch.nn.functional.normalize(pooled, dim=1).numpy()
+    network = Network(model, "retrieval", 1, dense=nn.Linear(model.config.hidden_size, 1))
+    task = TaskTable(labels=("a", "b"), max_tokens=max_tokens)
+    with torch.autocast("cpu", torch.bfloat16, enabled=has_bf16()):
+        return vectors_of(network, AutoTokenizer.from_pretrained(folder), task, texts, report=report)
+
+
+def vectors_of(
+    network: Network,
+    tokenizer: Any,
+    task: TaskTable,
+    inputs: Sequence[Input],
+    *,
+    report: Callable[..., None] | None = None,
+) -> NDArray[np.float32]:
+    """Unit vectors (N, D) of inputs (N) by a network of the `embedding` form, cut as the task cuts."""
+    encoder = Encoder(standalone_tokenizer(tokenizer, task))
+    names = input_names(network.encoder, tokenizer)
+    if not any(isinstance(one, tuple) for one in inputs):
+        names = [name for name in names if name != "token_type_ids"]
+    windows = encoder.encode(inputs)
+    vectors = np.zeros((len(inputs), network.config.hidden_size), dtype=np.float32)
+    device = next(network.parameters()).device
+    was_training, n_done = network.training, 0
+    network.eval()
+    for batch in like_length_batches([len(window) for window in windows], batch_tokens=_BATCH_TOKENS):
+        feed = encoder.feed([windows[i] for i in batch], names)
+        with torch.no_grad():
+            found = network(**{name: torch.from_numpy(array).to(device) for name, array in feed.items()}, embeds=True)
+        vectors[batch] = found.float().cpu().numpy()
         n_done += len(batch)
         if report:
-            report("embed", n_done, len(texts))
+            report("embed", n_done, len(inputs))
+    network.train(was_training)
     return vectors

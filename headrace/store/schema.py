@@ -217,6 +217,23 @@ runs = Table(
     *_origin(),
 )
 
+trials = Table(
+    "trials",
+    metadata,
+    _id(),
+    Column("search", String(80), nullable=False),  # hash of all that decides what is tried
+    Column("number", Integer, nullable=False),
+    Column("params", JSON, nullable=False),
+    Column("state", String(16), nullable=False),  # running | done | pruned | failed
+    Column("value", Float),
+    Column("curve", JSON, nullable=False),  # main metric of the validation side at each evaluation
+    _ref("run_id", "runs.id"),
+    Column("created_at", Instant, nullable=False),
+    Column("finished_at", Instant),
+    *_origin(),
+    UniqueConstraint("search", "number"),
+)
+
 model_versions = Table(
     "model_versions",
     metadata,
