@@ -112,7 +112,7 @@ def test_rows_can_be_read_without_their_labels(name: str, tmp_path: Path) -> Non
     assert [row.label for row in found] == [None] * 3
 
 
-@pytest.mark.parametrize("name", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("name", ["csv", "jsonl", "parquet", "label-studio", "squad"])
 def test_a_file_source_refuses_a_directory_and_garbage(name: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="directory"):
         _read(name, str(tmp_path))

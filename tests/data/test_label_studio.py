@@ -67,8 +67,9 @@ def test_classes_come_back_by_person(
 @given(JSON)
 def test_no_shape_at_all_makes_it_fail_otherwise(tmp_path_factory: pytest.TempPathFactory, inner: Any) -> None:
     good = task(by(1, result("choices", ["a"])), text="t")
-    for broken in (inner, {**good, "annotations": inner}, {**good, "annotations": [inner]}, task(by(1, inner), text="t"),
-                   task(by(1, {**result("choices", []), "value": inner}), text="t"), task(by(inner), text="t")):  # fmt: skip
+    results = (inner, {**result("choices", []), "value": inner})
+    annotations = (inner, [inner], [by(inner)], *([by(1, one)] for one in results))
+    for broken in (inner, *({**good, "annotations": one} for one in annotations)):
         try:
             found = read(tmp_path_factory.mktemp("any"), [broken, good])
         except BadInput:
