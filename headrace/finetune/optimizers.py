@@ -14,7 +14,7 @@ def parameter_groups(network: Network, rate: float, weight_decay: float, layer_d
     groups: dict[tuple[float, float], list[Any]] = {}
     height_of = _heights(network) if layer_decay < 1 else {}
     top = max(height_of.values(), default=0) + 1
-    for name, parameter in network.named_parameters():
+    for parameter in network.parameters():
         if parameter.requires_grad:
             share = layer_decay ** (top - height_of.get(id(parameter), top))
             decay = weight_decay if parameter.ndim > 1 else 0.0

@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from headrace.checkpoints.encoding import Encoder, input_names, standalone_tokenizer
 from headrace.checkpoints.loading import fresh
-from headrace.checkpoints.network import Network
+from headrace.checkpoints.network import Form, Network
 from headrace.checkpoints.saving import save
 from headrace.config import FinetuneTable, TaskTable
 from headrace.errors import BadInput, Unusable
@@ -121,8 +121,7 @@ def tune(
     )
     plan, method = _after_first(plan, _method_for(settings.method, task_type))
     set_seed(settings.seed)
-    form = "embedding" if task_type.problem == "retrieval" or method.form == "embedding" else "head"
-    network = fresh(plan.base_folder, task_type, form=form, dropout=settings.dropout)
+    network = fresh(plan.base_folder, task_type, form=_form_of(method, task_type), dropout=settings.dropout)
     start_at_prior(network, task_type, [row.target for row in train])
     started = time.perf_counter()
     if method.trains:
@@ -148,6 +147,13 @@ def _method_for(name: str, task_type: TaskType) -> Method:
 
 def _methods_for(task_type: TaskType) -> list[str]:
     return [name for name in METHODS.names() if task_type.problem in METHODS.get(name).problems]
+
+
+def _form_of(method: Method, task_type: TaskType) -> Form:
+    """Retrieval compares vectors; tasks on tokens have no vector of the whole input."""
+    if task_type.problem in ("token_classification", "question_answering"):
+        return "head"
+    return "embedding" if task_type.problem == "retrieval" else method.form
 
 
 def _after_first(plan: Plan, method: Method) -> tuple[Plan, Method]:

@@ -1,6 +1,9 @@
 """The objective of a fine-tuning: the task's own loss, wrapped by what the settings and the method ask for."""
 
 from headrace.checkpoints.network import Network
+from headrace.errors import BadConfig
+from headrace.finetune import robust
+from headrace.finetune.crf import Crf, fresh_crf
 from headrace.finetune.features import FeatureSet
 from headrace.finetune.losses import criterion_of
 from headrace.finetune.methods import Method, Plan
@@ -8,7 +11,23 @@ from headrace.finetune.objectives import Objective, Plain
 
 
 def objective_of(plan: Plan, method: Method, network: Network, train: FeatureSet) -> tuple[Objective, Objective]:
-    """What the validation side is measured by, and what is trained on."""
-    plain: Objective = Plain(criterion_of(plan.task_type, plan.settings.loss, train.features))
+    """What the validation side is measured by, and what is trained on; a CRF is put into the network.
+
+    Raises:
+        BadConfig: a setting of the loss or of finetune.robust that does not go with the task or the method.
+    """
+    settings = plan.settings
+    criterion = criterion_of(plan.task_type, settings.loss, train.features)
+    robust.check_options(plan.task_type.problem, settings)
+    plain: Objective = Plain(criterion)
+    if settings.loss.crf:
+        network.crf = fresh_crf(network.n_outputs)
+        plain = Crf()
     objective = plain if method.objective is None else method.objective(plain, plan)
-    return plain, objective
+    if method.objective is not None and settings.robust.mixup_alpha:
+        raise BadConfig(
+            f"the method {settings.method!r} has a loss of its own, whose labels cannot be mixed",
+            value=settings.robust.mixup_alpha,
+            next_step="Remove finetune.robust.mixup_alpha",
+        )
+    return plain, robust.hardened(objective, settings.robust)

@@ -7,7 +7,7 @@ conformance tests find it through the table.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from headrace.config import FinetuneTable, TaskTable
 from headrace.records import SnapshotRow
@@ -30,6 +30,14 @@ METHODS = Registry(
 )  # fmt: skip
 
 
+PROBLEMS = frozenset(
+    {
+        "single_label_classification", "multi_label_classification", "regression", "token_classification",
+        "question_answering", "retrieval",
+    }
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a method may know of the fine-tuning it is part of."""
@@ -48,6 +56,8 @@ class Plan:
     """Every text of the workspace's channels that is not on the test side; for continue-pretraining."""
     teacher: Path | None = None
     """Checkpoint folder of finetune.teacher."""
+    cache: Path | None = None
+    """Where outputs of frozen layers are kept; None: nowhere."""
     n_steps: int = 0
     """Optimiser steps that training will take; 0 while it is not known."""
     report: Callable[..., None] = lambda *_args, **_facts: None
@@ -75,14 +85,10 @@ class Method:
     """Called after every optimiser step, before gradients are cleared, with the number of steps done."""
     objective: Callable[["Objective", Plan], "Objective"] | None = None
     """The loss to train on, made from the task's own."""
-    form: str = "head"
-    """`head`: transformers' own head for the task; `embedding`: mean of the tokens, unit length, one linear layer."""
+    form: Literal["head", "embedding"] = "head"
+    """`head`: transformers' own head for the task; `embedding`: mean of the tokens, unit length, one linear layer.
+    Tasks on tokens have the first and retrieval the second whatever stands here."""
     trains: bool = True
     """False where `prepare` has done all there is to do."""
-    problems: frozenset[str] = frozenset(
-        {
-            "single_label_classification", "multi_label_classification", "regression", "token_classification",
-            "question_answering", "retrieval",
-        }
-    )  # fmt: skip
+    problems: frozenset[str] = PROBLEMS
     """Problems of task types that it can do."""

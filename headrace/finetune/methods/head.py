@@ -1,25 +1,26 @@
-"""Head only: the base model is frozen, the pooler and the classifier on top of it train.
+"""Head only: the base model is frozen, one linear layer on its mean vector trains (a linear probe).
 
-Requirements: few labels, or a quick first version. Cost: one forward pass a row, almost no memory for gradients.
-Relations: the weakest and cheapest of the methods; `full` with all but the last layer frozen.
+Tasks on tokens have transformers' own head on the frozen model instead.
+
+Requirements: few labels, or a quick first version. Cost: one forward pass a row in all, whose outcome is kept (see
+headrace/finetune/activations.py), then next to nothing an epoch.
+Relations: cheapest of the methods that train. Weaker than `full` with many labels. `contrastive` tunes the vectors first.
+Source: Alain and Bengio 2016, "Understanding intermediate layers using linear classifier probes", arXiv 1610.01644.
 """
 
-from typing import Any
+from headrace.checkpoints.network import Network
+from headrace.finetune.methods import PROBLEMS, Method, Plan
 
 
-class Head:
-    learning_rate = 2e-3
+def prepare(network: Network, plan: Plan) -> Network:
+    frozen = network.encoder if network.form == "head" else network.model
+    frozen.requires_grad_(False)
+    return network
 
-    @staticmethod
-    def prepare(model: Any) -> Any:
-        for parameter in model.base_model.parameters():
-            parameter.requires_grad = False
-        pooler = getattr(model.base_model, "pooler", None)
-        if pooler is not None:  # what the sequence classifier reads; part of the head, not of the language model
-            for parameter in pooler.parameters():
-                parameter.requires_grad = True
-        return model
 
-    @staticmethod
-    def finish(model: Any) -> Any:
-        return model
+METHOD = Method(
+    learning_rate=1e-2,
+    prepare=prepare,
+    form="embedding",
+    problems=PROBLEMS - {"retrieval"},  # whose vectors are all that could train
+)

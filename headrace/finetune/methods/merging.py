@@ -1,15 +1,27 @@
-"""What methods that stand on peft share: its names for our problems, and merging into a plain model."""
+"""What methods that stand on peft share: wrapping a model, and merging into a plain one."""
+
+import warnings
+from typing import Any
+
+from peft import get_peft_model
 
 from headrace.checkpoints.network import Network
 from headrace.finetune.methods import Plan
+from headrace.finetune.methods.parts import head_of, train_head
 
-PEFT_TASKS = {
-    "single_label_classification": "SEQ_CLS",
-    "multi_label_classification": "SEQ_CLS",
-    "regression": "SEQ_CLS",
-    "token_classification": "TOKEN_CLS",
-    "question_answering": "QUESTION_ANS",
-}
+
+def wrap(network: Network, config: Any) -> Network:
+    """Have what `config` describes train, and the head; all else is frozen."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".is_gradient_checkpointing. is deprecated")
+        network.model = get_peft_model(network.model, config)
+    train_head(network)
+    return network
+
+
+def outside_head(network: Network) -> str:
+    """A pattern of the names of the head's modules, for peft's `exclude_modules`."""
+    return rf"(.*\.)?({'|'.join(head_of(network)) or '-'})(\..*)?"
 
 
 def merge(network: Network, plan: Plan) -> Network:

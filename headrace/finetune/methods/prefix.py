@@ -1,0 +1,47 @@
+"""Prefix tuning: keys and values of virtual tokens in every layer train, and the head.
+
+Not mergeable: a layer's own weights cannot stand for keys that no token has. The checkpoint is a directory of peft's,
+with its base model in `base/`.
+
+Requirements: peft; a model that takes `past_key_values`, such as BERT and RoBERTa. Cost: 2 x n_virtual_tokens x model
+width weights a layer; every token attends to the virtual ones too, also in serving.
+Source: Li and Liang 2021, "Prefix-Tuning: Optimizing Continuous Prompts for Generation", arXiv 2101.00190; for
+classification and tagging Liu et al. 2022, "P-Tuning v2", arXiv 2110.07602.
+"""
+
+import inspect
+
+from peft import PrefixTuningConfig
+
+from headrace.checkpoints.network import Network
+from headrace.errors import BadInput
+from headrace.finetune.methods import Method, Plan
+from headrace.finetune.methods.merging import wrap
+
+_PEFT_TASKS = {
+    "single_label_classification": "SEQ_CLS",
+    "multi_label_classification": "SEQ_CLS",
+    "regression": "SEQ_CLS",
+    "token_classification": "TOKEN_CLS",
+    "question_answering": "QUESTION_ANS",
+}
+
+
+def prepare(network: Network, plan: Plan) -> Network:
+    if "past_key_values" not in inspect.signature(network.encoder.forward).parameters:
+        raise BadInput(
+            "prefix needs a base model that takes past_key_values",
+            value=network.config.model_type,
+            next_step="Choose method prompt or lora, or a BERT or RoBERTa model",
+        )
+    if plan.settings.gradient_checkpointing:
+        raise BadInput(
+            "prefix cannot compute activations twice: the virtual tokens live in the cache that this switches off",
+            value="finetune.gradient_checkpointing = true",
+            next_step="Set it to false, or choose method prompt or lora",
+        )
+    n_tokens = plan.settings.adapter.n_virtual_tokens
+    return wrap(network, PrefixTuningConfig(task_type=_PEFT_TASKS[network.problem], num_virtual_tokens=n_tokens))
+
+
+METHOD = Method(learning_rate=1e-2, prepare=prepare, problems=frozenset(_PEFT_TASKS))
