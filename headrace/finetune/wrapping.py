@@ -8,6 +8,7 @@ from headrace.finetune.features import FeatureSet
 from headrace.finetune.losses import criterion_of
 from headrace.finetune.methods import Method, Plan
 from headrace.finetune.objectives import Objective, Plain
+from headrace.finetune.retrieval import objectives_of
 
 
 def objective_of(plan: Plan, method: Method, network: Network, train: FeatureSet) -> tuple[Objective, Objective]:
@@ -23,7 +24,11 @@ def objective_of(plan: Plan, method: Method, network: Network, train: FeatureSet
     if settings.loss.crf:
         network.crf = fresh_crf(network.n_outputs)
         plain = Crf()
-    objective = plain if method.objective is None else method.objective(plain, plan)
+    objective = plain
+    if network.problem == "retrieval":
+        plain, objective = objectives_of(plan, network)
+    if method.objective is not None:
+        objective = method.objective(objective, plan)
     if method.objective is not None and settings.robust.mixup_alpha:
         raise BadConfig(
             f"the method {settings.method!r} has a loss of its own, whose labels cannot be mixed",
