@@ -119,7 +119,7 @@ class _Mover:
 
 def _length(rows: Tensor) -> Tensor:
     """Lengths (B, 1, 1), none of them 0."""
-    lengths = torch.linalg.vector_norm(rows.flatten(1), dim=1)
+    lengths: Tensor = torch.linalg.vector_norm(rows.flatten(1), dim=1)
     return lengths.clamp(min=torch.finfo(rows.dtype).tiny)[:, None, None]
 
 
