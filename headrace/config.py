@@ -363,11 +363,7 @@ def _read_catalogues(root: Path, merged: dict[str, Any], sources: dict[str, str]
 
 
 def read_catalogue(path: Path) -> dict[str, str]:
-    """Label to text, in the order of the file.
-
-    Raises:
-        BadConfig: the file cannot be read, or a line has no label and text, or a label of an earlier one.
-    """
+    """Label to text, in the order of the file; BadConfig where it is no catalogue."""
     entries: dict[str, str] = {}
     try:
         lines = path.read_text("utf-8-sig").split("\n")

@@ -128,7 +128,7 @@ def figures_of(counts: list[list[int]], labels: list[str]) -> dict[str, Any]:
 
     confusion = np.asarray(counts)
     n = int(confusion.sum())
-    found = {"n": n, **classes.figures(confusion), "per_class": classes.per_class(confusion, labels)}
+    found = {"n": n, **classes.figures(confusion), "per_class": classes.per_class(*classes.sums_of(confusion), labels)}
     ends = {
         m: {"estimate": found[m], "low": found[m] - 0.05, "high": found[m] + 0.04} for m in ("macro_f1", "accuracy")
     }
