@@ -73,10 +73,12 @@ def client(server: Scripted, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client
 
 
 def test_the_bodies_are_those_of_the_interface(client: Client, server: Scripted) -> None:
-    client.predict("tone", "web", ["a", {"text": "b"}], unit="u")
+    client.predict("tone", "web", ["a", {"text": "b", "text_pair": "c"}, [{"role": "user", "text": "d"}]], unit="u")
     client.feedback("prd_1", metric="clicks", value=0)
     (_, _, asked), (_, headers, told) = server.seen
-    assert asked == {"task": "tone", "channel": "web", "unit": "u", "inputs": [{"text": "a"}, {"text": "b"}]}
+    assert asked == {"task": "tone", "channel": "web", "unit": "u", "inputs": [
+        {"text": "a"}, {"text": "b", "text_pair": "c"}, {"turns": [{"role": "user", "text": "d"}]},
+    ]}  # fmt: skip
     assert told == {"prediction_id": "prd_1", "labeller": "anonymous", "metric": "clicks", "value": 0}
     assert len(headers["Idempotency-Key"]) == 32
 

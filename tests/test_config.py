@@ -1,6 +1,7 @@
 """Settings: who wins, what is refused, what the hash says. Catches: a source that overrules a stronger one, a mistyped
 key that is passed over, a hash that misses a value or sees more than values."""
 
+import json
 import math
 import os
 from pathlib import Path
@@ -106,6 +107,12 @@ _WORDS = st.text("abc XYZ'\"\\é\t", max_size=8)
 def _values(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
     if "enum" in schema:
         return st.sampled_from(schema["enum"])
+    if schema.get("type") == "boolean":
+        return st.booleans()
+    if "prefixItems" in schema:
+        return st.tuples(*map(_values, schema["prefixItems"])).map(list)
+    if schema.get("type") == "array":
+        return st.lists(_values(schema["items"]), max_size=3)
     if "anyOf" in schema:
         return _values(next(one for one in schema["anyOf"] if one["type"] != "null"))
     low = schema.get("minimum", schema.get("exclusiveMinimum", -1000 if schema["type"] == "integer" else 0.001))
@@ -121,17 +128,30 @@ def _values(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
 def _settings() -> st.SearchStrategy[dict[str, Any]]:
     schema = Settings.model_json_schema()
     keys: dict[str, st.SearchStrategy[Any]] = {}
-    for table in sorted(schema["properties"].keys() - {"tasks"}):
-        for name, one in schema["$defs"][f"{table.capitalize()}Table"]["properties"].items():
-            keys[f"{table}.{name}"] = _values(one)
+
+    def add(prefix: str, properties: dict[str, Any]) -> None:
+        for name, one in properties.items():
+            if "$ref" in one:
+                add(f"{prefix}{name}.", schema["$defs"][one["$ref"].rpartition("/")[2]]["properties"])
+            elif name != "tasks":
+                keys[f"{prefix}{name}"] = _values(one)
+
+    add("", schema["properties"])
     return st.fixed_dictionaries({}, optional=keys)
+
+
+def _as_text(value: object) -> str:
+    """A value as variables and options write it."""
+    return json.dumps(value) if isinstance(value, list) else str(value)
 
 
 def _as_toml(value: object) -> str:
     if isinstance(value, str):
         plain = "".join(c if c.isprintable() and c not in '"\\' else f"\\u{ord(c):04x}" for c in value)
         return f'"{plain}"'
-    return repr(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_as_toml, value))}]"
+    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -141,9 +161,9 @@ def test_what_is_written_is_what_is_read_from_wherever_it_comes(tmp_path: Path, 
     write(tmp_path, "".join(f"{key} = {_as_toml(value)}\n" for key, value in values.items()))
     from_file, shown = load(tmp_path, environ={})
     write(tmp_path, "")
-    environ = {f"HEADRACE_{k.upper().replace('.', '__')}": str(v) for k, v in values.items()}
+    environ = {f"HEADRACE_{k.upper().replace('.', '__')}": _as_text(v) for k, v in values.items()}
     from_environment, _ = load(tmp_path, environ=environ)
-    from_command_line, _ = load(tmp_path, environ={}, overrides={k: str(v) for k, v in values.items()})
+    from_command_line, _ = load(tmp_path, environ={}, overrides={k: _as_text(v) for k, v in values.items()})
     assert from_file == from_environment == from_command_line
     assert from_file.hash() == from_environment.hash() == from_command_line.hash()
     found = {one.key: one.value for one in shown}
@@ -174,3 +194,71 @@ def test_the_hash_sees_the_order_of_labels(tmp_path: Path) -> None:
     for labels in ('["a", "b"]', '["b", "a"]'):
         hashes.add(load(write(tmp_path, f"[tasks.tone]\nlabels = {labels}\n"), environ={})[0].hash())
     assert len(hashes) == 2
+
+
+def entries(root: Path, *lines: str) -> Path:
+    (root / "faq.jsonl").write_text("\n".join(lines), "utf-8")
+    return write(root, '[tasks.faq]\ntype = "retrieval"\ncatalogue = "faq.jsonl"\n')
+
+
+def test_a_catalogue_gives_labels_and_descriptions_in_its_order(tmp_path: Path) -> None:
+    entries(tmp_path, '{"label": "b.two", "text": "Two", "at": 5}', "", '{"label": "a", "text": "One"}')
+    found, shown = load(tmp_path, environ={})
+    task = found.tasks["faq"]
+    assert (task.labels, task.descriptions) == (("b.two", "a"), {"b.two": "Two", "a": "One"})
+    assert source_of(shown, "tasks.faq.descriptions") == ({"b.two": "Two", "a": "One"}, "file")
+    before = found.hash()
+    entries(tmp_path, '{"label": "b.two", "text": "Two"}', '{"label": "a", "text": "Another"}')
+    assert load(tmp_path, environ={})[0].hash() != before
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        (['{"label": "a", "text": "b"}', "no json"], "line 2"),
+        (["[1]"], "line 1"),
+        (['{"label": 1, "text": "b"}'], "line 1"),
+        (['{"label": "a", "text": " "}'], "line 1"),
+        (['{"label": "a"}'], "line 1"),
+        (['{"label": "a", "text": "b"}', "", '{"label": "a", "text": "c"}'], "line 3.*earlier"),
+        (["[" * 100_000], "line 1"),
+    ],
+)
+def test_a_bad_catalogue_is_told_by_its_line(tmp_path: Path, lines: list[str], says: str) -> None:
+    with pytest.raises(BadConfig, match=says):
+        load(entries(tmp_path, *lines), environ={})
+
+
+def test_a_catalogue_that_is_not_there_or_not_alone_is_told(tmp_path: Path) -> None:
+    write(tmp_path, '[tasks.faq]\ncatalogue = "none.jsonl"\n')
+    with pytest.raises(BadConfig, match=r"none\.jsonl"):
+        load(tmp_path, environ={})
+    entries(tmp_path, '{"label": "a", "text": "b"}')
+    with pytest.raises(BadConfig, match="beside its catalogue"):
+        load(tmp_path, environ={"HEADRACE_TASKS__FAQ__LABELS": '["x"]'})
+
+
+def test_lists_and_tables_are_json_in_variables_and_options(tmp_path: Path) -> None:
+    write(tmp_path, f"[tasks.tone]\n{FULL}")
+    variables = {"HEADRACE_TASKS__TONE__LABELS": '["x", "y"]', "HEADRACE_SEARCH__EPOCHS": "[1, 2]"}
+    given = {"finetune.augment.kinds": '["swap"]', "tasks.tone.descriptions": ' {"x": "[1]"}'}
+    given["search.learning_rate"] = "[1e-5, 1e-4]"
+    found = load(tmp_path, environ=variables, overrides=given)[0]
+    assert (found.tasks["tone"].labels, found.tasks["tone"].descriptions) == (("x", "y"), {"x": "[1]"})
+    assert (found.search.epochs, found.search.learning_rate) == ((1, 2), (1e-5, 1e-4))
+    assert found.finetune.augment.kinds == ("swap",)
+
+
+def test_text_that_looks_like_json_stays_text_where_text_is_wanted(tmp_path: Path) -> None:
+    assert load(tmp_path, environ={"HEADRACE_STORE__URL": "[x"})[0].store.url == "[x"
+
+
+@pytest.mark.parametrize("raw", ["[1", '{"a": }', "[" * 100_000])
+def test_broken_json_names_its_setting(tmp_path: Path, raw: str) -> None:
+    with pytest.raises(BadConfig, match=r"search\.epochs is not JSON"):
+        load(tmp_path, environ={}, overrides={"search.epochs": raw})
+
+
+def test_descriptions_may_be_of_labels_with_dots(tmp_path: Path) -> None:
+    write(tmp_path, f'[tasks.tone]\n{FULL}[tasks.tone.descriptions]\n"a.b" = "x"\nc = "y"\n')
+    assert load(tmp_path, environ={})[0].tasks["tone"].descriptions == {"a.b": "x", "c": "y"}

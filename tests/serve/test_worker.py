@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 from headrace.config import TaskTable
 from headrace.errors import Damaged
 from headrace.export.artifact import read_facts
+from headrace.records import Input
 from headrace.serve import worker
 from headrace.serve.worker import Model, answer
+from headrace.tasks import TokenLogits
+from headrace.tasks.extractive_qa import ExtractiveQA
 from headrace.tasks.text_classification import TextClassification
 from headrace.workspace import Workspace
 from stub_model import stub_artifact
@@ -55,6 +58,29 @@ def test_the_temperature_of_the_artifact_divides_the_logits() -> None:
     (plain,), (warm,) = answer(model(Moody()), ["y"]), answer(model(Moody(), temperature=4.0), ["y"])
     assert plain["output"]["confidence"] == pytest.approx(1 / (1 + np.exp(-4)), abs=1e-6)
     assert warm["output"]["confidence"] == pytest.approx(1 / (1 + np.exp(-1)), abs=1e-6)
+
+
+class Pointing:
+    """Outputs of a task on tokens: `y` has two tokens, `?` one that is NaN, `x` fewer logits than tokens."""
+
+    def logits(self, inputs: Sequence[Input]) -> Any:
+        outputs = np.empty(len(inputs), dtype=object)
+        for i, (question, context) in enumerate(inputs):
+            spans = np.asarray([[-1, -1], [0, len(context)]], dtype=np.int32)
+            logits = np.asarray([[0, 0], [2, 2]], dtype=np.float32)
+            if question == "?":
+                logits[1, 0] = np.nan
+            outputs[i] = TokenLogits(context, spans, logits[: 1 if question == "x" else 2], np.zeros(2, np.int32))
+        return outputs
+
+
+@given(st.lists(st.sampled_from("yx?"), min_size=1, max_size=12))
+def test_outputs_on_tokens_are_checked_one_by_one(questions: list[str]) -> None:
+    task_type = ExtractiveQA(TaskTable(type="extractive-qa"))
+    inputs = [(question, f"context {i}") for i, question in enumerate(questions)]
+    said = answer(Model("sha256:0", Pointing(), task_type, {}, 128), inputs)
+    expected = [f"context {i}" if question == "y" else "error" for i, question in enumerate(questions)]
+    assert [row["output"]["answer"] if "output" in row else "error" for row in said] == expected
 
 
 def test_weights_that_are_not_those_of_the_digest_do_not_serve(
