@@ -19,6 +19,8 @@ class TokenBudgetSampler(Sampler[list[int]]):
     alone, so every epoch has the same number of batches; which of the equally long rows share a batch, and the order
     of the batches, are drawn anew from (seed, epoch). A row longer than the budget is a batch of its own.
 
+    Where places in an epoch are `slots` that features take in turn, a slot is as long as its longest feature.
+
     Several processes share an epoch: each takes every n-th batch, of as many as all can have.
     """
 
@@ -31,8 +33,10 @@ class TokenBudgetSampler(Sampler[list[int]]):
         shuffle: bool = True,
         process: int = 0,
         n_processes: int = 1,
+        slots: Sequence[Sequence[int]] | None = None,
     ) -> None:
-        self._lengths = np.asarray(lengths)
+        self._slots = slots if slots is not None else [[i] for i in range(len(lengths))]
+        self._lengths = np.asarray([max(lengths[i] for i in slot) for slot in self._slots])
         self._seed = seed
         self._shuffle = shuffle
         self._process, self._n_processes = process, n_processes
@@ -52,7 +56,11 @@ class TokenBudgetSampler(Sampler[list[int]]):
         batches = [order[a:b].tolist() for a, b in zip(self._cuts[:-1], self._cuts[1:], strict=True)]
         turn = rng.permutation(len(batches)) if self._shuffle else np.arange(len(batches))
         for i in turn[self._process :: self._n_processes][: len(self)]:
-            yield batches[i]
+            yield [self._feature(slot) for slot in batches[i]]
+
+    def _feature(self, slot: int) -> int:
+        features = self._slots[slot]
+        return features[(self._seed + self._epoch) % len(features)]
 
 
 def _cuts(sorted_lengths: "np.ndarray[tuple[int], np.dtype[np.int64]]", batch_tokens: int) -> list[int]:

@@ -29,6 +29,8 @@ class FeatureSet:
     targets: Sequence[Any]
     windows: Sequence[Window]
     features: Sequence[Feature]
+    channels: Sequence[str]
+    """Of each row."""
 
     @property
     def lengths(self) -> list[int]:
@@ -52,7 +54,7 @@ def featurise(
         if has_types and isinstance(inputs[window.row], tuple):
             feature["token_type_ids"] = window.encoding.type_ids
         features.append(feature)
-    return FeatureSet(inputs, targets, windows, features)
+    return FeatureSet(inputs, targets, windows, features, [row.channel for row in rows])
 
 
 def _labeller(task_type: Any, targets: Sequence[Any], scale: Scale) -> Any:

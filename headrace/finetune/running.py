@@ -21,7 +21,6 @@ from headrace.finetune import base_models, training
 from headrace.finetune.beginning import start_at_prior
 from headrace.finetune.features import FeatureSet, Scale, featurise
 from headrace.finetune.methods import METHODS, Method, Plan
-from headrace.finetune.objectives import Objective
 from headrace.finetune.wrapping import objective_of
 from headrace.records import Artifact, Run, SnapshotRow
 from headrace.store import runs
@@ -170,7 +169,7 @@ def _trained(plan: Plan, method: Method, network: Network) -> tuple[Network, lis
     settings = plan.settings
     network = method.prepare(network, plan)
     sides = _featurised(plan, network)
-    sampler = training.train_sampler(sides.train.lengths, settings)
+    sampler = training.train_sampler(sides.train, settings)
     plan = replace(plan, n_steps=training.count_steps(settings, len(sampler))[1])
     plain, objective = objective_of(plan, method, network, sides.train)
     rate = settings.learning_rate or method.learning_rate

@@ -27,6 +27,7 @@ from headrace.finetune.batching import Features, Padding, TokenBudgetSampler
 from headrace.finetune.features import FeatureSet, Scale, unscaled
 from headrace.finetune.objectives import Batch, Objective
 from headrace.finetune.optimizers import parameter_groups
+from headrace.finetune.sampling import slots_of
 from headrace.tasks import TaskType
 
 _WHOLE = "whole"
@@ -58,14 +59,14 @@ class LikeLengthTrainer(Trainer):
     """Trainer whose batches come from TokenBudgetSampler and whose loss comes from an objective."""
 
     def __init__(
-        self, *args: Any, settings: FinetuneTable, objective: Objective, measure: Measure, lengths: list[int], **kw: Any
+        self, *args: Any, settings: FinetuneTable, objective: Objective, measure: Measure, train: FeatureSet, **kw: Any
     ) -> None:
-        self._settings, self._objective, self._measure, self._lengths = settings, objective, measure, lengths
+        self._settings, self._objective, self._measure, self._train = settings, objective, measure, train
         super().__init__(*args, **kw)
         self.model_accepts_loss_kwargs = False  # the objective gives the mean of a batch; Trainer averages batches
 
     def get_train_dataloader(self) -> Any:
-        sampler = train_sampler(self._lengths, self._settings, process=self.args.process_index)
+        sampler = train_sampler(self._train, self._settings, process=self.args.process_index)
         return self._loader(self.train_dataset, sampler)
 
     def _loader(self, features: Any, sampler: TokenBudgetSampler) -> Any:
@@ -149,11 +150,15 @@ def _moving(network: Network) -> list[tuple[str, torch.Tensor]]:
     return trained + [(name, b) for name, b in network.named_buffers() if name in kept]
 
 
-def train_sampler(lengths: list[int], settings: FinetuneTable, *, process: int = 0) -> TokenBudgetSampler:
+def train_sampler(train: FeatureSet, settings: FinetuneTable, *, process: int = 0) -> TokenBudgetSampler:
     """The batches of one process; all processes together take `batch_tokens` a step."""
     n = n_processes()
     budget = settings.batch_tokens // n
-    return TokenBudgetSampler(lengths, batch_tokens=budget, seed=settings.seed, process=process, n_processes=n)
+    channels = [train.channels[window.row] for window in train.windows]
+    slots = slots_of(channels, train.lengths, settings.sampling)
+    return TokenBudgetSampler(
+        train.lengths, batch_tokens=budget, seed=settings.seed, process=process, n_processes=n, slots=slots
+    )
 
 
 def n_processes() -> int:
@@ -315,7 +320,7 @@ def make_trainer(
         settings=settings,
         objective=objective,
         measure=measure,
-        lengths=train.lengths,
+        train=train,
         train_dataset=Features(train.features),
         eval_dataset=Features(measure.side.features),
         data_collator=Padding(pad_id, network.problem),
