@@ -182,6 +182,18 @@ def _labelled(task: str, *, unlabelled: bool) -> Select[Any]:
     )
 
 
+def inputs_to_learn_from(conn: Connection, *, until: datetime) -> list[Input]:
+    """Different inputs that were there at a moment, labelled or not, whose group is for training or validation."""
+    query = (
+        select(_EXAMPLES.c.text, _EXAMPLES.c.text_pair)
+        .join(_CHANNELS, _CHANNELS.c.id == _EXAMPLES.c.channel_id)
+        .join(_GROUPS, _GROUPS.c.group_key == _EXAMPLES.c.group_key)
+        .where(_visible(_EXAMPLES), _EXAMPLES.c.created_at <= until, _GROUPS.c.side.in_(("train", "validation")))
+        .order_by(_CHANNELS.c.name, _EXAMPLES.c.key)
+    )
+    return list(dict.fromkeys(text if pair is None else (text, pair) for text, pair in conn.execute(query)))
+
+
 def sides(conn: Connection) -> dict[str, str]:
     """Group key to its side, of the groups that have one."""
     return {group: side for group, side in conn.execute(select(_GROUPS.c.group_key, _GROUPS.c.side))}

@@ -1,0 +1,362 @@
+"""From rows to a model version: a run, its fine-tuning, the export, the evaluation and the registration.
+
+Each step leaves something that is found again (run, checkpoint, artifact, version), so a killed one goes on from there.
+"""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from headrace import jobs
+from headrace.config import FinetuneTable, TaskTable
+from headrace.data import snapshot
+from headrace.errors import BadConfig
+from headrace.evaluate import agreement, baselines, evaluating
+from headrace.export import load as load_artifact
+from headrace.export.writing import check_format, export
+from headrace.finetune import base_models
+from headrace.finetune.methods import METHODS
+from headrace.ids import new_id
+from headrace.records import Artifact, Evaluation, Input, Job, ModelVersion, Run, Snapshot, SnapshotRow
+from headrace.registry import require, resolve
+from headrace.release import releases
+from headrace.store import examples, runs, snapshots, versions
+from headrace.tasks import TASK_TYPES, FloatArray, Outputs, Predictor, TaskType
+from headrace.tasks.inputs import as_one_text
+from headrace.workspace import Workspace
+
+Report = Callable[..., None]
+_N_TIMED_ROWS = 512  # of the checkpoint, which is slow; enough for a rate
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a run reads besides its own snapshot."""
+
+    unlabelled: list[str]
+    replayed: list[SnapshotRow]
+    teacher: Path | None
+
+
+def start_training(ws: Workspace, *, task: str | None = None) -> Job:
+    """Start `make_version` on the newest labelled rows, or find the job that is doing so already."""
+    name = ws.task_name(task)
+    check_ready(ws)
+    run = run_of(ws, name, snapshot.freeze(ws, task=name), ws.settings.finetune)
+    return submitted(ws, "headrace.making:make_version", {"run_id": run.id})
+
+
+def check_ready(ws: Workspace) -> None:
+    """Refuse at once what training or export would only refuse at work."""
+    tracker = ws.settings.finetune.tracker
+    require("torch", "transformers", "accelerate", purpose="training")
+    if tracker != "none":
+        require(tracker, purpose=f"finetune.tracker = {tracker}")
+    check_format(ws.settings.export.backend, ws.settings.export.precision)
+
+
+def submitted(ws: Workspace, target: str, args: dict[str, Any]) -> Job:
+    """The job that does this work: a live one, or a new one under the same settings as here."""
+    running = jobs.find_running(ws, target, args)
+    if running is not None:
+        return running
+    overrides = {s.key: s.value for s in ws.shown if s.source == "command line"}
+    return jobs.submit(ws, target, args, overrides=overrides)
+
+
+def make_version(ws: Workspace, progress: jobs.Progress, *, run_id: str) -> dict[str, Any]:
+    """The job: do what is not done yet of fine-tuning, exporting, evaluating and registering a run."""
+    with jobs.only_one(ws, run_id, progress):  # another would write to the same folder, and leaves nothing to do
+        return describe(ws, made_version(ws, find_run(ws, run_id), progress.report))
+
+
+def made_version(ws: Workspace, run: Run, report: Report) -> ModelVersion:
+    """The version of a run in the format that the settings ask for, found or made."""
+    made = _version_of(ws, run)
+    if made is None:
+        rows = snapshot.rows(ws, snapshot.find(ws, run.snapshot_id))
+        checkpoint = fine_tuned(ws, run, rows, report)
+        artifact = export_checkpoint(ws, run.task, checkpoint, rows, report)
+        made = _register(ws, run, checkpoint, artifact, rows, report)
+    return made
+
+
+def fine_tuned(ws: Workspace, run: Run, rows: Sequence[SnapshotRow], report: Report) -> str:
+    """Digest of a run's checkpoint, found or made."""
+    if run.checkpoint is not None:  # a kill may have left what it was made in
+        shutil.rmtree(ws.state_folder / "runs" / run.id, ignore_errors=True)
+        return run.checkpoint
+    fine_tune = resolve("headrace.finetune.running:fine_tune", purpose="training")
+    material = _material(ws, run, rows)
+    checkpoint: str = fine_tune(
+        ws, run, [*rows, *material.replayed], report, unlabelled=material.unlabelled, teacher=material.teacher
+    )
+    return checkpoint
+
+
+def find_run(ws: Workspace, run_id: str) -> Run:
+    with ws.store.read() as conn:
+        run = runs.find(conn, run_id)
+    assert run is not None
+    return run
+
+
+def run_of(ws: Workspace, task: str, frozen: Snapshot, finetune: FinetuneTable) -> Run:
+    """The run that these rows and settings decide, found or made."""
+    settings, now = ws.task(task), ws.clock()
+    base = base_models.find(settings.base_model)
+    deciding_settings = finetune.model_dump(mode="json", exclude={"tracker"})  # which only looks on
+    params = {"task": settings.model_dump(mode="json"), "finetune": deciding_settings}
+    if material := _material_hashes(ws, task, frozen, finetune):
+        params["material"] = material
+    run = Run(
+        id=new_id("run"),
+        task=task,
+        snapshot_id=frozen.id,
+        base_model=base.name,
+        base_digest=base.digest,
+        method=finetune.method,
+        params=params,
+        fingerprint=hash_of([task, frozen.content_hash, base.digest, params]),
+        seed=finetune.seed,
+        state="running",
+        job_id=None,
+        checkpoint=None,
+        history=[],
+        facts={},
+        created_at=now,
+    )
+    with ws.store.write() as conn:
+        found = runs.with_fingerprint(conn, run.fingerprint)
+        if found is None:
+            runs.add(conn, run, config_hash=ws.config_hash)
+    return found or run
+
+
+def hash_of(deciding: Any) -> str:
+    """SHA-256 of a JSON value."""
+    return f"sha256:{hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()}"
+
+
+def _material_hashes(ws: Workspace, task: str, frozen: Snapshot, finetune: FinetuneTable) -> dict[str, Any]:
+    """What a run reads besides its snapshot, by hash; empty where its settings ask for nothing.
+
+    Raises:
+        NotFound: no such method, or no such teacher.
+        BadConfig: distil without a teacher.
+    """
+    METHODS.get(finetune.method)
+    found: dict[str, Any] = {}
+    if finetune.method == "distil" and not finetune.teacher:
+        raise BadConfig(
+            "method distil needs a teacher",
+            value="finetune.teacher",
+            next_step="Set it to a version: --set finetune.teacher=1",
+        )
+    if finetune.teacher:
+        found["teacher"] = releases.find_version(ws, task, finetune.teacher).checkpoint
+    if finetune.method == "continue-pretraining":
+        found["unlabelled"] = hash_of(_unlabelled(ws, until=ws.clock()))
+    if finetune.sampling.replay_share > 0:
+        found["older_snapshots"] = [one.content_hash for one in _older(ws, frozen)]
+    return found
+
+
+def _material(ws: Workspace, run: Run, rows: Sequence[SnapshotRow]) -> Material:
+    hashes, frozen = run.params.get("material", {}), snapshot.find(ws, run.snapshot_id)
+    replayed: list[SnapshotRow] = []
+    if "older_snapshots" in hashes:
+        pick = resolve("headrace.finetune.sampling:replayed", purpose="replay")
+        share, seed = run.params["finetune"]["sampling"]["replay_share"], run.seed
+        older = [snapshot.rows(ws, one, "train") for one in _older(ws, frozen)]
+        replayed = pick(rows, older, share=share, seed=seed)
+    return Material(
+        unlabelled=_unlabelled(ws, until=run.created_at) if "unlabelled" in hashes else [],
+        replayed=replayed,
+        teacher=ws.artifacts.get(hashes["teacher"]) if "teacher" in hashes else None,
+    )
+
+
+def _unlabelled(ws: Workspace, *, until: datetime) -> list[str]:
+    """Texts that were there at a moment, labelled or not, but for the test side's."""
+    with ws.store.read() as conn:
+        found = examples.inputs_to_learn_from(conn, until=until)
+    return [as_one_text(one) for one in found]
+
+
+def _older(ws: Workspace, frozen: Snapshot) -> list[Snapshot]:
+    """Earlier snapshots of the task, newest first."""
+    with ws.store.read() as conn:
+        found = snapshots.listing(conn, frozen.task)
+    return [one for one in reversed(found) if (one.created_at, one.id) < (frozen.created_at, frozen.id)]
+
+
+def task_type_of(settings: TaskTable) -> TaskType:
+    made: TaskType = TASK_TYPES.get(settings.type)(settings)
+    return made
+
+
+def describe(ws: Workspace, version: ModelVersion) -> dict[str, Any]:
+    """What is known of a version, as JSON: its run, and its evaluation beside checkpoint and baselines."""
+    with ws.store.read() as conn:
+        run = runs.find(conn, version.run_id)
+        found = versions.evaluations(conn, version.task, version_id=version.id)
+    assert run is not None
+    results = {e.predictor: e.results for e in found}
+    own = next(e.results for e in found if e.predictor == "version")  # later ones are of `evaluate`, on other rows
+    results["version"] = own
+    return {
+        "version": version.name,
+        "version_id": version.id,
+        "method": run.method,
+        "n_train_rows": run.facts["n_train_rows"],
+        "seconds": run.facts["seconds"],
+        "main_metric": own["main_metric"],
+        "agreement": own["agreement"],
+        "rows_per_s": own["rows_per_s"],
+        "evaluations": results,
+    }
+
+
+def _version_of(ws: Workspace, run: Run) -> ModelVersion | None:
+    """The version of a run in the format that the settings ask for."""
+    wanted = (ws.settings.export.backend, ws.settings.export.precision)
+    with ws.store.read() as conn:
+        for version in versions.listing(conn, run.task):
+            artifact = runs.find_artifact(conn, version.artifact)
+            if version.run_id != run.id or artifact is None:
+                continue
+            if (artifact.facts["backend"], artifact.facts["precision"]) == wanted:
+                return version
+    return None
+
+
+def export_checkpoint(
+    ws: Workspace,
+    task: str,
+    checkpoint: str,
+    rows: Sequence[SnapshotRow],
+    report: Report,
+    *,
+    backend: str | None = None,
+    precision: str | None = None,
+) -> Artifact:
+    """The artifact of a checkpoint, in the settings' format unless another is named."""
+    backend, precision = backend or ws.settings.export.backend, precision or ws.settings.export.precision
+    report("export", 0, 1, backend=backend, precision=precision)
+    train_rows = [row for row in rows if row.side == "train"]
+    step = max(1, len(train_rows) // ws.settings.export.n_calibration)
+    artifact: Artifact = export(
+        ws,
+        checkpoint,
+        task=task,
+        backend=backend,
+        precision=precision,
+        calibration=[row.input for row in train_rows[::step]],
+        validation=[row for row in rows if row.side == "validation"],
+    )
+    report("export", 1, 1, backend=backend, precision=precision)
+    return artifact
+
+
+def _register(
+    ws: Workspace, run: Run, checkpoint: str, artifact: Artifact, rows: Sequence[SnapshotRow], report: Report
+) -> ModelVersion:
+    """Evaluate, then write version and evaluations in one transaction."""
+    test = [row for row in rows if row.side == "test"]
+    results = _evaluate_all(ws, run, checkpoint, artifact.digest, rows, test, report)
+    with ws.store.write() as conn:
+        version = ModelVersion(
+            id=new_id("version"),
+            task=run.task,
+            number=versions.next_number(conn, run.task),
+            run_id=run.id,
+            snapshot_id=run.snapshot_id,
+            checkpoint=checkpoint,
+            artifact=artifact.digest,
+            created_at=ws.clock(),
+        )
+        versions.add(conn, version, config_hash=ws.config_hash)
+        for predictor, result in results.items():
+            evaluation = evaluation_of(ws, run.task, version.id, predictor, run.snapshot_id, result)
+            versions.add_evaluation(conn, evaluation, config_hash=ws.config_hash)
+    return version
+
+
+def _evaluate_all(
+    ws: Workspace,
+    run: Run,
+    checkpoint: str,
+    artifact: str,
+    rows: Sequence[SnapshotRow],
+    test: Sequence[SnapshotRow],
+    report: Report,
+) -> dict[str, dict[str, Any]]:
+    """The exported version, its checkpoint and the task's baselines, on the same held-out rows."""
+    task = TaskTable.model_validate(run.params["task"])
+    task_type = task_type_of(task)
+    inputs = [row.input for row in test]
+    report("evaluate", 0, 4, on="exported version")
+    predictor, facts = load_artifact(ws.artifacts.get(artifact))
+    own_logits, own_rate = timed(predictor, inputs)
+    report("evaluate", 1, 4, on="checkpoint")
+    load_checkpoint = resolve("headrace.export.checkpoint:load", purpose="the checkpoint")
+    slow_inputs = inputs[:: max(1, len(inputs) // _N_TIMED_ROWS)]
+    slow_logits, slow_rate = timed(load_checkpoint(ws.artifacts.get(checkpoint), task), slow_inputs)
+    report("evaluate", 2, 4, on="baselines")
+    train_rows = [row for row in rows if row.side == "train"]
+    results = {
+        name: evaluating.evaluate(task_type, test, outputs)
+        for name, outputs in _baselines(run.base_model, task_type, task, train_rows, inputs).items()
+    }
+    own = evaluating.evaluate(task_type, test, own_logits, calibration=facts.calibration)
+    own["agreement"] = agreement.agreement(task_type, own_logits[:: max(1, len(inputs) // _N_TIMED_ROWS)], slow_logits)
+    own["rows_per_s"] = {"exported": round(own_rate, 1), "checkpoint": round(slow_rate, 1)}
+    report("evaluate", 4, 4, on="done")
+    return {"version": own, **results}
+
+
+def _baselines(
+    base_model: str, task_type: TaskType, task: TaskTable, train: Sequence[SnapshotRow], inputs: Sequence[Input]
+) -> dict[str, Outputs]:
+    """Answers of what needs no training, by its name; none for tasks on tokens."""
+    targets = [row.target for row in train]
+    majority = baselines.majority(task_type, targets, n=len(inputs))
+    if majority is None:
+        return {}
+    known = task.labels if task_type.problem == "retrieval" else ()
+    entries = [task.descriptions.get(label, label) for label in known]
+    embed = resolve("headrace.finetune.embeddings:embed", purpose="the baseline")
+    texts = entries or [as_one_text(row.input) for row in train]
+    vectors: FloatArray = embed(base_model, [*texts, *(as_one_text(one) for one in inputs)], max_tokens=task.max_tokens)
+    learnt, asked = vectors[: len(texts)], vectors[len(texts) :]
+    if entries:
+        return {"majority": majority, "zero-shot": baselines.zero_shot(task_type, asked, learnt)}
+    centroid = baselines.nearest_centroid(task_type, learnt, targets, asked)
+    return {"majority": majority} if centroid is None else {"majority": majority, "centroid": centroid}
+
+
+def timed(predictor: Predictor, inputs: Sequence[Input]) -> tuple[Outputs, float]:
+    """Outputs, and rows per second."""
+    predictor.logits(inputs[:32])  # first calls compile
+    started = time.perf_counter()
+    logits = predictor.logits(inputs)
+    return logits, len(inputs) / (time.perf_counter() - started)
+
+
+def evaluation_of(
+    ws: Workspace, task: str, version_id: str, predictor: str, snapshot_id: str, results: dict[str, Any]
+) -> Evaluation:
+    return Evaluation(new_id("evaluation"), task, version_id, predictor, snapshot_id, "test", results, ws.clock())
+
+
+def keep(ws: Workspace, evaluations: Sequence[Evaluation]) -> None:
+    with ws.store.write() as conn:
+        for evaluation in evaluations:
+            versions.add_evaluation(conn, evaluation, config_hash=ws.config_hash)
