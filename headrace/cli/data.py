@@ -72,7 +72,7 @@ def channel_list(where: Where = Path("."), as_json: AsJson = False) -> None:
 def import_(
     channel: Annotated[str, typer.Argument(help="Channel the rows belong to.")],
     source: Annotated[str, typer.Argument(help="File, Hugging Face dataset, or database URL.")],
-    format_: Annotated[str | None, typer.Option("--format", help="csv, jsonl, parquet, hf or sql.")] = None,
+    format_: Annotated[str | None, typer.Option("--format", help="A source: csv, jsonl, conll, squad ...")] = None,
     text: Annotated[str | None, typer.Option(help="Column with the text; default: as the task type calls it.")] = None,
     pair: Annotated[str | None, typer.Option(help="Column with the second part of inputs with two.")] = None,
     label: Annotated[str, typer.Option(help="Column with the label.")] = "label",
