@@ -10,7 +10,7 @@ from headrace.console.markup import Html, Part, element, join, table
 from headrace.records import Interval, LedgerEntry
 
 _BASELINES = {
-    "zero_shot": "nearest text of a label", "centroid": "nearest class centroid", "majority": "most frequent class",
+    "zero-shot": "nearest text of a label", "centroid": "nearest class centroid", "majority": "most frequent class",
 }  # fmt: skip
 _MOST_CLASSES = 20
 _METRICS = {

@@ -14,7 +14,7 @@ from headrace.tasks import TASK_TYPES, UNCALIBRATED, Calibration
 _NAMES = {
     "majority": "majority class or mean",
     "centroid": "frozen base model, nearest centroid or ridge",
-    "zero_shot": "frozen base model, nearest text of a label",
+    "zero-shot": "frozen base model, nearest text of a label",
 }
 _PIPELINE_TAGS = {
     "token_classification": "token-classification",
