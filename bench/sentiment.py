@@ -21,32 +21,34 @@ _SHARES: tuple[tuple[Side, float], ...] = (("test", 0.2), ("validation", 0.3))  
 @cache
 def rows_by_side() -> dict[str, list[SnapshotRow]]:
     """Train, validation and test rows of the four channels, about 70 : 10 : 20."""
-    prepare = _prepare()
+    prepare = example()
     sides: dict[str, list[SnapshotRow]] = {"train": [], "validation": [], "test": []}
     with tempfile.TemporaryDirectory() as folder:
         prepare.write(Path(folder))
         for channel in prepare.CHANNELS:
             with (Path(folder) / f"{channel}.start.jsonl").open() as file:
                 for row in map(json.loads, file):
-                    side = _side(row["group"])
+                    side = side_of(row["group"])
                     sides[side].append(
                         SnapshotRow(row["id"], channel, row["id"], row["text"], row["label"], side, 1.0, "import")
                     )
-    order = sorted(sides["train"], key=lambda row: _share(row.key))
+    order = sorted(sides["train"], key=lambda row: share_of(row.key))
     return sides | {"train": order}
 
 
-def _side(group: str) -> Side:
-    share = _share(group)
+def side_of(group: str) -> Side:
+    share = share_of(group)
     return next((side for side, end in _SHARES if share < end), "train")
 
 
-def _share(text: str) -> float:
-
+def share_of(text: str) -> float:
+    """A number in [0, 1) that hangs on the text alone."""
     return int(hashlib.sha256(f"bench {text}".encode()).hexdigest()[:8], 16) / 2**32
 
 
-def _prepare() -> ModuleType:
+@cache
+def example() -> ModuleType:
+    """prepare.py of the example, which fetches and reads the archive."""
     spec = importlib.util.spec_from_file_location("prepare", _EXAMPLE)
     assert spec is not None
     assert spec.loader is not None
