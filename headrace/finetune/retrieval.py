@@ -70,7 +70,7 @@ class Catalogue:
 
 @dataclass(frozen=True)
 class Ranked:
-    """Cross-entropy over the whole catalogue, by the vectors of the last refresh: how the validation side is measured."""
+    """Cross-entropy over the whole catalogue by the vectors of the last refresh: how the validation side is measured."""
 
     catalogue: Catalogue
 

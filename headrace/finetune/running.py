@@ -17,7 +17,7 @@ from headrace.checkpoints.network import Form, Network
 from headrace.checkpoints.saving import save
 from headrace.config import FinetuneTable, TaskTable
 from headrace.errors import BadInput, Unusable
-from headrace.finetune import base_models, training
+from headrace.finetune import activations, base_models, training
 from headrace.finetune.beginning import start_at_prior
 from headrace.finetune.features import FeatureSet, Scale, featurise
 from headrace.finetune.methods import METHODS, Method, Plan
@@ -77,7 +77,8 @@ def fine_tune(
         raise BadInput(
             "the base model's weights changed since the run began", value=run.base_model, next_step="Start a new run"
         )
-    tuned = tune(folder, base.folder, task, settings, rows, report, unlabelled=unlabelled, teacher=teacher)
+    given = {"unlabelled": unlabelled, "teacher": teacher, "cache": ws.state_folder / "cache"}
+    tuned = tune(folder, base.folder, task, settings, rows, report, **given)
     checkpoint = ws.artifacts.new_folder()
     save(tuned.network, tuned.tokenizer, checkpoint)
     digest, n_bytes = ws.artifacts.put(checkpoint)
@@ -100,8 +101,13 @@ def tune(
     *,
     unlabelled: Sequence[str] = (),
     teacher: Path | None = None,
+    cache: Path | None = None,
 ) -> Tuned:
-    """Train in `folder`, from its newest whole checkpoint if there is one."""
+    """Train in `folder`, from its newest whole checkpoint if there is one.
+
+    Args:
+        cache: folder where outputs of frozen layers are kept from run to run; None: nowhere.
+    """
     task_type: TaskType = TASK_TYPES.get(task.type)(task)
     train, validation = ([r for r in rows if r.side == side] for side in ("train", "validation"))
     _check_sides(train, validation, task_type)
@@ -116,6 +122,7 @@ def tune(
         validation=validation,
         unlabelled=unlabelled,
         teacher=teacher,
+        cache=cache,
         report=report,
     )
     plan, method = _after_first(plan, _method_for(settings.method, task_type))
@@ -172,22 +179,24 @@ def _trained(plan: Plan, method: Method, network: Network) -> tuple[Network, lis
     sampler = training.train_sampler(sides.train, settings)
     plan = replace(plan, n_steps=training.count_steps(settings, len(sampler))[1])
     plain, objective = objective_of(plan, method, network, sides.train)
+    kept = activations.keep(plan, network, [sides.train, sides.validation])
     rate = settings.learning_rate or method.learning_rate
     watcher = training.Watcher(plan.report, patience=settings.patience, after_step=method.after_step, network=network)
     trainer = training.make_trainer(
         network,
         training.arguments(plan.folder, settings, learning_rate=rate, n_batches=len(sampler)),
         settings,
-        objective=objective,
+        objective=kept.under(objective, 0),
         train=sides.train,
-        measure=training.Measure(plan.task_type, sides.validation, plain, sides.scale),
+        measure=training.Measure(plan.task_type, sides.validation, kept.under(plain, 1), sides.scale),
         pad_id=plan.tokenizer.pad_token_id or 0,
         watcher=watcher,
     )
     resumed = training.newest_whole_checkpoint(plan.folder)
     started = time.perf_counter()
     _run(trainer, resumed, settings)
-    facts = _facts(trainer, started, n_rows=len(plan.train), rate=rate, resumed=resumed is not None)
+    kept.restore()
+    facts = _facts(trainer, started, n_rows=len(plan.train), rate=rate, resumed=resumed is not None) | kept.facts
     plain.refresh(network)
     _unscale(network, sides.scale)
     return network, watcher.history, facts

@@ -198,8 +198,12 @@ class Watcher(TrainerCallback):
             control.should_evaluate = control.should_save = control.should_log = False
             control.should_training_stop = True
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
+    ) -> None:
         control.should_training_stop |= self._is_over(state)
+        at = {"metric": (metrics or {}).get("eval_metric_main"), "evaluation": len(_main_metrics(state))}
+        self._report("fine-tune", state.global_step, state.max_steps, epoch=round(state.epoch or 0, 3), **at)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         kept = ("loss", "eval_loss", "learning_rate", "grad_norm")
@@ -227,8 +231,13 @@ class Watcher(TrainerCallback):
 
     def _is_over(self, state: Any) -> bool:
         """Whether the last `patience` evaluations brought nothing better than the best before them."""
-        values = [entry["eval_metric_main"] for entry in state.log_history if "eval_metric_main" in entry]
+        values = _main_metrics(state)
         return bool(values) and len(values) - 1 - values.index(max(values)) >= self._patience
+
+
+def _main_metrics(state: Any) -> list[float]:
+    """The main metric at each evaluation so far."""
+    return [entry["eval_metric_main"] for entry in state.log_history if "eval_metric_main" in entry]
 
 
 def newest_whole_checkpoint(folder: Path) -> Path | None:
@@ -257,6 +266,10 @@ def has_bf16() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
+def computes_in_bf16(settings: FinetuneTable) -> bool:
+    return settings.precision == "bf16" or (settings.precision == "auto" and has_bf16())
+
+
 def count_steps(settings: FinetuneTable, n_batches: int) -> tuple[float, int]:
     """Epochs, and optimiser steps in all, from the batches an epoch has."""
     steps_per_epoch = max(1, n_batches // settings.accumulate_batches)
@@ -281,7 +294,7 @@ def arguments(folder: Path, settings: FinetuneTable, *, learning_rate: float, n_
         activation_checkpointing=settings.gradient_checkpointing,
         seed=settings.seed,
         data_seed=settings.seed,
-        bf16=settings.precision == "bf16" or (settings.precision == "auto" and has_bf16()),
+        bf16=computes_in_bf16(settings),
         use_cpu=not torch.cuda.is_available(),
         eval_strategy="steps",
         eval_steps=every,

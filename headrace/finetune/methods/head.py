@@ -4,7 +4,7 @@ Tasks on tokens have transformers' own head on the frozen model instead.
 
 Requirements: few labels, or a quick first version. Cost: one forward pass a row in all, whose outcome is kept (see
 headrace/finetune/activations.py), then next to nothing an epoch.
-Relations: cheapest of the methods that train. Weaker than `full` with many labels. `contrastive` tunes the vectors first.
+Relations: cheapest of the methods that train; weaker than `full` with many labels. `contrastive` tunes the vectors.
 Source: Alain and Bengio 2016, "Understanding intermediate layers using linear classifier probes", arXiv 1610.01644.
 """
 
