@@ -18,6 +18,7 @@ from headrace.checkpoints.saving import save
 from headrace.config import FinetuneTable, TaskTable
 from headrace.errors import BadInput, Unusable
 from headrace.finetune import activations, base_models, training
+from headrace.finetune.augmenting import copies_of
 from headrace.finetune.beginning import start_at_prior
 from headrace.finetune.features import FeatureSet, Scale, featurise
 from headrace.finetune.methods import METHODS, Method, Plan
@@ -71,7 +72,8 @@ def fine_tune(
     folder = ws.state_folder / "runs" / run.id
     folder.mkdir(parents=True, exist_ok=True)
     task = TaskTable.model_validate(run.params["task"])
-    settings = FinetuneTable.model_validate(run.params["finetune"])
+    tracker = ws.settings.finetune.tracker
+    settings = FinetuneTable.model_validate({**run.params["finetune"], "tracker": tracker})
     base = base_models.find(run.base_model)
     if base.digest != run.base_digest:
         raise BadInput(
@@ -111,6 +113,7 @@ def tune(
     task_type: TaskType = TASK_TYPES.get(task.type)(task)
     train, validation = ([r for r in rows if r.side == side] for side in ("train", "validation"))
     _check_sides(train, validation, task_type)
+    train += copies_of(train, task, settings, base_folder)
     plan = Plan(
         folder=folder,
         base_folder=base_folder,
