@@ -234,7 +234,7 @@ def test_words(case: str, ask: Ask, root: Path, tmp_path: Path) -> None:
 def test_all_methods_backends_and_types_are_named(ask: Ask, root: Path, tmp_path: Path) -> None:
     _import(ask, tmp_path, sentences(60))
     refused(ask, "train", "--method", "ful", says=("ful", "Did you mean 'full'?"))
-    refused(ask, "train", "--method", "qqq", says=("qqq", "full, head, lora"))
+    refused(ask, "train", "--method", "qqq", says=("qqq", "full, head"))
     refused(ask, "train", "--set", "tasks.tone.type=text-clasification", says=("text-clas", "'text-classification'"))
     refused(ask, "train", "--set", "export.backend=onix", says=("onix", "openvino"))
     refused(ask, "train", "--set", "export.backend=hf", "--set", "export.precision=int8", says=("int8", "fp32"))

@@ -2,6 +2,8 @@
 of another task that is taken, a log that keeps texts it must not, a correction joined to half of its input."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -135,3 +137,28 @@ def test_only_hashes_are_logged_where_that_is_asked(tmp_path: Path, plugin_env: 
         assert response.status_code == 200
     kept = logged(root, row["id"])
     assert (kept.text, kept.text_pair, kept.text_hash) == (None, None, text_hash(("is it?", "yes")))
+
+
+@pytest.mark.parametrize(
+    ("task", "lines", "says"),
+    [
+        ("match", [json.dumps(PAIR), "", json.dumps({"text": "is it?", "text_pair": "no"})], ["yes", "no"]),
+        ("talk", [json.dumps(TALK), '"calm"', '{"turns": [{"role": "user", "text": "angry"}]}'], None),
+        ("match", [json.dumps(PAIR), "{"], "line 2 is not JSON"),
+        ("match", [json.dumps(PAIR), '"one text"'], "inputs[1]"),
+    ],
+)
+def test_the_command_line_reads_json_lines(
+    served: Server, plugin_env: dict[str, str], task: str, lines: list[str], says: list[str] | str | None
+) -> None:
+    command = [sys.executable, "-m", "headrace", "predict", "--json-lines", "--task", task, "--json"]
+    done = subprocess.run(
+        [*command, "-w", str(served.root)], input="\n".join(lines), capture_output=True, text=True, env=plugin_env,
+        timeout=60,
+    )  # fmt: skip
+    if isinstance(says, str):
+        assert done.returncode == 2
+        assert says in done.stdout + done.stderr
+        return
+    answers = [row["label"] for row in json.loads(done.stdout)]
+    assert answers == says if says else len(answers) == len(lines)
