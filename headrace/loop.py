@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from headrace import jobs
+from headrace import jobs, making, search
 from headrace.config import TaskTable, read_catalogue
 from headrace.data import quality, snapshot
 from headrace.errors import BadInput
@@ -21,8 +21,8 @@ from headrace.export.writing import check_destination, check_format, export_to
 from headrace.feedback import labels as feedback_labels
 from headrace.feedback import outcomes
 from headrace.finetune import base_models
-from headrace.making import describe, evaluation_of, export_checkpoint, keep, start_training, task_type_of
-from headrace.records import Decision, ModelVersion, Release, Snapshot, SnapshotRow
+from headrace.making import describe, evaluation_of, export_checkpoint, keep, task_type_of
+from headrace.records import Decision, Job, ModelVersion, Release, Snapshot, SnapshotRow
 from headrace.release import releases
 from headrace.release.policies import POLICIES
 from headrace.store import runs
@@ -68,20 +68,30 @@ def check_quality(ws: Workspace, *, task: str | None = None, report: Report = si
     return quality.check(ws, task=task, count_tokens=count, progress=lambda done, total: report("rows", done, total))
 
 
-def train(ws: Workspace, *, task: str | None = None, report: Report = silent) -> dict[str, Any]:
+def train(
+    ws: Workspace, *, task: str | None = None, n_trials: int | None = None, report: Report = silent
+) -> dict[str, Any]:
     """Make a model version of the newest labelled rows and describe it; waits for the job.
 
     The same rows and settings give the same version; a run that was killed goes on where it was.
 
+    Args:
+        n_trials: search the settings within the ranges of `[search]` first, with this many runs.
+
     Raises:
         BadInput: the rows cannot train the task.
-        MissingExtra: the training parts are not installed.
+        MissingExtra: the training parts, or the library of finetune.tracker, are not installed.
     """
-    started = start_training(ws, task=task)
+    started = start_training(ws, task=task, n_trials=n_trials)
     for job in jobs.follow(ws, started.id):
         if job.progress:
             report(**job.progress)
     return jobs.result_of(job)
+
+
+def start_training(ws: Workspace, *, task: str | None = None, n_trials: int | None = None) -> Job:
+    """Start the job of `train`, or find the one that is at that work already."""
+    return making.start_training(ws, task=task) if n_trials is None else search.start(ws, n_trials, task=task)
 
 
 def evaluate_version(

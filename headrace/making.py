@@ -109,13 +109,23 @@ def find_run(ws: Workspace, run_id: str) -> Run:
 
 def run_of(ws: Workspace, task: str, frozen: Snapshot, finetune: FinetuneTable) -> Run:
     """The run that these rows and settings decide, found or made."""
+    run = planned_run(ws, task, frozen, finetune)
+    with ws.store.write() as conn:
+        found = runs.with_fingerprint(conn, run.fingerprint)
+        if found is None:
+            runs.add(conn, run, config_hash=ws.config_hash)
+    return found or run
+
+
+def planned_run(ws: Workspace, task: str, frozen: Snapshot, finetune: FinetuneTable) -> Run:
+    """The run that these rows and settings decide, not written down."""
     settings, now = ws.task(task), ws.clock()
     base = base_models.find(settings.base_model)
     deciding_settings = finetune.model_dump(mode="json", exclude={"tracker"})  # which only looks on
     params = {"task": settings.model_dump(mode="json"), "finetune": deciding_settings}
     if material := _material_hashes(ws, task, frozen, finetune):
         params["material"] = material
-    run = Run(
+    return Run(
         id=new_id("run"),
         task=task,
         snapshot_id=frozen.id,
@@ -132,11 +142,6 @@ def run_of(ws: Workspace, task: str, frozen: Snapshot, finetune: FinetuneTable) 
         facts={},
         created_at=now,
     )
-    with ws.store.write() as conn:
-        found = runs.with_fingerprint(conn, run.fingerprint)
-        if found is None:
-            runs.add(conn, run, config_hash=ws.config_hash)
-    return found or run
 
 
 def hash_of(deciding: Any) -> str:
@@ -195,6 +200,11 @@ def _older(ws: Workspace, frozen: Snapshot) -> list[Snapshot]:
     with ws.store.read() as conn:
         found = snapshots.listing(conn, frozen.task)
     return [one for one in reversed(found) if (one.created_at, one.id) < (frozen.created_at, frozen.id)]
+
+
+def task_of(run: Run) -> TaskTable:
+    """The task as it was when the run began."""
+    return TaskTable.model_validate(run.params["task"])
 
 
 def task_type_of(settings: TaskTable) -> TaskType:
@@ -299,7 +309,7 @@ def _evaluate_all(
     report: Report,
 ) -> dict[str, dict[str, Any]]:
     """The exported version, its checkpoint and the task's baselines, on the same held-out rows."""
-    task = TaskTable.model_validate(run.params["task"])
+    task = task_of(run)
     task_type = task_type_of(task)
     inputs = [row.input for row in test]
     report("evaluate", 0, 4, on="exported version")

@@ -21,6 +21,10 @@ EXTRAS = {  # top-level library -> the extra that installs it
     "datasets": "train",
     "scipy": "train",
     "matplotlib": "train",
+    "optuna": "train",
+    "tensorboard": "tensorboard",
+    "mlflow": "mlflow",
+    "wandb": "wandb",
     "psycopg": "postgres",
     "s3fs": "s3",
 }

@@ -1,6 +1,7 @@
 """Verbs for what is made: train, evaluate, export, predict, job."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,7 +27,9 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    method: Annotated[str | None, typer.Option(help="full, head or lora.")] = None,
+    method: Annotated[str | None, typer.Option(help="What trains, in place of finetune.method.")] = None,
+    search: Annotated[int | None, typer.Option(help="Try this many settings within [search]; keep the best.")] = None,
+    tracker: Annotated[str | None, typer.Option(help="Where curves go too, in place of finetune.tracker.")] = None,
     follow: Annotated[bool, typer.Option("--follow/--detach", help="Watch it, or return at once.")] = True,
     task: Task = None,
     where: Where = Path("."),
@@ -36,13 +39,30 @@ def train(
     """Fine-tune, export, evaluate and register a new model version, as a job that survives the terminal."""
     from headrace import loop
 
-    chosen = {} if method is None else {"finetune.method": method}
-    with opened(where, settings, **chosen) as ws:
-        job = loop.start_training(ws, task=task)
+    chosen = {"finetune.method": method, "finetune.tracker": tracker}
+    with opened(where, settings, **{key: value for key, value in chosen.items() if value is not None}) as ws:
+        if "WORLD_SIZE" in os.environ:  # one of the processes of torchrun
+            _train_together(ws, task, search, as_json)
+            return
+        job = loop.start_training(ws, task=task, n_trials=search)
         if not follow:
             emit(job, as_json, lambda: print(f"Started {job.id}. Watch it: headrace job follow {job.id}"))
             return
         result = watch(ws, job, quiet=as_json)
+        emit(result, as_json, lambda: show_version(result))
+
+
+def _train_together(ws: "Workspace", task: str | None, search: int | None, as_json: bool) -> None:
+    """One process's share of a training; the first of them shows it."""
+    from headrace import distributed
+
+    if search is not None:
+        raise BadInput(
+            "a search does not run under torchrun", value=f"--search {search}", next_step="Run it as one process"
+        )
+    with progress_bar("train", quiet=as_json or not distributed.is_first()) as bar:
+        result = distributed.train(ws, task=task, report=bar)
+    if result is not None:
         emit(result, as_json, lambda: show_version(result))
 
 
@@ -65,7 +85,9 @@ def watch(ws: "Workspace", job: "Job", *, quiet: bool) -> dict[str, Any]:
 
 
 def show_version(result: dict[str, Any]) -> None:
-    """One screen about a version: where it stands beside its baselines, per channel."""
+    """One screen about a version: how it was found, and where it stands beside its baselines, per channel."""
+    if "trials" in result:
+        _show_trials(result["trials"], result["best_trial"])
     main = result["main_metric"]
     print(f"Version {result['version']} ({result['method']}, {result['n_train_rows']} rows, {result['seconds']:.0f} s)")
     names = list(result["evaluations"])
@@ -84,6 +106,14 @@ def show_version(result: dict[str, Any]) -> None:
         f"The exported model agrees with its checkpoint on {100 * agreement['share']:.1f} % of held-out rows "
         f"and answers {speed['exported']:.0f} rows/s (the checkpoint in torch: {speed['checkpoint']:.0f})."
     )
+
+
+def _show_trials(trials: list[dict[str, Any]], best: int) -> None:
+    shown = ("value", "state", "method", "learning_rate", "epochs", "batch_tokens")
+    rows = [
+        (f"{trial['number'] + 1}{' *' * (trial['number'] == best)}", *(trial[k] for k in shown)) for trial in trials
+    ]
+    table(("trial", "validation", *shown[1:]), rows, title="Trials; * is the best on the validation side")
 
 
 def evaluate(
@@ -112,8 +142,10 @@ def evaluate(
 def export(
     version: Annotated[str, typer.Argument(help="Version: a number, or TASK/NUMBER.")],
     destination: Annotated[Path, typer.Argument(help="Empty or new folder.")],
-    backend: Annotated[str, typer.Option(help="openvino or hf.")] = "hf",
-    precision: Annotated[str | None, typer.Option(help="int8 or fp32.")] = None,
+    backend: Annotated[str, typer.Option(help="Format; hf is what transformers and peft load.")] = "hf",
+    precision: Annotated[
+        str | None, typer.Option(help="Of the weights; default: fp32 for hf, else export.precision.")
+    ] = None,
     task: Task = None,
     where: Where = Path("."),
     as_json: AsJson = False,

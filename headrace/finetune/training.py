@@ -308,6 +308,7 @@ def arguments(folder: Path, settings: FinetuneTable, *, learning_rate: float, n_
         greater_is_better=True,
         disable_tqdm=True,
         report_to=settings.tracker,
+        run_name=folder.name,
         dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False,
         label_names=["labels"],

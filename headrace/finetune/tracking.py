@@ -1,0 +1,34 @@
+"""Where Trainer's trackers write, as long as the environment does not say otherwise: .headrace/tracking."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def to(folder: Path, run_id: str) -> Iterator[None]:
+    """Have trackers write below `folder`, or where the user's own variables say, for as long as this lasts.
+
+    tensorboard: TENSORBOARD_LOGGING_DIR/RUN, by default FOLDER/RUN. mlflow: MLFLOW_TRACKING_URI, by default the
+    database FOLDER/mlflow.db. wandb: its own server, with the files of its client in WANDB_DIR, by default FOLDER.
+    """
+    boards = Path(os.environ.get("TENSORBOARD_LOGGING_DIR", folder))
+    wanted = {
+        "TENSORBOARD_LOGGING_DIR": str(boards / run_id),
+        "MLFLOW_TRACKING_URI": os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}"),
+        "MLFLOW_EXPERIMENT_NAME": os.environ.get("MLFLOW_EXPERIMENT_NAME", "headrace"),
+        "WANDB_DIR": os.environ.get("WANDB_DIR", str(folder)),
+        "WANDB_PROJECT": os.environ.get("WANDB_PROJECT", "headrace"),
+    }
+    before = {name: os.environ.get(name) for name in wanted}
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
