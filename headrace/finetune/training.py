@@ -62,6 +62,7 @@ class LikeLengthTrainer(Trainer):
         self, *args: Any, settings: FinetuneTable, objective: Objective, measure: Measure, train: FeatureSet, **kw: Any
     ) -> None:
         self._settings, self._objective, self._measure, self._train = settings, objective, measure, train
+        self._network: Network = kw["model"]
         super().__init__(*args, **kw)
         self.model_accepts_loss_kwargs = False  # the objective gives the mean of a batch; Trainer averages batches
 
@@ -76,13 +77,13 @@ class LikeLengthTrainer(Trainer):
 
     def create_optimizer(self, model: Any = None) -> Any:
         if self.optimizer is None:
-            kind, kwargs = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            kind, kwargs = self.get_optimizer_cls_and_kwargs(self.args)
             rate = kwargs.pop("lr")
-            groups = parameter_groups(self.model, rate, self.args.weight_decay, self._settings.layer_decay)
+            groups = parameter_groups(self._network, rate, self.args.weight_decay, self._settings.layer_decay)
             self.optimizer = kind(groups, lr=rate, **kwargs)
         return self.optimizer
 
-    def compute_loss(self, model: Any, inputs: Batch, return_outputs: bool = False, **kwargs: Any) -> Any:
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, *args: Any, **kwargs: Any) -> Any:
         loss, logits = self._objective(model, inputs)
         return (loss, {"logits": logits}) if return_outputs else loss
 
@@ -94,9 +95,9 @@ class LikeLengthTrainer(Trainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Loss and main metric of the validation side, by the task type itself."""
-        self._measure.objective.refresh(self.model)
+        self._measure.objective.refresh(self._network)
         loss, logits = self._answers()
-        metrics = {"eval_loss": loss, "eval_metric_main": self._measure.metric(self.model, logits)}
+        metrics = {"eval_loss": loss, "eval_metric_main": self._measure.metric(self._network, logits)}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -109,26 +110,26 @@ class LikeLengthTrainer(Trainer):
         sampler = TokenBudgetSampler(lengths, batch_tokens=budget, seed=0, shuffle=False)
         logits: list[Any] = [None] * len(features)
         total = 0.0
-        self.model.eval()
+        self._network.eval()
         for batch in self._loader(Features(features), sampler):
             rows = batch["row"].tolist()
             with self.accelerator.autocast():
-                loss, scores = self._measure.objective(self.model, batch)
+                loss, scores = self._measure.objective(self._network, batch)
             total += float(loss) * len(rows)
             for row, own in zip(rows, scores.float().cpu().numpy(), strict=True):
                 logits[row] = own
-        self.model.train()
+        self._network.train()
         return total / len(features), logits
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        folder = Path(output_dir or self.args.output_dir)
+        folder = Path(str(output_dir or self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: tensor.detach().contiguous() for name, tensor in _moving(self.model)}, folder / _STATE)
+        save_file({name: tensor.detach().contiguous() for name, tensor in _moving(self._network)}, folder / _STATE)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         saved = load_file(Path(resume_from_checkpoint) / _STATE)
         with torch.no_grad():
-            for name, tensor in _moving(self.model):
+            for name, tensor in _moving(self._network):
                 tensor.copy_(saved[name])
 
     def _load_best_model(self) -> None:
@@ -212,13 +213,7 @@ class Watcher(TrainerCallback):
             self.history.append({"step": state.global_step, "epoch": round(state.epoch or 0, 4), **facts})
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        for path in [*folder.iterdir(), folder]:
-            sync(path)
-        sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
-        (folder / _WHOLE).write_text(json.dumps(sizes), "utf-8")
-        sync(folder / _WHOLE)
-        sync(folder)
+        mark_whole(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """After a resume: the curve up to the checkpoint is in its state."""
@@ -238,6 +233,16 @@ class Watcher(TrainerCallback):
 def _main_metrics(state: Any) -> list[float]:
     """The main metric at each evaluation so far."""
     return [entry["eval_metric_main"] for entry in state.log_history if "eval_metric_main" in entry]
+
+
+def mark_whole(checkpoint: Path) -> None:
+    """Have the disk hold all of a checkpoint, then say so in it."""
+    for path in [*checkpoint.iterdir(), checkpoint]:
+        sync(path)
+    sizes = {path.name: path.stat().st_size for path in checkpoint.iterdir()}
+    (checkpoint / _WHOLE).write_text(json.dumps(sizes), "utf-8")
+    sync(checkpoint / _WHOLE)
+    sync(checkpoint)
 
 
 def newest_whole_checkpoint(folder: Path) -> Path | None:

@@ -20,7 +20,7 @@ LAYERS = [
     {"checkpoints"},
     {"data", "finetune", "evaluate", "export", "release", "serve", "feedback"},
     {"making"},
-    {"search", "distributed"},
+    {"search", "distributed", "advising"},
     {"loop"},
     {"server", "console", "cli", "client", "testing"},
 ]
@@ -38,7 +38,7 @@ HEAVY = {  # library -> where it may be imported at module level
     "pyarrow": ("data.sources", "data.parquet"),
     "openvino": ("export.backends",),
     "nncf": ("export.backends",),
-    "tokenizers": ("checkpoints", "export.backends"),
+    "tokenizers": ("checkpoints", "finetune", "export.backends"),
     "numpy": (
         "stats",
         "tasks",
@@ -49,6 +49,7 @@ HEAVY = {  # library -> where it may be imported at module level
         "export",
         "serve",
         "loop",
+        "advising",
         "testing",
         "console.figures",
     ),
