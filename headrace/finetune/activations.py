@@ -342,7 +342,7 @@ def _write_whole(
     """A file that is there whole or not at all."""
     part = path.with_suffix(f".{os.getpid()}.part")
     try:
-        array = np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=shape)  # type: ignore[no-untyped-call]
+        array = np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=shape)
         write(array)
         array.flush()
         sync(part)

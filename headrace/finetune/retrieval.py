@@ -46,8 +46,9 @@ class Catalogue:
     def entries_of(self, labels: Tensor) -> Tensor:
         """(E,) sorted numbers of the entries of a batch and of their neighbours."""
         assert self.neighbours is not None
-        own = labels.unique()
-        return torch.cat([own, self.neighbours[own].flatten()]).unique()
+        own = torch.unique(labels)  # type: ignore[no-untyped-call]
+        found: Tensor = torch.unique(torch.cat([own, self.neighbours[own].flatten()]))  # type: ignore[no-untyped-call]
+        return found
 
     def vectors(self, network: Network, entries: Tensor) -> Tensor:
         """Unit vectors (E, D): those that the budget of tokens allows as the network gives them now, with gradients,
@@ -70,7 +71,7 @@ class Catalogue:
 
 @dataclass(frozen=True)
 class Ranked:
-    """Cross-entropy over the whole catalogue by the vectors of the last refresh: how the validation side is measured."""
+    """Cross-entropy over the whole catalogue by the vectors of the last refresh; measures the validation side."""
 
     catalogue: Catalogue
 

@@ -79,8 +79,17 @@ def fine_tune(
         raise BadInput(
             "the base model's weights changed since the run began", value=run.base_model, next_step="Start a new run"
         )
-    given = {"unlabelled": unlabelled, "teacher": teacher, "cache": ws.state_folder / "cache"}
-    tuned = tune(folder, base.folder, task, settings, rows, report, **given)
+    tuned = tune(
+        folder,
+        base.folder,
+        task,
+        settings,
+        rows,
+        report,
+        unlabelled=unlabelled,
+        teacher=teacher,
+        cache=ws.state_folder / "cache",
+    )
     checkpoint = ws.artifacts.new_folder()
     save(tuned.network, tuned.tokenizer, checkpoint)
     digest, n_bytes = ws.artifacts.put(checkpoint)
