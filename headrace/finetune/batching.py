@@ -21,7 +21,8 @@ class TokenBudgetSampler(Sampler[list[int]]):
 
     Where places in an epoch are `slots` that features take in turn, a slot is as long as its longest feature.
 
-    Several processes share an epoch: each takes every n-th batch, of as many as all can have.
+    Several processes share every batch: each takes every n-th row of it, and one that is left without takes the first,
+    so that all make the same steps as one process would.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class TokenBudgetSampler(Sampler[list[int]]):
         self._epoch = int(epoch)
 
     def __len__(self) -> int:
-        return (len(self._cuts) - 1) // self._n_processes
+        return len(self._cuts) - 1
 
     def __iter__(self) -> Iterator[list[int]]:
         rng = np.random.default_rng((self._seed, self._epoch))
@@ -55,8 +56,9 @@ class TokenBudgetSampler(Sampler[list[int]]):
         order = np.lexsort((ties, self._lengths))
         batches = [order[a:b].tolist() for a, b in zip(self._cuts[:-1], self._cuts[1:], strict=True)]
         turn = rng.permutation(len(batches)) if self._shuffle else np.arange(len(batches))
-        for i in turn[self._process :: self._n_processes][: len(self)]:
-            yield [self._feature(slot) for slot in batches[i]]
+        for i in turn:
+            own = batches[i][self._process :: self._n_processes] or batches[i][:1]
+            yield [self._feature(slot) for slot in own]
 
     def _feature(self, slot: int) -> int:
         features = self._slots[slot]
