@@ -16,6 +16,7 @@ EXTRAS = {  # top-level library -> the extra that installs it
     "transformers": "train",
     "accelerate": "train",
     "peft": "train",
+    "sentence_transformers": "train",
     "nncf": "train",
     "pyarrow": "train",
     "datasets": "train",

@@ -46,8 +46,8 @@ class Catalogue:
     def entries_of(self, labels: Tensor) -> Tensor:
         """(E,) sorted numbers of the entries of a batch and of their neighbours."""
         assert self.neighbours is not None
-        own = torch.unique(labels)  # type: ignore[no-untyped-call]
-        found: Tensor = torch.unique(torch.cat([own, self.neighbours[own].flatten()]))  # type: ignore[no-untyped-call]
+        own = torch.unique(labels)
+        found: Tensor = torch.unique(torch.cat([own, self.neighbours[own].flatten()]))
         return found
 
     def vectors(self, network: Network, entries: Tensor) -> Tensor:
