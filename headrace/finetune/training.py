@@ -6,7 +6,6 @@ else in it; what a kill leaves of one, while it was saved or while it was delete
 """
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,9 +22,10 @@ from headrace.artifacts import sync
 from headrace.checkpoints.network import Network
 from headrace.checkpoints.windows import outputs_of
 from headrace.config import FinetuneTable
+from headrace.finetune import processes
 from headrace.finetune.batching import Features, Padding, TokenBudgetSampler
 from headrace.finetune.features import FeatureSet, Scale, unscaled
-from headrace.finetune.objectives import Batch, Objective
+from headrace.finetune.objectives import Objective
 from headrace.finetune.optimizers import parameter_groups
 from headrace.finetune.sampling import slots_of
 from headrace.tasks import TaskType
@@ -63,12 +63,13 @@ class LikeLengthTrainer(Trainer):
     ) -> None:
         self._settings, self._objective, self._measure, self._train = settings, objective, measure, train
         self._network: Network = kw["model"]
+        self.n_rows = 0
+        """Rows that this process trained on since it began or went on."""
         super().__init__(*args, **kw)
         self.model_accepts_loss_kwargs = False  # the objective gives the mean of a batch; Trainer averages batches
 
     def get_train_dataloader(self) -> Any:
-        sampler = train_sampler(self._train, self._settings, process=self.args.process_index)
-        return self._loader(self.train_dataset, sampler)
+        return self._loader(self.train_dataset, train_sampler(self._train, self._settings))
 
     def _loader(self, features: Any, sampler: TokenBudgetSampler) -> Any:
         pinned = self.args.dataloader_pin_memory
@@ -85,6 +86,7 @@ class LikeLengthTrainer(Trainer):
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, *args: Any, **kwargs: Any) -> Any:
         loss, logits = self._objective(model, inputs)
+        self.n_rows += len(inputs["row"])
         return (loss, {"logits": logits}) if return_outputs else loss
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -97,7 +99,8 @@ class LikeLengthTrainer(Trainer):
         """Loss and main metric of the validation side, by the task type itself."""
         self._measure.objective.refresh(self._network)
         loss, logits = self._answers()
-        metrics = {"eval_loss": loss, "eval_metric_main": self._measure.metric(self._network, logits)}
+        own = {"eval_loss": loss, "eval_metric_main": self._measure.metric(self._network, logits)}
+        metrics = processes.told(own)  # so that all stop at the same step
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -151,20 +154,17 @@ def _moving(network: Network) -> list[tuple[str, torch.Tensor]]:
     return trained + [(name, b) for name, b in network.named_buffers() if name in kept]
 
 
-def train_sampler(train: FeatureSet, settings: FinetuneTable, *, process: int = 0) -> TokenBudgetSampler:
-    """The batches of one process; all processes together take `batch_tokens` a step."""
-    n = n_processes()
-    budget = settings.batch_tokens // n
+def train_sampler(train: FeatureSet, settings: FinetuneTable) -> TokenBudgetSampler:
+    """This process's part of the batches; all processes together take `batch_tokens` a step."""
     channels = [train.channels[window.row] for window in train.windows]
-    slots = slots_of(channels, train.lengths, settings.sampling)
     return TokenBudgetSampler(
-        train.lengths, batch_tokens=budget, seed=settings.seed, process=process, n_processes=n, slots=slots
+        train.lengths,
+        batch_tokens=settings.batch_tokens,
+        seed=settings.seed,
+        process=processes.place(),
+        n_processes=processes.count(),
+        slots=slots_of(channels, train.lengths, settings.sampling),
     )
-
-
-def n_processes() -> int:
-    """How many processes train together (torchrun)."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 class Watcher(TrainerCallback):
@@ -213,7 +213,9 @@ class Watcher(TrainerCallback):
             self.history.append({"step": state.global_step, "epoch": round(state.epoch or 0, 4), **facts})
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        mark_whole(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        processes.wait()  # each writes the state of its random numbers
+        if processes.is_first():
+            mark_whole(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """After a resume: the curve up to the checkpoint is in its state."""
@@ -247,6 +249,10 @@ def mark_whole(checkpoint: Path) -> None:
 
 def newest_whole_checkpoint(folder: Path) -> Path | None:
     """The checkpoint to go on from; removes those that a kill left unfinished."""
+    return processes.told(_newest_whole(folder) if processes.is_first() else None)
+
+
+def _newest_whole(folder: Path) -> Path | None:
     whole = []
     for path in folder.glob("checkpoint-*"):
         if _is_whole(path):
@@ -317,7 +323,8 @@ def arguments(folder: Path, settings: FinetuneTable, *, learning_rate: float, n_
         dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False,
         label_names=["labels"],
-        ddp_find_unused_parameters=False,
+        ddp_find_unused_parameters=False,  # an objective may use parameters, such as a CRF's, after the network
+        ddp_broadcast_buffers=False,  # an objective may look twice before it goes back
     )
 
 
