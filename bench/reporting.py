@@ -40,7 +40,7 @@ def write(
     report = {
         "bench": name,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
+        "commit": commit(),
         "machine": machine(),
         "seeds": list(seeds),
         "rows": [asdict(row) for row in measured],
@@ -82,12 +82,23 @@ def machine() -> dict[str, Any]:
     import psutil
 
     return {
+        **_gpu(),
         "cpu": _cpu(),
         "n_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_bytes": psutil.virtual_memory().total,
         "load_1_min": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
     }
+
+
+def _gpu() -> dict[str, str]:
+    """`gpu`, the accelerator's name; nothing without one."""
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        names = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    return {"gpu": names[0].strip()}
 
 
 def _cpu() -> str:
@@ -98,7 +109,7 @@ def _cpu() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def _commit() -> str:
+def commit() -> str:
     """Hash of the checked-out commit; with `+` when files differ from it."""
     try:
         here = {"cwd": Path(__file__).parent, "capture_output": True, "text": True, "check": True}

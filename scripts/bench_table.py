@@ -9,6 +9,8 @@ from typing import Any
 
 RESULTS = Path(__file__).parents[1] / "bench" / "results"
 NONE_YET = "No results yet. `make bench` makes them.\n"
+SEPARATOR = " · "
+"""A row called `TABLE · SUBJECT · FIGURE` is a cell of a table of its own, a line for each subject."""
 
 
 def markdown(folder: Path = RESULTS) -> str:
@@ -22,13 +24,43 @@ def _section(report: dict[str, Any]) -> str:
     seeds = ", ".join(str(seed) for seed in report["seeds"])
     where = (
         f"{report['at'][:10]}, {_count(machine['n_cores'], 'core')} of {machine['cpu']}, "
+        f"{machine['gpu'] + ', ' if 'gpu' in machine else ''}"
         f"{machine['memory_bytes'] / 2**30:.0f} GiB, Python {machine['python']}, "
         f"load {machine['load_1_min']} at the end, commit `{report['commit'][:12]}`"
     )
-    lines = ["| what | value | 95 % interval | beside |", "| --- | ---: | --- | --- |"]
-    lines += [f"| {_cell(row['what'])} | {_value(row)} | {_interval(row)} | {_beside(row)} |" for row in report["rows"]]
+    cells = [row for row in report["rows"] if row["what"].count(SEPARATOR) == 2]
+    plain = [row for row in report["rows"] if row not in cells]
+    lines = ["| what | value | 95 % interval | beside |", "| --- | ---: | --- | --- |"] if plain else []
+    lines += [f"| {_cell(row['what'])} | {_value(row)} | {_interval(row)} | {_beside(row)} |" for row in plain]
     source = f"`python -m bench.{report['bench']}`, {where}" + (f", seeds {seeds}" if seeds else "")
-    return "\n".join([f"### {report['bench']}", "", f"{source}.", "", *lines, ""])
+    return "\n".join([f"### {report['bench']}", "", f"{source}.", "", *lines, *_tables(cells), ""])
+
+
+def _tables(cells: list[dict[str, Any]]) -> list[str]:
+    """A table for each first part of the names; where there are several seeds, the median, least and most."""
+    lines: list[str] = []
+    for name in dict.fromkeys(cell["what"].split(SEPARATOR)[0] for cell in cells):
+        mine = [cell for cell in cells if cell["what"].split(SEPARATOR)[0] == name]
+        figures = dict.fromkeys(cell["what"].split(SEPARATOR)[2] for cell in mine)
+        subjects: dict[str, dict[str, str]] = {}
+        for cell in mine:
+            _, subject, figure = cell["what"].split(SEPARATOR)
+            source = f" ({cell['vs']})" if cell["vs"] and cell["ratio"] is None else ""
+            subjects.setdefault(f"{subject}{source}", {})[figure] = _short(cell)
+        lines += ["", f"**{_cell(name)}** (median; least to most of the seeds)", ""]
+        lines += ["| " + " | ".join(["", *figures]) + " |", "| --- |" + " --- |" * len(figures)]
+        for subject, values in subjects.items():
+            lines.append("| " + " | ".join([_cell(subject), *(values.get(figure, "") for figure in figures)]) + " |")
+    return lines[1:]
+
+
+def _short(row: dict[str, Any]) -> str:
+    """A value with its ends in brackets; bytes in megabytes."""
+    scale, unit = (1e6, "MB") if row["unit"] == "bytes" else (1, row["unit"])
+    low, high = row.get("low"), row.get("high")
+    ends = "" if low is None or high is None else f" ({_number(low / scale)} to {_number(high / scale)})"
+    ratio = "" if row["ratio"] is None else f", {row['ratio']:.2f} x {row['vs']}"
+    return _cell(f"{_number(row['value'] / scale)} {unit}".strip() + ends + ratio)
 
 
 def _value(row: dict[str, Any]) -> str:
