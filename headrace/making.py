@@ -20,7 +20,7 @@ from headrace.errors import BadConfig
 from headrace.evaluate import agreement, baselines, evaluating
 from headrace.export import load as load_artifact
 from headrace.export.writing import check_format, export
-from headrace.finetune import base_models
+from headrace.finetune import base_models, tracking
 from headrace.finetune.methods import METHODS
 from headrace.ids import new_id
 from headrace.records import Artifact, Evaluation, Input, Job, ModelVersion, Run, Snapshot, SnapshotRow
@@ -94,9 +94,9 @@ def fine_tuned(ws: Workspace, run: Run, rows: Sequence[SnapshotRow], report: Rep
         return run.checkpoint
     fine_tune = resolve("headrace.finetune.running:fine_tune", purpose="training")
     material = _material(ws, run, rows)
-    checkpoint: str = fine_tune(
-        ws, run, [*rows, *material.replayed], report, unlabelled=material.unlabelled, teacher=material.teacher
-    )
+    given = {"unlabelled": material.unlabelled, "teacher": material.teacher}
+    with tracking.to(ws.state_folder / "tracking", run.id):
+        checkpoint: str = fine_tune(ws, run, [*rows, *material.replayed], report, **given)
     return checkpoint
 
 
@@ -179,7 +179,7 @@ def _material(ws: Workspace, run: Run, rows: Sequence[SnapshotRow]) -> Material:
     if "older_snapshots" in hashes:
         pick = resolve("headrace.finetune.sampling:replayed", purpose="replay")
         share, seed = run.params["finetune"]["sampling"]["replay_share"], run.seed
-        older = [snapshot.rows(ws, one, "train") for one in _older(ws, frozen)]
+        older = [row for one in _older(ws, frozen) for row in snapshot.rows(ws, one, "train")]
         replayed = pick(rows, older, share=share, seed=seed)
     return Material(
         unlabelled=_unlabelled(ws, until=run.created_at) if "unlabelled" in hashes else [],

@@ -17,7 +17,7 @@ from headrace.checkpoints.network import Form, Network
 from headrace.checkpoints.saving import save
 from headrace.config import FinetuneTable, TaskTable
 from headrace.errors import BadInput, Unusable
-from headrace.finetune import activations, base_models, training
+from headrace.finetune import activations, base_models, processes, training
 from headrace.finetune.augmenting import copies_of
 from headrace.finetune.beginning import start_at_prior
 from headrace.finetune.features import FeatureSet, Scale, featurise
@@ -59,6 +59,8 @@ def fine_tune(
 ) -> str:
     """Do the run and return the digest of its checkpoint; a run that was killed goes on from its last whole checkpoint.
 
+    Of several processes that train together the first writes; the others return an empty text.
+
     Args:
         unlabelled: texts for continue-pretraining.
         teacher: checkpoint folder for distil.
@@ -88,8 +90,11 @@ def fine_tune(
         report,
         unlabelled=unlabelled,
         teacher=teacher,
-        cache=ws.state_folder / "cache",
+        cache=processes.own_folder(ws.state_folder / "cache"),
     )
+    processes.wait()
+    if not processes.is_first():
+        return ""
     checkpoint = ws.artifacts.new_folder()
     save(tuned.network, tuned.tokenizer, checkpoint)
     digest, n_bytes = ws.artifacts.put(checkpoint)
@@ -124,7 +129,7 @@ def tune(
     _check_sides(train, validation, task_type)
     train += copies_of(train, task, settings, base_folder)
     plan = Plan(
-        folder=folder,
+        folder=processes.own_folder(folder),
         base_folder=base_folder,
         task=task,
         task_type=task_type,
@@ -176,6 +181,12 @@ def _form_of(method: Method, task_type: TaskType) -> Form:
 
 def _after_first(plan: Plan, method: Method) -> tuple[Plan, Method]:
     """The plan and the method that go on after a method's first stage."""
+    if method.first is not None and processes.count() > 1:
+        raise BadInput(
+            "the method has a first stage that several processes cannot share",
+            value=plan.settings.method,
+            next_step="Run it without torchrun",
+        )
     if method.first is not None:
         plan = replace(plan, base_folder=method.first(plan))
     if method.then is not None:
@@ -185,8 +196,8 @@ def _after_first(plan: Plan, method: Method) -> tuple[Plan, Method]:
 
 
 def _trained(plan: Plan, method: Method, network: Network) -> tuple[Network, list[dict[str, Any]], dict[str, Any]]:
-    settings = plan.settings
-    network = method.prepare(network, plan)
+    settings, folder = plan.settings, processes.first_folder(plan.folder)
+    network = processes.without_idle(method.prepare(network, plan))
     sides = _featurised(plan, network)
     sampler = training.train_sampler(sides.train, settings)
     plan = replace(plan, n_steps=training.count_steps(settings, len(sampler))[1])
@@ -196,7 +207,7 @@ def _trained(plan: Plan, method: Method, network: Network) -> tuple[Network, lis
     watcher = training.Watcher(plan.report, patience=settings.patience, after_step=method.after_step, network=network)
     trainer = training.make_trainer(
         network,
-        training.arguments(plan.folder, settings, learning_rate=rate, n_batches=len(sampler)),
+        training.arguments(folder, settings, learning_rate=rate, n_batches=len(sampler)),
         settings,
         objective=kept.under(objective, 0),
         train=sides.train,
@@ -204,9 +215,11 @@ def _trained(plan: Plan, method: Method, network: Network) -> tuple[Network, lis
         pad_id=plan.tokenizer.pad_token_id or 0,
         watcher=watcher,
     )
-    resumed = training.newest_whole_checkpoint(plan.folder)
+    resumed = training.newest_whole_checkpoint(folder)
     started = time.perf_counter()
     _run(trainer, resumed, settings)
+    processes.check_same(network)
+    trainer.accelerator.unwrap_model(network, keep_fp32_wrapper=False)  # its forward would stay in bf16 for good
     kept.restore()
     facts = _facts(trainer, started, n_rows=len(plan.train), rate=rate, resumed=resumed is not None) | kept.facts
     plain.refresh(network)
@@ -285,4 +298,5 @@ def _facts(trainer: Any, started: float, *, n_rows: int, rate: float, resumed: b
         "best_main_metric": trainer.state.best_metric,
         "stopped_early": trainer.state.global_step < trainer.state.max_steps,
         "resumed": resumed,
+        **({"n_rows_by_process": processes.of_all(trainer.n_rows)} if processes.count() > 1 else {}),
     }
