@@ -1,7 +1,6 @@
 """Write a network as a directory that plain libraries load."""
 
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +44,8 @@ def _save_head(network: Network, folder: Path) -> None:
         base = model.get_base_model()
         base.base_model.save_pretrained(folder / BASE)
         base.config.save_pretrained(folder / BASE)  # with the task's labels, which the base model alone has not
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*config.*base model.*")
+        model.save_pretrained(folder, save_embedding_layers=False)  # they are in the base model's folder
+    else:
         model.save_pretrained(folder)
 
 

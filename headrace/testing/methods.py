@@ -1,5 +1,6 @@
-"""What every fine-tuning method must do, on a toy task that a second of training solves."""
+"""What every fine-tuning method must do, on toy rows of a task that a second of training learns something of."""
 
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,52 +8,210 @@ from typing import Any
 
 import numpy as np
 
-from headrace.config import FinetuneTable, TaskTable
-from headrace.records import SnapshotRow
+from headrace.config import AdapterTable, FinetuneTable, TaskTable
+from headrace.records import Input, SnapshotRow
 from headrace.registry import resolve
+from headrace.tasks import TASK_TYPES, TaskType
+
+_NEAR = 1e-4
+"""Largest difference of logits between our code and plain libraries: kernels and shapes of batches differ."""
+_ADAPTER = AdapterTable(rank=4, width=8, n_virtual_tokens=4)
 
 
-def check_method(name: str, base_folder: Path, task: TaskTable, rows: Sequence[SnapshotRow]) -> None:
-    """Loss falls; the same seed gives the same weights; what is frozen stays; the result is a plain model.
+class StoppedError(Exception):
+    """Raised in place of a kill."""
+
+
+def settings_for(name: str, **changes: Any) -> FinetuneTable:
+    """Settings under which toy rows take a second."""
+    known: dict[str, Any] = {"epochs": 4, "min_steps": 0, "evals_per_epoch": 1, "patience": 50, "batch_tokens": 256}
+    return FinetuneTable.model_validate(
+        known | {"method": name, "seed": 3, "learning_rate": 0.01, "precision": "fp32", "adapter": _ADAPTER} | changes
+    )
+
+
+def check_method(
+    name: str,
+    base_folder: Path,
+    task: TaskTable,
+    rows: Sequence[SnapshotRow],
+    *,
+    frozen: str | None = None,
+    unlabelled: Sequence[str] = (),
+    teacher: Path | None = None,
+) -> None:
+    """A method learns, repeats, resumes, leaves alone what is frozen, and ends as what plain libraries load.
+
+    Args:
+        rows: of the task, with texts shorter than its `max_tokens`.
+        frozen: a pattern of the base model's tensors that must keep their bytes.
+        unlabelled: for methods that train on texts alone. teacher: checkpoint folder, for methods that need one.
 
     Raises:
         AssertionError: naming what the method got wrong.
     """
-    settings = FinetuneTable(method=name, epochs=2, batch_tokens=256, seed=3)
-    first, again = (_tuned(base_folder, task, settings, rows) for _ in range(2))
-    losses = [entry["loss"] for entry in first.history if "loss" in entry]
-    assert len(losses) >= 2, f"{name}: no learning curve"
-    assert min(losses[1:]) < losses[0], f"{name}: the loss did not fall: {losses}"
-    weights, same = _weights(first.model), _weights(again.model)
-    assert weights.keys() == same.keys(), f"{name}: other weights the second time"
-    for key, value in weights.items():
-        assert np.array_equal(value, same[key]), f"{name}: same seed, other {key}"
-    assert type(first.model).__module__.startswith("transformers."), f"{name}: finish() left a wrapped model"
-    assert 0 < first.facts["n_trained_parameters"] <= first.facts["n_parameters"], f"{name}: nothing trains"
-    _check_frozen(name, base_folder, weights, first.facts)
+    settings, given = settings_for(name), {"unlabelled": unlabelled, "teacher": teacher}
+    tuned, again = (_tuned(base_folder, task, settings, rows, given) for _ in range(2))
+    _assert_equal(f"{name}: same seed, other weights", weights_of(again.network), weights_of(tuned.network))
+    if method_of(name).trains:
+        _check_curve(name, tuned)
+        _check_resume(name, base_folder, task, settings, rows, given, tuned)
+    if frozen is not None:
+        check_frozen(name, base_folder, tuned.network, frozen)
+    check_saved(name, tuned, task, [row.input for row in rows[:5]])
 
 
-def _check_frozen(name: str, base_folder: Path, weights: dict[str, Any], facts: dict[str, Any]) -> None:
+def check_saving(name: str, base_folder: Path, task: TaskTable, rows: Sequence[SnapshotRow], **given: Any) -> None:
+    """The short form of `check_method`: a few steps of training, and what plain libraries make of the result."""
+    tuned = _tuned(base_folder, task, settings_for(name, epochs=1), rows, given)
+    check_saved(name, tuned, task, [row.input for row in rows[:5]])
+
+
+def method_of(name: str) -> Any:
+    return resolve("headrace.finetune.methods:METHODS", purpose="fine-tuning").get(name)
+
+
+def weights_of(network: Any) -> dict[str, Any]:
+    """Tensors of a network by name, as arrays."""
+    return {key: value.detach().cpu().numpy() for key, value in network.state_dict().items()}
+
+
+def check_frozen(name: str, base_folder: Path, network: Any, pattern: str) -> None:
+    """Tensors of the base model whose names match keep their bytes; a tensor that grew, those it had."""
     from safetensors.numpy import load_file
 
-    base = load_file(base_folder / "model.safetensors")
-    moved = {
-        key
-        for key, value in weights.items()
-        if (theirs := base.get(key.partition(".")[2])) is not None and not np.array_equal(value, theirs)
-    }
-    n_moved = sum(weights[key].size for key in moved)
-    if name == "lora":  # merged into the weights it updated, so more of them moved than trained
-        assert moved, f"{name}: no weight of the base model moved"
+    found = weights_of(network)
+    n_checked = 0
+    for key, theirs in load_file(base_folder / "model.safetensors").items():
+        mine = [value for own, value in found.items() if own == key or own.endswith(f".{key}")]
+        if not mine or not re.fullmatch(pattern, key):
+            continue
+        kept = mine[0][tuple(slice(n) for n in theirs.shape)]
+        assert np.array_equal(kept, theirs), f"{name}: {key} is frozen and moved"
+        n_checked += 1
+    assert n_checked, f"{name}: no tensor of the base model matches {pattern}"
+
+
+def check_saved(name: str, tuned: Any, task: TaskTable, inputs: Sequence[Input]) -> None:
+    """A saved result is a plain model, and plain library code gets the same logits from it as the network had."""
+    kind = type(tuned.network.model)
+    assert kind.__module__.partition(".")[0] in ("transformers", "peft"), f"{name}: finish() left a {kind}"
+    for module in tuned.network.model.modules():
+        assert not type(module).__module__.startswith("headrace"), f"{name}: finish() left a {type(module)}"
+    task_type: TaskType = TASK_TYPES.get(task.type)(task)
+    save = resolve("headrace.checkpoints.saving:save", purpose="fine-tuning")
+    load = resolve("headrace.checkpoints.loading:load", purpose="fine-tuning")
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        save(tuned.network, tuned.tokenizer, folder)
+        expected = _own_logits(tuned.network, tuned.tokenizer, task, inputs)
+        loaded = _own_logits(*load(folder, task_type), task, inputs)
+        plain = _plain_logits(folder, task_type, inputs)
+    for what, logits in (("load()", loaded), ("plain library code", plain)):
+        for mine, theirs in zip(expected, logits, strict=True):
+            assert mine.shape == theirs.shape, f"{name}: {what} gives logits {theirs.shape}, not {mine.shape}"
+            assert np.allclose(mine, theirs, atol=_NEAR), f"{name}: {what} gives other logits"
+
+
+def _check_curve(name: str, tuned: Any) -> None:
+    losses = [entry["loss"] for entry in tuned.history if "loss" in entry]
+    assert len(losses) >= 6, f"{name}: no learning curve"
+    third = len(losses) // 3
+    assert np.mean(losses[-third:]) < 0.95 * np.mean(losses[:third]), f"{name}: the loss did not fall: {losses}"
+    assert 0 < tuned.facts["n_trained_parameters"] <= tuned.facts["n_parameters"], f"{name}: nothing trains"
+
+
+def _check_resume(
+    name: str,
+    base_folder: Path,
+    task: TaskTable,
+    settings: FinetuneTable,
+    rows: Sequence[SnapshotRow],
+    given: dict[str, Any],
+    whole: Any,
+) -> None:
+    """Stopped after its second checkpoint, which is not its last, training ends as if it had not been."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+
+        def stop(what: str, *_args: Any, **_facts: Any) -> None:
+            if what == "fine-tune" and len(list(folder.glob("checkpoint-*/whole"))) >= 2:
+                raise StoppedError
+
+        try:
+            _tune(folder, base_folder, task, settings, rows, stop, given)
+        except StoppedError:
+            resumed = _tune(folder, base_folder, task, settings, rows, _silent, given)
+            assert resumed.facts["resumed"], f"{name}: began anew after a stop"
+            _assert_equal(f"{name}: other weights after a stop", weights_of(resumed.network), weights_of(whole.network))
+            return
+    raise AssertionError(f"{name}: ended before it had two checkpoints")
+
+
+def _own_logits(network: Any, tokenizer: Any, task: TaskTable, inputs: Sequence[Input]) -> list[Any]:
+    """Logits of each input as our code encodes it, alone: (K,), or (T, K)."""
+    import torch
+
+    encoding = "headrace.checkpoints.encoding:"
+    alone = resolve(f"{encoding}standalone_tokenizer")(tokenizer, task)
+    encoder, names = resolve(f"{encoding}Encoder")(alone), resolve(f"{encoding}input_names")(network.encoder, tokenizer)
+    network.eval()
+    found = []
+    with torch.inference_mode():
+        for window in encoder.encode(inputs):
+            feed = encoder.feed([window], names)
+            found.append(network(**{key: torch.from_numpy(value) for key, value in feed.items()})[0].numpy())
+    return found
+
+
+def _plain_logits(folder: Path, task_type: TaskType, inputs: Sequence[Input]) -> list[Any]:
+    """The same in the words of the libraries, without a line of ours."""
+    import torch
+    import transformers
+
+    if (folder / "modules.json").exists():
+        from sentence_transformers import SentenceTransformer
+
+        return list(SentenceTransformer(str(folder), device="cpu").encode(list(inputs), batch_size=1))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    loader = getattr(transformers, task_type.auto_class)
+    if (folder / "adapter_config.json").exists():
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(loader.from_pretrained(folder / "base"), str(folder))
     else:
-        assert n_moved <= facts["n_trained_parameters"], f"{name}: frozen weights moved: {sorted(moved)[:5]}"
+        model = loader.from_pretrained(folder)
+    model.eval()
+    found = []
+    with torch.inference_mode():
+        for given in inputs:
+            parts = [given] if isinstance(given, str) else list(given)
+            out = model(**tokenizer(*parts, return_tensors="pt"))
+            if task_type.problem == "question_answering":
+                found.append(torch.stack([out.start_logits, out.end_logits], dim=-1)[0].numpy())
+            else:
+                found.append(out.logits[0].numpy())
+    return found
 
 
-def _tuned(base_folder: Path, task: TaskTable, settings: FinetuneTable, rows: Sequence[SnapshotRow]) -> Any:
-    tune = resolve("headrace.finetune.running:tune", purpose="fine-tuning")
+def _assert_equal(problem: str, found: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert found.keys() == expected.keys(), f"{problem}: other names"
+    for key, value in expected.items():
+        assert np.array_equal(found[key], value), f"{problem}: {key}"
+
+
+def _tuned(
+    base_folder: Path, task: TaskTable, settings: FinetuneTable, rows: Sequence[SnapshotRow], given: dict[str, Any]
+) -> Any:
     with tempfile.TemporaryDirectory() as folder:
-        return tune(Path(folder), base_folder, task, settings, rows, lambda *_args, **_facts: None)
+        return _tune(Path(folder), base_folder, task, settings, rows, _silent, given)
 
 
-def _weights(model: Any) -> dict[str, Any]:
-    return {key: value.detach().cpu().numpy() for key, value in model.state_dict().items()}
+def _tune(folder: Path, base: Path, task: TaskTable, settings: Any, rows: Any, report: Any, given: Any) -> Any:
+    return resolve("headrace.finetune.running:tune", purpose="fine-tuning")(
+        folder, base, task, settings, rows, report, **given
+    )
+
+
+def _silent(*_args: Any, **_facts: Any) -> None:
+    pass

@@ -32,7 +32,8 @@ def head_of(network: Network) -> dict[str, nn.Module]:
 def train_head(network: Network) -> None:
     """Have the head train, whatever else does; and the transitions of a CRF."""
     for module in [*head_of(network).values(), *([] if network.crf is None else [network.crf])]:
-        module.requires_grad_(True)
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad = not name.startswith("original_module.")  # peft keeps the untrained one too
 
 
 def layers_of(network: Network) -> nn.ModuleList:

@@ -17,6 +17,7 @@ from headrace.checkpoints.network import Network
 from headrace.errors import BadInput
 from headrace.finetune.methods import Method, Plan
 from headrace.finetune.methods.merging import wrap
+from headrace.finetune.methods.parts import head_of
 
 _PEFT_TASKS = {
     "single_label_classification": "SEQ_CLS",
@@ -40,8 +41,12 @@ def prepare(network: Network, plan: Plan) -> Network:
             value="finetune.gradient_checkpointing = true",
             next_step="Set it to false, or choose method prompt or lora",
         )
-    n_tokens = plan.settings.adapter.n_virtual_tokens
-    return wrap(network, PrefixTuningConfig(task_type=_PEFT_TASKS[network.problem], num_virtual_tokens=n_tokens))
+    config = PrefixTuningConfig(
+        task_type=_PEFT_TASKS[network.problem],
+        num_virtual_tokens=plan.settings.adapter.n_virtual_tokens,
+        modules_to_save=[name for name in head_of(network) if name != "pooler"],  # it is saved with the base model
+    )
+    return wrap(network, config)
 
 
 METHOD = Method(learning_rate=1e-2, prepare=prepare, problems=frozenset(_PEFT_TASKS))
