@@ -30,16 +30,17 @@ N_SHOTS: dict[Side, int] = {"train": 10, "validation": 2}
 MAX_ROWS: dict[tuple[str, Side], int] = {("vader", "train"): 4096}
 MAX_VALIDATION = 1000  # measured after every epoch
 MAX_TEST = 3000  # an accuracy of .9 is known to a point either way
-# Few rows need many passes. The same for every method, so that a slow learner shows as one.
+# Few rows need many passes; a pass over all seven takes a method six minutes on two cores. The same for every method,
+# so that a slow learner shows as one.
 EPOCHS = {
-    "vader": 3,
+    "vader": 2,
     "vader-mean": 3,
-    "clinc150": 4,
-    "clinc150-10": 20,
-    "banking77": 5,
-    "banking77-10": 20,
-    "wnut17": 5,
-    "btc": 4,
+    "clinc150": 3,
+    "clinc150-10": 12,
+    "banking77": 3,
+    "banking77-10": 15,
+    "wnut17": 4,
+    "btc": 2,
 }
 _MEANINGS = {
     "negative": "I do not like this, it is bad",
