@@ -1,0 +1,85 @@
+"""Groups of parameters. Catches: layers whose rates do not fall, embeddings that learn as fast as the head, parameters
+in no group or in two, under every architecture's own names."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+
+from finetune import toy
+from headrace.checkpoints.network import Network
+from headrace.config import FinetuneTable
+from headrace.finetune.methods import Plan
+from headrace.finetune.methods.lora import prepare
+from headrace.finetune.optimizers import parameter_groups
+from headrace.finetune.running import tune
+from headrace.tasks.text_classification import TextClassification
+
+SMALL = {"vocab_size": 50, "num_labels": 3}
+BERT = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 16}
+CONFIGS = {
+    "bert": (transformers.BertConfig, BERT),
+    "roberta": (transformers.RobertaConfig, BERT),
+    "distilbert": (transformers.DistilBertConfig, {"dim": 16, "n_layers": 3, "n_heads": 2, "hidden_dim": 16}),
+}
+
+
+def _network(name: str) -> Network:
+    kind, sizes = CONFIGS[name]
+    model = transformers.AutoModelForSequenceClassification.from_config(kind(**SMALL, **sizes))
+    return Network(model, "single_label_classification", 3)
+
+
+def _rates(network: Network, layer_decay: float) -> dict[str, float]:
+    names = {id(p): name for name, p in network.named_parameters()}
+    groups = parameter_groups(network, 1.0, 0.1, layer_decay)
+    found = [(names[id(p)], group["lr"]) for group in groups for p in group["params"]]
+    trained = [name for name, p in network.named_parameters() if p.requires_grad]
+    assert sorted(name for name, _ in found) == sorted(trained)
+    return dict(found)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_rates_fall_from_the_head_to_the_embeddings(name: str) -> None:
+    for parameter, rate in _rates(_network(name), 0.5).items():
+        if "embeddings" in parameter:
+            assert rate == 0.5**4, parameter
+        elif ".layer." in parameter:
+            layer = int(parameter.partition(".layer.")[2].partition(".")[0])
+            assert rate == 0.5 ** (3 - layer), parameter
+        else:
+            assert rate == 1.0, parameter
+
+
+def test_rates_fall_under_peft_too(tiny_base: Path) -> None:
+    plan = Plan(tiny_base, tiny_base, toy.TASK, TextClassification(toy.TASK), FinetuneTable(), None, [], [])
+    rates = _rates(prepare(_network("bert"), plan), 0.5)
+    assert {rate for name, rate in rates.items() if ".layer.0." in name and "lora" in name} == {0.125}
+    assert {rate for name, rate in rates.items() if "classifier" in name} == {1.0}
+
+
+def test_matrices_decay_and_vectors_do_not() -> None:
+    for group in parameter_groups(_network("bert"), 1.0, 0.1, 1.0):
+        assert group["weight_decay"] == (0.1 if group["params"][0].ndim > 1 else 0.0)
+        assert len({p.ndim > 1 for p in group["params"]}) == 1
+
+
+def _losses(base: Path, folder: Path, **options: Any) -> list[float]:
+    settings = FinetuneTable(epochs=8, batch_tokens=128, patience=30, precision="fp32", evals_per_epoch=1, **options)
+    tuned = tune(folder, base, toy.NER, settings, toy.ner_rows(), lambda *_a, **_f: None)
+    assert tuned.facts["learning_rate"] == options["learning_rate"]
+    return [entry["loss"] for entry in tuned.history if "loss" in entry]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("optimizer", "rate"), [("sgd", 0.5), ("adafactor", 2e-3), ("adamw", 5e-3)])
+def test_every_optimizer_brings_the_loss_down(tiny_base: Path, tmp_path: Path, optimizer: Any, rate: float) -> None:
+    losses = _losses(tiny_base, tmp_path, optimizer=optimizer, learning_rate=rate, layer_decay=0.9)
+    assert sum(losses[-4:]) < 0.8 * sum(losses[:4])
+
+
+def test_adafactor_takes_the_rate_it_is_given(tiny_base: Path, tmp_path: Path) -> None:
+    """Its own relative steps would pass over the rate: a rate of next to nothing must learn next to nothing."""
+    losses = _losses(tiny_base, tmp_path, optimizer="adafactor", learning_rate=1e-9)
+    assert sum(losses[-4:]) > 0.9 * sum(losses[:4])

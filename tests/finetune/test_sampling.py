@@ -1,0 +1,74 @@
+"""Shares of channels in an epoch, and replay. Catches: epochs of other lengths (which break resuming), rows of a large
+channel that never come, rows of the newest snapshot's other sides replayed into training."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from finetune import toy
+from headrace.config import SamplingTable
+from headrace.finetune.batching import TokenBudgetSampler
+from headrace.finetune.sampling import replayed, shared_out, slots_of
+
+SIZES = {"a": 90, "b": 25, "c": 5}
+CHANNELS = [name for name, n in SIZES.items() for _ in range(n)]
+LENGTHS = [5 + i * 7 % 23 for i in range(len(CHANNELS))]
+
+
+def _epochs(n: int, table: SamplingTable) -> list[list[int]]:
+    slots = slots_of(CHANNELS, LENGTHS, table)
+    sampler = TokenBudgetSampler(LENGTHS, batch_tokens=100, seed=3, slots=slots)
+    found = []
+    for epoch in range(n):
+        sampler.set_epoch(epoch)
+        batches = list(sampler)
+        assert len(batches) == len(sampler)
+        assert all(len(b) * max(LENGTHS[i] for i in b) <= 100 for b in batches)
+        found.append([i for batch in batches for i in batch])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("table", "shares"),
+    [
+        (SamplingTable(), {"a": 90, "b": 25, "c": 5}),
+        (SamplingTable(channels="equal"), {"a": 40, "b": 40, "c": 40}),
+        # sqrt(90) : 5 : sqrt(5) = 9.487 : 5 : 2.236 of 120
+        (SamplingTable(channels="temperature", temperature=2.0), {"a": 68, "b": 36, "c": 16}),
+        (SamplingTable(channels="temperature", temperature=1.0), {"a": 90, "b": 25, "c": 5}),
+    ],
+)
+def test_channels_have_their_shares_in_every_epoch(table: SamplingTable, shares: dict[str, int]) -> None:
+    for rows in _epochs(3, table):
+        assert Counter(CHANNELS[i] for i in rows) == shares
+
+
+def test_all_rows_of_a_large_channel_come_over_the_epochs() -> None:
+    first, second, third = _epochs(3, SamplingTable(channels="equal"))
+    assert set(first) != set(second)
+    assert set(first + second + third) == set(range(len(CHANNELS)))
+    assert max(Counter(first)[i] for i in range(115, 120)) == 8
+
+
+@given(st.integers(1, 300), st.lists(st.floats(0.1, 50), min_size=1, max_size=8))
+@settings(deadline=None)
+def test_shares_are_whole_and_lose_nothing(total: int, weights: list[float]) -> None:
+    parts = shared_out(total, weights)
+    assert sum(parts) == total
+    assert all(abs(part - total * w / sum(weights)) < 1 for part, w in zip(parts, weights, strict=True))
+
+
+def test_replay_draws_training_rows_that_are_gone() -> None:
+    rows = [replace(row, side="train") for row in toy.rows(60)]
+    new = [replace(rows[i], side="test" if i < 5 else "train") for i in range(30)]
+    others = [replace(rows[50], side="test"), replace(rows[3], example_id="again"), replace(rows[45], side="test")]
+    old = [*rows[20:50], *others]
+    drawn = replayed(new, old, share=0.4, seed=1)
+    assert len(drawn) == 10  # 0.4 of 25 training rows
+    assert {row.example_id for row in drawn} <= {row.example_id for row in rows[30:50]}
+    assert replayed(new, old, share=0.4, seed=1) == drawn != replayed(new, old, share=0.4, seed=2)
+    assert replayed(new, old, share=0.0, seed=1) == []
+    assert len(replayed(new, old, share=1.0, seed=1)) == 20  # all there are
