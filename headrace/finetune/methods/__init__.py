@@ -73,6 +73,8 @@ class Method:
 
     learning_rate: float
     """Used when finetune.learning_rate is not set."""
+    token_learning_rate: float | None = None
+    """The same for tasks on tokens, where it is another."""
     prepare: Callable[["Network", Plan], "Network"] = unchanged
     """The network with only what trains left trainable; may wrap `network.model`, and add to plan.tokenizer."""
     finish: Callable[["Network", Plan], "Network"] = unchanged
@@ -92,3 +94,7 @@ class Method:
     """False where `prepare` has done all there is to do."""
     problems: frozenset[str] = PROBLEMS
     """Problems of task types that it can do."""
+
+    def rate_for(self, problem: str) -> float:
+        on_tokens = problem in ("token_classification", "question_answering")
+        return self.token_learning_rate if on_tokens and self.token_learning_rate else self.learning_rate

@@ -4,7 +4,7 @@ For multi-label rows a pair is as like as its labels overlap (Jaccard). Of more 
 takes 2,000, as evenly over the labels as they allow; the second takes all. A stage that was killed starts again.
 
 Requirements: sentence-transformers; two rows or more of most labels. Cost: two passes forward and backward a pair, at
-most 40 pairs a row and 6,000 in all.
+most 40 pairs a row and 3,000 in all.
 Relations: better than `full` with about 8 to 50 rows a label; `full` catches up from there and costs less.
 Source: Tunstall et al. 2022, "Efficient Few-Shot Learning Without Prompts", arXiv 2209.11055, section 3.
 """
@@ -27,7 +27,7 @@ from headrace.records import Input, SnapshotRow
 
 _MAX_ROWS = 2000
 _PAIRS_A_ROW = 40  # 20 like and 20 unlike: the paper's R
-_MAX_PAIRS = 6000
+_MAX_PAIRS = 3000
 _BATCH_PAIRS = 16
 _RATE = 5e-5
 _N_DRAWS = 20  # of a row without a common label, before the last is taken as it is

@@ -19,7 +19,8 @@ def prepare(network: Network, plan: Plan) -> Network:
 
 
 METHOD = Method(
-    learning_rate=1e-2,
+    learning_rate=0.1,  # vectors of unit length need great weights: .93 on Banking77, against .91 at 0.03 (one look each)
+    token_learning_rate=5e-3,
     prepare=prepare,
     form="embedding",
     problems=PROBLEMS - {"retrieval"},  # whose vectors are all that could train
