@@ -30,15 +30,16 @@ SETTINGS = """base_model = {base}
 max_tokens = 32
 
 [finetune]
-epochs = 2
+epochs = 8
 learning_rate = 0.01
 batch_tokens = 256
 min_steps = 0
-evals_per_epoch = 3
+evals_per_epoch = 1
+patience = 8
 
 [search]
-learning_rate = [1e-6, 0.02]
-epochs = [1, 3]
+learning_rate = [1e-6, 0.01]
+epochs = [4, 8]
 batch_tokens = [128, 256]
 
 [export]
@@ -82,8 +83,8 @@ def test_proposals_follow_from_seed_and_history_alone(ws: Workspace) -> None:
         assert draw(other, known, 6) != draw(ws, known, 6)
     for number in range(20):
         drawn = search.settings_of(draw(ws, [], number), ws.settings.finetune)
-        assert 1e-6 <= drawn.learning_rate <= 0.02
-        assert 1 <= drawn.epochs <= 3
+        assert 1e-6 <= drawn.learning_rate <= 0.01
+        assert 4 <= drawn.epochs <= 8
         assert drawn.batch_tokens in (128, 256)
 
 
