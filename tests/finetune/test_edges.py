@@ -1,0 +1,114 @@
+"""Training at the edges of what data and settings can be; each name says what happens. Catches: a traceback where an
+answer is due, a class that breaks the loss because it is new or empty."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from transformers import AutoTokenizer
+
+from finetune import toy
+from headrace.checkpoints.encoding import Encoder, standalone_tokenizer
+from headrace.config import FinetuneTable, TaskTable
+from headrace.errors import BadConfig, Unusable
+from headrace.finetune.features import featurise
+from headrace.finetune.running import Tuned, tune
+from headrace.records import SnapshotRow
+from headrace.tasks.token_classification import TokenClassification
+
+SHORT = {"epochs": 1, "min_steps": 0, "batch_tokens": 256, "precision": "fp32"}
+WIDER = TaskTable(labels=(*toy.TASK.labels, "never"), max_tokens=32)
+
+
+def _tune(base: Path, folder: Path, rows: list[SnapshotRow], task: TaskTable = toy.TASK, **options: Any) -> Tuned:
+    settings = FinetuneTable.model_validate({**SHORT, **options})
+    return tune(folder, base, task, settings, rows, lambda *_a, **_f: None)
+
+
+def _is_finite(tuned: Tuned) -> bool:
+    values = [v for entry in tuned.history for k, v in entry.items() if "loss" in k]
+    return bool(values) and bool(np.isfinite(values).all())
+
+
+def test_a_loss_that_is_no_number_says_which_rate_to_set(tiny_base: Path, tmp_path: Path) -> None:
+    """A rate that takes the weights beyond what a float holds."""
+    with pytest.raises(Unusable, match=r"no number any more at step \d+.*Set finetune.learning_rate to 2e\+37"):
+        _tune(tiny_base, tmp_path, toy.rows(80), learning_rate=1e38, epochs=4, warmup_share=0.0)
+
+
+def test_one_example_per_class_trains(tiny_base: Path, tmp_path: Path) -> None:
+    first = {row.target: row for row in toy.rows(60)}
+    rows = [replace(row, side=side) for row in first.values() for side in ("train", "validation")]
+    tuned = _tune(tiny_base, tmp_path, rows, min_steps=5, loss={"class_weights": "balanced"})
+    assert _is_finite(tuned)
+    assert tuned.facts["n_train_rows"] == 3
+
+
+def test_a_label_in_validation_that_training_never_saw_counts_as_missed(tiny_base: Path, tmp_path: Path) -> None:
+    rows = [replace(row, target="never") if i % 8 == 0 else row for i, row in enumerate(toy.rows(60))]
+    assert {row.side for row in rows if row.target == "never"} == {"validation"}
+    loss = {"class_weights": "balanced", "label_smoothing": 0.1}
+    assert _is_finite(_tune(tiny_base, tmp_path, rows, WIDER, loss=loss))
+
+
+@pytest.mark.parametrize("loss", [{}, {"class_weights": "balanced", "focal_gamma": 2.0}])
+def test_a_class_without_any_row_trains_and_is_improbable(tiny_base: Path, tmp_path: Path, loss: Any) -> None:
+    tuned = _tune(tiny_base, tmp_path, toy.rows(60), WIDER, loss=loss)
+    assert _is_finite(tuned)
+    bias = tuned.network.head.bias.detach()
+    assert int(bias.argmin()) == WIDER.labels.index("never")
+
+
+def test_ten_thousand_tokens_are_cut_at_max_tokens(tiny_base: Path, tmp_path: Path) -> None:
+    rows = toy.rows(24)
+    long = [replace(row, text=row.text + " good" * 10_000) if i % 6 in (0, 1) else row for i, row in enumerate(rows)]
+    assert _is_finite(_tune(tiny_base, tmp_path, long))
+
+
+def test_ten_thousand_tokens_of_a_task_on_tokens_are_read_in_windows(tiny_base: Path, tmp_path: Path) -> None:
+    rows = toy.ner_rows(8)
+    end = " the" * 10_000
+    long = [replace(row, text=row.text + end) if i < 2 else row for i, row in enumerate(rows)]
+    long[1] = replace(long[1], text=long[1].text + " hate", target=[*long[1].target, _last(long[1].text)])
+    encoder = Encoder(standalone_tokenizer(AutoTokenizer.from_pretrained(tiny_base), toy.NER))
+    side = featurise(encoder, TokenClassification(toy.NER), [long[1]], has_types=False)
+    assert len(side.features) > 400
+    assert max(side.lengths) <= 32
+    assert 1 in side.features[-1]["labels"]  # the name after the ten thousandth token
+    assert _is_finite(_tune(tiny_base, tmp_path, long, toy.NER, batch_tokens=4096))
+
+
+def _last(text: str) -> list[Any]:
+    return [len(text) + 1, len(text) + 5, "PER"]
+
+
+def test_a_text_without_words_does_not_end_training(tiny_base: Path, tmp_path: Path) -> None:
+    rows = [replace(row, text=" ", target=[]) if i in (0, 1) else row for i, row in enumerate(toy.ner_rows(16))]
+    for name, options in (("a", {}), ("b", {"loss": {"crf": True}})):
+        assert _is_finite(_tune(tiny_base, tmp_path / name, rows, toy.NER, batch_tokens=16, **options))
+
+
+def test_settings_that_do_not_fit_the_task_end_before_training(tiny_base: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match=r"finetune\.loss\.crf"):
+        _tune(tiny_base, tmp_path, toy.rows(24), loss={"crf": True})
+    with pytest.raises(BadConfig, match=r"finetune\.robust\.rdrop_weight"):
+        _tune(tiny_base, tmp_path, toy.rows(24), robust={"rdrop_weight": 1.0})
+
+
+@pytest.mark.slow
+def test_everything_at_once_trains(tiny_base: Path, tmp_path: Path) -> None:
+    rows = [replace(row, channel="b" if i % 5 == 0 else "a") for i, row in enumerate(toy.rows(60))]
+    options = {
+        "dropout": 0.1,
+        "method": "lora",
+        "loss": {"class_weights": "balanced", "focal_gamma": 1.0, "label_smoothing": 0.1},
+        "robust": {"adversarial": "freelb", "rdrop_weight": 1.0, "mixup_alpha": 0.4},
+        "augment": {"kinds": ("swap", "delete")},
+        "sampling": {"channels": "equal"},
+        "layer_decay": 0.9,
+    }
+    found = [_tune(tiny_base, tmp_path / name, rows, **options) for name in "ab"]
+    assert _is_finite(found[0])
+    assert found[0].history == found[1].history
