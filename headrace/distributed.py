@@ -23,7 +23,7 @@ def is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def train(ws: Workspace, *, task: str | None = None, report: Report) -> dict[str, Any] | None:
+def train_together(ws: Workspace, *, task: str | None = None, report: Report) -> dict[str, Any] | None:
     """Take this process's part in making a version; what is known of it, from the first process alone.
 
     Raises:

@@ -61,7 +61,7 @@ def ws(tmp_path: Path, tiny_base: Path) -> Iterator[Workspace]:
 
 
 def planted(search_hash: str, number: int, rate: float, **values: Any) -> Trial:
-    params = {"method": "full", "learning_rate": rate, "epochs": 2.0, "batch_tokens": 256}
+    params = {"method": "full", "learning_rate": rate, "epochs": 5.0, "batch_tokens": 256}
     facts = {"state": "done", "value": values["curve"][-1], **values}
     return Trial(f"trl_{number}", search_hash, number, params, run_id="run_1", created_at=NOON, **facts)
 

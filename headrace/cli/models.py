@@ -54,14 +54,14 @@ def train(
 
 def _train_together(ws: "Workspace", task: str | None, search: int | None, as_json: bool) -> None:
     """One process's share of a training; the first of them shows it."""
-    from headrace import distributed
+    from headrace.distributed import is_first, train_together
 
     if search is not None:
         raise BadInput(
             "a search does not run under torchrun", value=f"--search {search}", next_step="Run it as one process"
         )
-    with progress_bar("train", quiet=as_json or not distributed.is_first()) as bar:
-        result = distributed.train(ws, task=task, report=bar)
+    with progress_bar("train", quiet=as_json or not is_first()) as bar:
+        result = train_together(ws, task=task, report=bar)
     if result is not None:
         emit(result, as_json, lambda: show_version(result))
 
