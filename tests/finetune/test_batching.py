@@ -42,7 +42,7 @@ def test_epochs_differ_and_repeat() -> None:
 
 def test_padding_keeps_ids_and_masks_the_rest() -> None:
     rows = [{"input_ids": [7, 8, 9], "labels": 1}, {"input_ids": [5], "labels": 0}]
-    batch = Padding(0, is_float=False)(rows)
+    batch = Padding(0, "single_label_classification")(rows)
     assert batch["input_ids"].tolist() == [[7, 8, 9], [5, 0, 0]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
     assert batch["labels"].dtype == torch.long

@@ -3,14 +3,17 @@ channel that never come, rows of the newest snapshot's other sides replayed into
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune import toy
-from headrace.config import SamplingTable
-from headrace.finetune.batching import TokenBudgetSampler
+from headrace.config import FinetuneTable, SamplingTable
+from headrace.finetune.batching import Padding, TokenBudgetSampler
+from headrace.finetune.running import tune
 from headrace.finetune.sampling import replayed, shared_out, slots_of
 
 SIZES = {"a": 90, "b": 25, "c": 5}
@@ -72,3 +75,26 @@ def test_replay_draws_training_rows_that_are_gone() -> None:
     assert replayed(new, old, share=0.4, seed=1) == drawn != replayed(new, old, share=0.4, seed=2)
     assert replayed(new, old, share=0.0, seed=1) == []
     assert len(replayed(new, old, share=1.0, seed=1)) == 20  # all there are
+
+
+@pytest.mark.slow
+def test_training_goes_through_the_slots_epoch_by_epoch(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were the epoch not told to the sampler, the same part of a large channel would come in every epoch."""
+    seen: list[int] = []
+    padded = Padding.__call__
+
+    def noted(self: Padding, features: Any) -> Any:
+        seen.extend(feature["row"] for feature in features)
+        return padded(self, features)
+
+    rows = [replace(row, channel="b" if i % 10 == 1 else "a") for i, row in enumerate(toy.rows(80))]
+    train = [row for row in rows if row.side == "train"]
+    monkeypatch.setattr(Padding, "__call__", noted)
+    table = SamplingTable(channels="equal")
+    settings = FinetuneTable(epochs=2, min_steps=0, batch_tokens=256, sampling=table, patience=9, evals_per_epoch=1)
+    tune(tmp_path, tiny_base, toy.TASK, settings, rows, lambda *_a, **_f: None)
+    assert set(range(len(train))) <= set(seen[: len(train)] + seen[-len(rows) :])
+    first = Counter(train[i].channel for i in seen[: len(train)])
+    assert first == {"a": 30, "b": 30}
