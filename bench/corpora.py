@@ -54,7 +54,7 @@ _BTC_SIDES: dict[str, Side] = {"a": "train", "b": "train", "e": "train", "g": "t
 _Loaded = tuple[TaskTable, list[SnapshotRow]]
 
 
-class NoData(Exception):  # noqa: N818
+class NoData(Exception):
     """A corpus is not there; the message says which file, and what to do."""
 
 

@@ -5,6 +5,8 @@ The loop: fp32, every text padded to 128 tokens, AdamW at 2e-5, batches of 32. A
 Then each trains one epoch of `--quality-rows` rows, and both are measured on the same held-out rows. `--rate-only`
 leaves that out: the loop takes minutes for it on two cores.
 
+How long each needs until it answers well is the question of bench.reaching.
+
 Rows are the start rows of examples/sentiment_channels, split by group.
 
 Run: python -m bench.finetuning [--pairs 3] [--quality-rows 4096] [--rate-only]
@@ -21,13 +23,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from bench import processes
 from bench.reporting import Measured, write
 from bench.sentiment import LABELS, TASK, rows_by_side
+from headrace.checkpoints.loading import fresh
 from headrace.config import FinetuneTable
 from headrace.evaluate.evaluating import evaluate
 from headrace.export.checkpoint import load as load_checkpoint
 from headrace.finetune import base_models
-from headrace.checkpoints.loading import fresh
 from headrace.finetune.running import tune
 from headrace.records import SnapshotRow
 from headrace.tasks.text_classification import TextClassification
@@ -65,7 +68,7 @@ def tutorial_loop(rows: Sequence[SnapshotRow]) -> tuple[Any, Any, float]:
 def own(rows: Sequence[SnapshotRow], validation: Sequence[SnapshotRow], *, seed: int) -> tuple[Any, Any, float]:
     """One epoch of headrace's `full`; model, tokenizer and seconds, checkpoints and evaluations included."""
     folder = base_models.find("minilm-l6").folder
-    settings = FinetuneTable(epochs=1, evals_per_epoch=1, seed=seed)
+    settings = FinetuneTable(epochs=1, evals_per_epoch=1, min_steps=0, seed=seed)
     with tempfile.TemporaryDirectory() as scratch:
         tuned = tune(Path(scratch), folder, TASK, settings, [*rows, *validation], lambda *_a, **_f: None)
     return tuned.network.model, tuned.tokenizer, tuned.facts["seconds"]
@@ -119,6 +122,7 @@ def main() -> None:
     parser.add_argument("--quality-rows", type=int, default=4096)
     parser.add_argument("--rate-only", action="store_true")
     given = parser.parse_args()
+    processes.quiet()
     measured = rates(given.pairs)
     if not given.rate_only:
         sides = rows_by_side()

@@ -233,13 +233,11 @@ def _one(job: Job, parts: processes.Parts, given: argparse.Namespace) -> None:
         _one(Job(job.corpus, "full", job.seed, job.max_rows), parts, given)
     asked = {
         **_named(job), "max_rows": job.max_rows, "rate_factor": job.rate_factor, "data": str(given.data.absolute()),
-        "work": str(work.absolute()), "wants_int8": job.corpus in INT8_CORPORA and job.seed == min(given.seeds),
+        "work": str(work.absolute()), "wants_int8": given.wants_int8 and job.corpus in INT8_CORPORA and job.seed == min(given.seeds),
     }  # fmt: skip
     started = time.perf_counter()
     part = {**_named(job), **processes.run("bench.methods", asked), "job_s": round(time.perf_counter() - started, 1)}
     parts.add(part)
-    if job.method == "distil":
-        shutil.rmtree(job.teacher(work), ignore_errors=True)
     main = part.get("macro_f1") if "accuracy" in part else part.get("f1")
     shown = part.get("error") or f"{main or 0:.3f} in {part['seconds']:.0f} s, {part['peak_bytes'] / 1e6:.0f} MB"
     print(f"{job.corpus}, {job.method}, seed {job.seed}: {shown}", flush=True)
@@ -307,6 +305,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--parts", type=Path, default=PARTS, help="file of what was measured")
     parser.add_argument("--report", action="store_true", help="write bench/results/methods.json from the parts")
     parser.add_argument("--job", help=argparse.SUPPRESS)
+    parser.set_defaults(wants_int8=True)
     return parser
 
 

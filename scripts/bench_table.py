@@ -41,12 +41,13 @@ def _tables(cells: list[dict[str, Any]]) -> list[str]:
     lines: list[str] = []
     for name in dict.fromkeys(cell["what"].split(SEPARATOR)[0] for cell in cells):
         mine = [cell for cell in cells if cell["what"].split(SEPARATOR)[0] == name]
-        figures = dict.fromkeys(cell["what"].split(SEPARATOR)[2] for cell in mine)
         subjects: dict[str, dict[str, str]] = {}
         for cell in mine:
             _, subject, figure = cell["what"].split(SEPARATOR)
             source = f" ({cell['vs']})" if cell["vs"] and cell["ratio"] is None else ""
             subjects.setdefault(f"{subject}{source}", {})[figure] = _short(cell)
+        fullest = max(subjects.values(), key=len)
+        figures = dict.fromkeys([*fullest, *(figure for values in subjects.values() for figure in values)])
         lines += ["", f"**{_cell(name)}** (median; least to most of the seeds)", ""]
         lines += ["| " + " | ".join(["", *figures]) + " |", "| --- |" + " --- |" * len(figures)]
         for subject, values in subjects.items():
@@ -58,7 +59,7 @@ def _short(row: dict[str, Any]) -> str:
     """A value with its ends in brackets; bytes in megabytes."""
     scale, unit = (1e6, "MB") if row["unit"] == "bytes" else (1, row["unit"])
     low, high = row.get("low"), row.get("high")
-    ends = "" if low is None or high is None else f" ({_number(low / scale)} to {_number(high / scale)})"
+    ends = "" if low is None or high is None or low == high else f" ({_number(low / scale)} to {_number(high / scale)})"
     ratio = "" if row["ratio"] is None else f", {row['ratio']:.2f} x {row['vs']}"
     return _cell(f"{_number(row['value'] / scale)} {unit}".strip() + ends + ratio)
 
