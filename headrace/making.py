@@ -120,6 +120,8 @@ def run_of(ws: Workspace, task: str, frozen: Snapshot, finetune: FinetuneTable) 
 def planned_run(ws: Workspace, task: str, frozen: Snapshot, finetune: FinetuneTable) -> Run:
     """The run that these rows and settings decide, not written down."""
     settings, now = ws.task(task), ws.clock()
+    if finetune.teacher:  # by one of its several names
+        finetune = finetune.model_copy(update={"teacher": releases.find_version(ws, task, finetune.teacher).name})
     base = base_models.find(settings.base_model)
     deciding_settings = finetune.model_dump(mode="json", exclude={"tracker"})  # which only looks on
     params = {"task": settings.model_dump(mode="json"), "finetune": deciding_settings}

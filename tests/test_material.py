@@ -1,0 +1,87 @@
+"""What a run reads besides its snapshot: unlabelled texts, older rows, a teacher.
+
+Catches: texts of the test side in pretraining, a run that does not notice another teacher or new texts, replayed rows
+that the newest snapshot has.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import LABELS, sentences, write_jsonl
+from headrace import loop, making
+from headrace.data import channels, importing, snapshot, split
+from headrace.errors import BadConfig, NotFound
+from headrace.records import Run
+from headrace.store import examples
+from headrace.workspace import Workspace, open_workspace
+from planted import plant_version
+
+
+@pytest.fixture
+def ws(tmp_path: Path, tiny_base: Path) -> Iterator[Workspace]:
+    root = tmp_path / "ws"
+    loop.init(root, task="tone", labels=LABELS).close()
+    with (root / "headrace.toml").open("a") as file:
+        file.write(f"base_model = {json.dumps(str(tiny_base))}\n")
+    with open_workspace(root) as opened:
+        channels.add(opened, "a")
+        add(opened, sentences(90, channel="a"))
+        yield opened
+
+
+def add(ws: Workspace, rows: list[dict[str, Any]], **options: Any) -> None:
+    source = ws.root / f"{rows[0]['id']}.jsonl"
+    importing.import_rows(ws, "a", write_jsonl(source, rows), **options)
+
+
+def planned(ws: Workspace, **finetune: Any) -> Run:
+    settings = ws.settings.finetune.model_validate({**ws.settings.finetune.model_dump(), **finetune})
+    return making.planned_run(ws, "tone", snapshot.freeze(ws), settings)
+
+
+def test_pretraining_reads_every_text_but_the_test_sides(ws: Workspace) -> None:
+    before = planned(ws, method="continue-pretraining")
+    new = [{"id": row["id"], "text": row["text"]} for row in sentences(60, seed=5, channel="b")]
+    add(ws, new, label_column="")
+    run = planned(ws, method="continue-pretraining")
+    assert run.fingerprint != before.fingerprint
+    assert planned(ws).fingerprint == planned(ws).fingerprint
+    found = making._material(ws, run, []).unlabelled
+    side_of = split.assign(ws)
+    with ws.store.read() as conn:
+        there = {row.text: side_of[row.group_key] for row in examples.grouped_texts(conn)}
+    assert len(there) == 150
+    assert set(found) == {text for text, side in there.items() if side in ("train", "validation")}
+    assert {row["text"] for row in new} & set(found)
+    assert making._material(ws, planned(ws), []).unlabelled == []
+    assert set(making._material(ws, before, []).unlabelled) < set(found)  # what came later is not in it
+
+
+def test_a_teacher_is_a_version_and_part_of_the_run(ws: Workspace) -> None:
+    with pytest.raises(BadConfig, match="distil needs a teacher"):
+        planned(ws, method="distil")
+    with pytest.raises(NotFound):
+        planned(ws, method="distil", teacher="7")
+    with pytest.raises(NotFound):
+        planned(ws, method="no-such-method")
+    version = plant_version(ws)
+    run = planned(ws, method="distil", teacher="1")
+    assert run.params["material"]["teacher"] == version.checkpoint
+    assert run.fingerprint == planned(ws, method="distil", teacher=version.id).fingerprint
+
+
+def test_replayed_rows_come_from_older_snapshots_alone(ws: Workspace) -> None:
+    first = snapshot.freeze(ws)
+    add(ws, sentences(40, seed=9, channel="c"))
+    run = planned(ws, sampling={"replay_share": 0.5})
+    assert run.params["material"] == {"older_snapshots": [first.content_hash]}
+    newest = snapshot.rows(ws, snapshot.find(ws, run.snapshot_id))
+    assert making._material(ws, run, newest).replayed == []  # the newest has them all
+    fewer = [row for row in newest if row.key.startswith("c-")]
+    replayed = making._material(ws, run, fewer).replayed
+    assert len(replayed) == round(0.5 * sum(row.side == "train" for row in fewer))
+    assert all(row.side == "train" and row.key.startswith("a-") for row in replayed)
