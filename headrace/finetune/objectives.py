@@ -16,6 +16,7 @@ Batch = dict[str, Tensor]
 (B,) the places of the rows on their side."""
 Criterion = Callable[[Tensor, Tensor], Tensor]
 """Mean loss of float32 logits and labels."""
+_NOWHERE = -1e4
 
 
 class Objective(Protocol):
@@ -38,7 +39,10 @@ class Plain:
 
     def __call__(self, network: Network, batch: Batch) -> tuple[Tensor, Tensor]:
         logits = network(**feed_of(batch))
-        return self.criterion(logits.float(), batch["labels"]), logits
+        scores = logits.float()
+        if unwrapped(network).problem == "question_answering":  # what is padded is no place for an answer
+            scores = scores.masked_fill(batch["attention_mask"][..., None] == 0, _NOWHERE)
+        return self.criterion(scores, batch["labels"]), logits
 
     def refresh(self, network: Network) -> None:
         pass

@@ -29,7 +29,7 @@ _MAX_ROWS = 2000
 _PAIRS_A_ROW = 40  # 20 like and 20 unlike: the paper's R
 _MAX_PAIRS = 3000
 _BATCH_PAIRS = 16
-_RATE = 5e-5
+_RATE = 2e-5
 _N_DRAWS = 20  # of a row without a common label, before the last is taken as it is
 Pair = tuple[int, int, float]
 """Two places of rows, and how like they are: 0 to 1."""
@@ -85,7 +85,7 @@ def _overlap(a: frozenset[str], b: frozenset[str]) -> float:
 def _tune(plan: Plan, folder: Path) -> None:
     import sentence_transformers as st
     from datasets import Dataset
-    from sentence_transformers.sentence_transformer.losses import CosineSimilarityLoss
+    from sentence_transformers.sentence_transformer.losses import CoSENTLoss
 
     rows = balanced(plan.train, _MAX_ROWS, seed=plan.settings.seed)
     n_pairs = min(_PAIRS_A_ROW * len(rows), _MAX_PAIRS)
@@ -101,7 +101,7 @@ def _tune(plan: Plan, folder: Path) -> None:
         model=model,
         args=_arguments(plan, folder),
         train_dataset=Dataset.from_dict(columns),
-        loss=CosineSimilarityLoss(model),
+        loss=CoSENTLoss(model),
         callbacks=[StageWatcher("contrast", plan.report)],
     )
     trainer.remove_callback(PrinterCallback)

@@ -19,7 +19,7 @@ def prepare(network: Network, plan: Plan) -> Network:
 
 
 METHOD = Method(
-    learning_rate=0.1,  # vectors of unit length need great weights: .93 on Banking77, against .91 at 0.03 (one look each)
+    learning_rate=0.1,  # unit vectors need great weights: .93 on Banking77, .91 at 0.03 (one look each)
     token_learning_rate=5e-3,
     prepare=prepare,
     form="embedding",
