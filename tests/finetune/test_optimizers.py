@@ -10,6 +10,7 @@ import transformers
 from finetune import toy
 from headrace.checkpoints.network import Network
 from headrace.config import FinetuneTable
+from headrace.finetune.crf import fresh_crf
 from headrace.finetune.methods import Plan
 from headrace.finetune.methods.lora import prepare
 from headrace.finetune.optimizers import parameter_groups
@@ -56,6 +57,14 @@ def test_rates_fall_under_peft_too(tiny_base: Path) -> None:
     plan = Plan(tiny_base, tiny_base, toy.TASK, TextClassification(toy.TASK), FinetuneTable(), None, [], [])
     rates = _rates(prepare(_network("bert"), plan), 0.5)
     assert {rate for name, rate in rates.items() if ".layer.0." in name and "lora" in name} == {0.125}
+    assert {rate for name, rate in rates.items() if "classifier" in name} == {1.0}
+
+
+def test_scores_of_a_crf_learn_faster_than_the_head() -> None:
+    network = _network("bert")
+    network.crf = fresh_crf(3)
+    rates = _rates(network, 0.5)
+    assert {rate for name, rate in rates.items() if name.startswith("crf.")} == {100.0}
     assert {rate for name, rate in rates.items() if "classifier" in name} == {1.0}
 
 
