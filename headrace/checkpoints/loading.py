@@ -50,6 +50,7 @@ def load(folder: Path, task_type: TaskType) -> tuple[Network, Any]:
             from peft import PeftModel
 
             model = PeftModel.from_pretrained(model, str(folder))
+        _name_problem(model.config, task_type)
         network = Network(model, task_type.problem, model.config.num_labels)
     if crf := read_decoding(folder).get("crf"):
         network.crf = nn.ParameterDict({name: nn.Parameter(torch.tensor(value)) for name, value in crf.items()})
@@ -72,6 +73,11 @@ def _name_outputs(config: Any, task_type: TaskType) -> None:
     config.num_labels = 2 if task_type.problem == "question_answering" else task_type.n_outputs
     config.id2label = dict(enumerate(task_type.output_names))
     config.label2id = {name: i for i, name in enumerate(task_type.output_names)}
+    _name_problem(config, task_type)
+
+
+def _name_problem(config: Any, task_type: TaskType) -> None:
+    """What transformers needs for its own loss, and its pipelines for their answers."""
     if task_type.problem in ("single_label_classification", "multi_label_classification", "regression"):
         config.problem_type = task_type.problem
 

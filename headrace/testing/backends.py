@@ -4,6 +4,7 @@ import inspect
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,8 @@ from headrace.artifacts import digest_of, manifest_of
 from headrace.config import TaskTable
 from headrace.export import BACKENDS, ArtifactFacts, load, write_facts
 from headrace.export.checkpoint import load as load_checkpoint
-from headrace.tasks import TASK_TYPES, FloatArray, Predictor, TaskType
+from headrace.records import Input
+from headrace.tasks import TASK_TYPES, Outputs, Predictor, TaskType
 
 _NEAR = {"fp32": 1e-4, "int8": 0.25}
 """Largest distance of a row's logits alone from those in a batch, in standard deviations of all logits.
@@ -22,12 +24,12 @@ MiniLM-L6 with a random head. A fault of OpenVINO's kernels there (see backends/
 
 
 def check_backend(
-    name: str, checkpoint: Path, task: TaskTable, texts: Sequence[str], *, min_agreement_share: float = 0.95
+    name: str, checkpoint: Path, task: TaskTable, inputs: Sequence[Input], *, min_agreement_share: float = 0.95
 ) -> None:
     """For every precision: writes the same bytes twice, loads, answers as the checkpoint does and in any company.
 
     Args:
-        texts: 50 or more, of many lengths, some beyond the task's `max_tokens`.
+        inputs: 50 or more, of many lengths, some beyond the task's `max_tokens`.
 
     Raises:
         AssertionError: naming what the format got wrong.
@@ -35,22 +37,24 @@ def check_backend(
     backend = BACKENDS.get(name)
     assert backend.precisions, f"{name}: no precisions"
     assert "n_threads" in inspect.signature(backend.load).parameters, f"{name}: load takes no n_threads"
-    expected = load_checkpoint(checkpoint, task).logits(texts)
+    expected = load_checkpoint(checkpoint, task).logits(inputs)
     for precision in backend.precisions:
         with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
-            facts = [_written(name, checkpoint, Path(place), task, precision, texts) for place in (one, two)]
+            facts = [_written(name, checkpoint, Path(place), task, precision, inputs) for place in (one, two)]
             assert facts[0] == facts[1], f"{name} {precision}: other facts the second time"
             digests = {digest_of(manifest_of(Path(place))) for place in (one, two)}
             assert len(digests) == 1, f"{name} {precision}: other bytes the second time"
             predictor, _ = load(Path(one), n_threads=1)
-            _check_answers(f"{name} {precision}", predictor, task, texts, expected, precision, min_agreement_share)
+            what = f"{name} {precision}"
+            _check_answers(what, predictor, task, inputs, expected, precision, min_agreement_share)
+            _check_odd_inputs(what, predictor, task)
 
 
 def _written(
-    name: str, checkpoint: Path, folder: Path, task: TaskTable, precision: str, texts: Sequence[str]
+    name: str, checkpoint: Path, folder: Path, task: TaskTable, precision: str, inputs: Sequence[Input]
 ) -> ArtifactFacts:
     facts: ArtifactFacts = BACKENDS.get(name).write(
-        checkpoint, folder, task=task, precision=precision, calibration=texts
+        checkpoint, folder, task=task, precision=precision, calibration=inputs
     )
     assert (facts.backend, facts.task) == (name, task), f"{name}: facts name another backend or task"
     write_facts(folder, facts)
@@ -61,27 +65,49 @@ def _check_answers(
     what: str,
     predictor: Predictor,
     task: TaskTable,
-    texts: Sequence[str],
-    expected: FloatArray,
+    inputs: Sequence[Input],
+    expected: Outputs,
     precision: str,
     min_agreement_share: float,
 ) -> None:
     task_type: TaskType = TASK_TYPES.get(task.type)(task)
-    found = predictor.logits(texts)
+    outputs = predictor.logits(inputs)
+    assert len(outputs) == len(inputs), f"{what}: {len(outputs)} outputs for {len(inputs)} inputs"
+    if outputs.dtype == object:
+        for mine, theirs in zip(outputs, expected, strict=True):
+            same = np.array_equal(mine.spans, theirs.spans) and np.array_equal(mine.windows, theirs.windows)
+            assert mine.text == theirs.text, f"{what}: outputs of another text"
+            assert same, f"{what}: other tokens than the checkpoint's"
+    found, wanted = _rows(outputs), _rows(expected)
     assert found.dtype == np.float32, f"{what}: logits are {found.dtype}"
-    assert found.shape == (len(texts), task_type.n_outputs), f"{what}: logits of shape {found.shape}"
-    if task_type.problem != "regression":
-        share = float((found.argmax(axis=1) == expected.argmax(axis=1)).mean())
-        assert share >= min_agreement_share, f"{what}: answers {share:.1%} of the texts as the checkpoint does"
-    spread = float(expected.std())
-    alone = np.concatenate([predictor.logits([text]) for text in texts])
+    assert found.shape == (len(wanted), task_type.n_outputs), f"{what}: logits of shape {found.shape}"
+    if task_type.problem in ("single_label_classification", "token_classification", "retrieval"):
+        share = float((found.argmax(axis=1) == wanted.argmax(axis=1)).mean())
+        assert share >= min_agreement_share, f"{what}: answers {share:.1%} of the inputs as the checkpoint does"
+    spread = float(wanted.std())
+    alone = np.concatenate([_rows(predictor.logits([one])) for one in inputs])
     distance = float(np.abs(alone - found).max()) / spread
     assert distance < _NEAR.get(precision, _NEAR["int8"]), (
-        f"{what}: alone, a text gets logits {distance:.3f} deviations away"
+        f"{what}: alone, an input gets logits {distance:.3f} deviations away"
     )
     if precision == "fp32":
-        distance = float(np.abs(found - expected).max()) / spread
+        distance = float(np.abs(found - wanted).max()) / spread
         assert distance < 1e-3, f"{what}: logits {distance:.4f} deviations from the checkpoint's"
-    assert predictor.logits([]).shape == (0, task_type.n_outputs), f"{what}: no texts are not no logits"
-    odd = predictor.logits(["", "word " * 10_000, "\u200b", "🙂 日本語 \x00"])
-    assert np.isfinite(odd).all(), f"{what}: an odd text has no finite logits"
+
+
+def _rows(outputs: Outputs) -> Any:
+    """Logits (N, K), or those of all tokens of all inputs."""
+    return np.concatenate([one.logits for one in outputs]) if outputs.dtype == object else outputs
+
+
+def _check_odd_inputs(what: str, predictor: Predictor, task: TaskTable) -> None:
+    task_type: TaskType = TASK_TYPES.get(task.type)(task)
+    assert len(predictor.logits([])) == 0, f"{what}: no inputs are not no outputs"
+    texts = ["", "word " * 3_000, "\u200b", "🙂 日本語 \x00"]
+    odd: list[Input] = list(texts) if len(task_type.fields) == 1 else [(text, "one two") for text in texts]
+    if len(task_type.fields) == 2:
+        odd += [("what", text) for text in texts]
+    outputs = predictor.logits(odd)
+    assert len(outputs) == len(odd), f"{what}: lost an odd input"
+    assert np.isfinite(_rows(outputs)).all(), f"{what}: an odd input has no finite logits"
+    assert len(task_type.decode(outputs)) == len(odd), f"{what}: no answer to an odd input"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from headrace.errors import Damaged
-from headrace.export.backends.encoding import Encoder, like_length_batches, round_up
+from headrace.checkpoints.encoding import Encoder, like_length_batches, round_up
 
 NAMES = ["input_ids", "attention_mask", "token_type_ids"]
 

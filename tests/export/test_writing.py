@@ -72,7 +72,7 @@ def test_an_export_is_stored_loads_and_answers_as_its_checkpoint(ws: Workspace) 
     checkpoint = load_checkpoint(ws.artifacts.get((ws.root / "checkpoint").read_text()), TASK)
     assert np.allclose(predictor.logits(TEXTS), checkpoint.logits(TEXTS), atol=1e-3)
     assert (artifact.kind, facts.precision, facts.task) == ("openvino", "fp32", TASK)
-    assert artifact.facts["temperature"] == facts.temperature != 1.0
+    assert artifact.facts["calibration"] == facts.calibration != {}
     assert facts.n_parameters > 1000
     with ws.store.read() as conn:
         assert runs.find_artifact(conn, artifact.digest) == artifact
@@ -103,7 +103,7 @@ def test_wrong_wishes_are_refused_and_leave_nothing(ws: Workspace, tiny_base: Pa
         exported(ws, backend="openvinno")
     digest = (ws.root / "checkpoint").read_text()
     few = {"task": "tone", "backend": "openvino", "precision": "int8", "validation": ROWS}
-    with pytest.raises(BadInput, match="int8 needs 10 or more texts to calibrate on: 3"):
+    with pytest.raises(BadInput, match="int8 needs 10 or more inputs to calibrate on: 3"):
         export(ws, digest, calibration=TEXTS[:3], **few)
     other, _ = ws.artifacts.put(make_checkpoint(tiny_base, ws.artifacts.new_folder(), n_outputs=5))
     (ws.root / "checkpoint").write_text(other)

@@ -16,7 +16,9 @@ from finetune import toy
 from headrace.config import FinetuneTable
 from headrace.errors import BadInput, NotFound
 from headrace.finetune import base_models
-from headrace.finetune.running import load_classifier, start_at_prior, tune
+from headrace.checkpoints.loading import fresh
+from headrace.finetune.beginning import start_at_prior
+from headrace.finetune.running import tune
 from headrace.finetune.training import newest_whole_checkpoint
 from headrace.tasks.text_classification import TextClassification
 from headrace.tasks.text_regression import TextRegression
@@ -29,7 +31,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from finetune import toy
 from headrace.config import FinetuneTable
-from headrace.finetune.running import load_classifier, start_at_prior, tune
+from headrace.finetune.running import tune
 settings = FinetuneTable.model_validate_json({settings!r})
 tune(Path({folder!r}), Path({base!r}), toy.TASK, settings, toy.rows(), lambda *a, **f: print(a[1], flush=True))
 """
@@ -46,10 +48,13 @@ def _assert_same_weights(found: object, expected: object) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("patience", "kill_at"), [(20, 20), (3, 8)])
-def test_resume_after_kill_gives_the_same_weights(tiny_base: Path, tmp_path: Path, patience: int, kill_at: int) -> None:
-    """Also when training stops early: evaluations without gain before the kill count after it."""
-    settings = SETTINGS.model_copy(update={"patience": patience})
+@pytest.mark.parametrize(("method", "patience", "kill_at"), [("full", 20, 20), ("full", 3, 8), ("adalora", 20, 30)])
+def test_resume_after_kill_gives_the_same_weights(
+    tiny_base: Path, tmp_path: Path, method: str, patience: int, kill_at: int
+) -> None:
+    """Also when training stops early: evaluations without gain before the kill count after it. And where a method
+    remembers more than weights: adalora masks ranks by what it saw of all steps."""
+    settings = SETTINGS.model_copy(update={"patience": patience, "method": method})
     whole = tune(tmp_path / "a", tiny_base, toy.TASK, settings, toy.rows(), lambda *_a, **_f: None)
     assert whole.facts["stopped_early"] == (patience == 3)
     folder = tmp_path / "b"
@@ -72,9 +77,9 @@ def test_resume_after_kill_gives_the_same_weights(tiny_base: Path, tmp_path: Pat
     (folder / "checkpoint-9999").mkdir()  # what a kill in the middle of saving leaves
     resumed = tune(folder, tiny_base, toy.TASK, settings, toy.rows(), lambda *_a, **_f: None)
     assert resumed.facts["resumed"]
-    _assert_same_weights(resumed.model, whole.model)
+    _assert_same_weights(resumed.network, whole.network)
     again = tune(tmp_path / "a", tiny_base, toy.TASK, settings, toy.rows(), lambda *_a, **_f: None)
-    _assert_same_weights(again.model, whole.model)  # killed after the last checkpoint
+    _assert_same_weights(again.network, whole.network)  # killed after the last checkpoint
     steps = [entry["step"] for entry in resumed.history]
     assert steps == [entry["step"] for entry in whole.history]
 
@@ -113,13 +118,13 @@ def test_few_rows_still_make_enough_steps(tiny_base: Path, tmp_path: Path) -> No
 
 def test_the_fresh_head_answers_the_prior(tiny_base: Path) -> None:
     task_type = TextRegression(toy.REGRESSION)
-    model = load_classifier(tiny_base, task_type, dropout=0.0)
+    model = fresh(tiny_base, task_type)
     start_at_prior(model, task_type, [3.0, 5.0])
-    assert model.classifier.bias.tolist() == [4.0]
+    assert model.head.bias.tolist() == [0.0], "targets are standardised"
     kinds = TextClassification(toy.TASK)
-    model = load_classifier(tiny_base, kinds, dropout=0.0)
+    model = fresh(tiny_base, kinds)
     start_at_prior(model, kinds, ["positive"] * 7 + ["negative"] * 2)
-    assert np.allclose(np.exp(model.classifier.bias.detach().numpy()), [3 / 12, 1 / 12, 8 / 12])
+    assert np.allclose(np.exp(model.head.bias.detach().numpy()), [3 / 12, 1 / 12, 8 / 12])
 
 
 def test_one_class_only_says_so(tiny_base: Path, tmp_path: Path) -> None:
@@ -151,3 +156,31 @@ def test_time_is_not_needed_to_find_the_packaged_model() -> None:
     started = time.perf_counter()
     assert base_models.find("minilm-l6").digest.endswith("b128d9db")
     assert time.perf_counter() - started < 30
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_activations_computed_twice_change_no_loss(tiny_base: Path, tmp_path: Path, method: str) -> None:
+    settings = SETTINGS.model_copy(update={"method": method, "epochs": 1, "min_steps": 0, "precision": "fp32"})
+    twice = settings.model_copy(update={"gradient_checkpointing": True})
+    kept = tune(tmp_path / "a", tiny_base, toy.TASK, settings, toy.rows(), lambda *_a, **_f: None)
+    again = tune(tmp_path / "b", tiny_base, toy.TASK, twice, toy.rows(), lambda *_a, **_f: None)
+    assert np.allclose(_losses(again), _losses(kept), atol=1e-6)
+    assert len(_losses(kept)) > 3
+
+
+@pytest.mark.slow
+def test_accumulated_batches_make_one_step_together(tiny_base: Path, tmp_path: Path) -> None:
+    """Two halves of the training side, of rows of one length, make the step that the whole makes."""
+    rows = [replace(row, text=" ".join(row.text.split()[:2])) for row in toy.rows(80)]  # 60 for training, of 4 tokens
+    whole = SETTINGS.model_copy(update={"batch_tokens": 240, "precision": "fp32", "epochs": 8, "min_steps": 0})
+    halves = whole.model_copy(update={"batch_tokens": 120, "accumulate_batches": 2})
+    one = tune(tmp_path / "a", tiny_base, toy.TASK, whole, rows, lambda *_a, **_f: None)
+    two = tune(tmp_path / "b", tiny_base, toy.TASK, halves, rows, lambda *_a, **_f: None)
+    assert [entry["step"] for entry in one.history] == [entry["step"] for entry in two.history]
+    assert one.history[-1]["step"] == 8
+    assert np.allclose(_losses(one), _losses(two), atol=1e-4)
+
+
+def _losses(tuned: object) -> list[float]:
+    return [entry["loss"] for entry in tuned.history if "loss" in entry]  # type: ignore[attr-defined]

@@ -66,6 +66,8 @@ def convert(
 
 def _traced(model: Any, names: Sequence[str]) -> Any:
     """The model with inputs (B, T), both of any size."""
+    if hasattr(model.model, "peft_config"):
+        _fix_prefix(model.model)
     example = {name: torch.zeros(2, 16, dtype=torch.int64) for name in names}
     example["input_ids"] += 1
     example["attention_mask"][0] = 1
@@ -77,6 +79,28 @@ def _traced(model: Any, names: Sequence[str]) -> Any:
         port.get_tensor().set_names({name})
     converted.validate_nodes_and_infer_types()
     return converted
+
+
+def _fix_prefix(peft_model: Any) -> None:
+    """Have prefix tuning give its keys and values as constants.
+
+    What peft gives begins as tensors without a shape, which the tracer cannot convert.
+    """
+    from transformers.cache_utils import DynamicCache, DynamicLayer
+
+    with torch.no_grad():
+        known = [(layer.keys, layer.values) for layer in peft_model.get_prompt(1).layers]
+
+    def prompt(batch_size: Any, *_args: Any, **_kwargs: Any) -> Any:
+        cache = DynamicCache()
+        for keys, values in known:
+            layer = DynamicLayer()
+            layer.lazy_initialization(keys, values)
+            layer.keys, layer.values = keys.expand(batch_size, -1, -1, -1), values.expand(batch_size, -1, -1, -1)
+            cache.layers.append(layer)
+        return cache
+
+    peft_model.get_prompt = prompt
 
 
 def _quantised(model: Any, encoder: Encoder, calibration: Sequence[Input]) -> Any:
