@@ -231,16 +231,18 @@ def _one(job: Job, parts: processes.Parts, given: argparse.Namespace) -> None:
     work = parts.path.parent
     if job.method == "distil" and not job.teacher(work).exists():
         _one(Job(job.corpus, "full", job.seed, job.max_rows), parts, given)
+    wants_int8 = given.wants_int8 and job.corpus in INT8_CORPORA and job.seed == min(given.seeds)
     asked = {
         **_named(job), "max_rows": job.max_rows, "rate_factor": job.rate_factor, "data": str(given.data.absolute()),
-        "work": str(work.absolute()), "wants_int8": given.wants_int8 and job.corpus in INT8_CORPORA and job.seed == min(given.seeds),
+        "work": str(work.absolute()), "wants_int8": wants_int8,
     }  # fmt: skip
     started = time.perf_counter()
     part = {**_named(job), **processes.run("bench.methods", asked), "job_s": round(time.perf_counter() - started, 1)}
     parts.add(part)
     main = part.get("macro_f1") if "accuracy" in part else part.get("f1")
     shown = part.get("error") or f"{main or 0:.3f} in {part['seconds']:.0f} s, {part['peak_bytes'] / 1e6:.0f} MB"
-    print(f"{job.corpus}, {job.method}, seed {job.seed}: {shown}", flush=True)
+    times = "" if job.rate_factor == 1 else f", {job.rate_factor:.3g} x its rate"
+    print(f"{job.corpus}, {job.method}, seed {job.seed}{times}: {shown}", flush=True)
 
 
 def folded(parts: Sequence[Mapping[str, Any]]) -> list[Measured]:
