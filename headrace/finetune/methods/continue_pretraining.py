@@ -141,10 +141,13 @@ class _MaskedTrainer(Trainer):
         super().__init__(*args, **kwargs)
 
     def get_train_dataloader(self) -> Any:
-        loader = DataLoader(self.train_dataset, batch_sampler=self._sampler, collate_fn=self.data_collator)
+        features: Any = self.train_dataset
+        loader = DataLoader(features, batch_sampler=self._sampler, collate_fn=self.data_collator)
         return prepare_data_loader(loader, device=self.args.device, num_processes=1, process_index=0)
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
         masked, labels = self._masker.torch_mask_tokens(inputs["input_ids"].cpu())
         feed = feed_of(inputs) | {"input_ids": masked.to(self.args.device)}
         if not (labels >= 0).any():  # of a few short texts none may be drawn
