@@ -105,7 +105,8 @@ def check_saved(name: str, tuned: Any, task: TaskTable, inputs: Sequence[Input])
         folder = Path(place)
         save(tuned.network, tuned.tokenizer, folder)
         expected = _own_logits(tuned.network, tuned.tokenizer, task, inputs)
-        loaded = _own_logits(*load(folder, task_type), task, inputs)
+        network, tokenizer = load(folder, task_type)
+        loaded = _own_logits(network, tokenizer, task, inputs)
         plain = _plain_logits(folder, task_type, inputs)
     for what, logits in (("load()", loaded), ("plain library code", plain)):
         for mine, theirs in zip(expected, logits, strict=True):

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from headrace.errors import Damaged
 from headrace.checkpoints.encoding import Encoder, like_length_batches, round_up
+from headrace.errors import Damaged
 
 NAMES = ["input_ids", "attention_mask", "token_type_ids"]
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from finetune import toy
+from headrace.checkpoints.loading import fresh
 from headrace.config import FinetuneTable
 from headrace.errors import BadInput, NotFound
 from headrace.finetune import base_models
-from headrace.checkpoints.loading import fresh
 from headrace.finetune.beginning import start_at_prior
 from headrace.finetune.running import tune
 from headrace.finetune.training import newest_whole_checkpoint

@@ -94,7 +94,7 @@ def _fix_prefix(peft_model: Any) -> None:
     def prompt(batch_size: Any, *_args: Any, **_kwargs: Any) -> Any:
         cache = DynamicCache()
         for keys, values in known:
-            layer = DynamicLayer()
+            layer: Any = DynamicLayer()  # type: ignore[no-untyped-call]
             layer.lazy_initialization(keys, values)
             layer.keys, layer.values = keys.expand(batch_size, -1, -1, -1), values.expand(batch_size, -1, -1, -1)
             cache.layers.append(layer)

@@ -99,7 +99,7 @@ def prepare(network: Network, plan: Plan) -> Network:
         init_r=max(settings.rank + 1, round(1.5 * settings.rank)),
         target_r=settings.rank,
         total_step=_UNKNOWN,
-        lora_alpha=settings.alpha,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]
         lora_dropout=settings.dropout,
         target_modules="all-linear",
         exclude_modules=outside_head(network),

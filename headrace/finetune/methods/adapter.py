@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from headrace.checkpoints.network import Network
 from headrace.errors import BadInput
 from headrace.finetune.methods import Method, Plan
-from headrace.finetune.methods.parts import layers_of, narrowing, train_head, widening
+from headrace.finetune.methods.parts import layers_of, linear_names, narrowing, train_head, widening
 
 _WIDTHS = ("intermediate_size", "hidden_dim", "ffn_dim", "encoder_ffn_dim")
 """What configurations call the neurons of a feed-forward block."""
@@ -76,8 +76,9 @@ def prepare(network: Network, plan: Plan) -> Network:
     network.encoder.requires_grad_(False)
     for layer in layers:
         first, last = widening(layer), narrowing(layer)
-        layer.set_submodule(first, Widened(layer.get_submodule(first), width))
-        layer.set_submodule(last, Narrowed(layer.get_submodule(last), width))
+        parts = linear_names(layer)
+        layer.set_submodule(first, Widened(parts[first], width))
+        layer.set_submodule(last, Narrowed(parts[last], width))
         for name in (first, last):
             layer.get_submodule(name).more.requires_grad_(True)
     train_head(network)

@@ -22,7 +22,7 @@ def low_rank(network: Network, plan: Plan, **kind: Any) -> Network:
     settings = plan.settings.adapter
     config = LoraConfig(
         r=settings.rank,
-        lora_alpha=settings.alpha,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]
         lora_dropout=settings.dropout,
         target_modules="all-linear",
         exclude_modules=outside_head(network),
