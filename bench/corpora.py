@@ -20,7 +20,9 @@ from bench.sentiment import LABELS, example, rows_by_side, share_of, side_of
 from headrace.config import TaskTable
 from headrace.data.sources import Options
 from headrace.data.sources.conll import Conll
+from headrace.finetune import base_models
 from headrace.records import SIDES, Side, SnapshotRow
+from headrace.tasks import TaskType
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 CORPORA = ("vader", "banking77-10", "clinc150-10", "wnut17", "banking77", "btc", "clinc150")
@@ -95,6 +97,20 @@ def load(name: str, data: Path = DATA, *, seed: int = 1, max_rows: int | None = 
         limit = min(MAX_ROWS.get((name, side), len(rows)), limits.get(side, len(rows)), max_rows or len(rows))
         kept += mine[:limit]
     return Corpus(name, task, kept)
+
+
+def facts(corpus: Corpus, task_type: TaskType) -> dict[str, Any]:
+    """What advice compares rows by: their number, that of classes, and tokens of the base model."""
+    train = corpus.side("train")
+    count = base_models.token_counter(corpus.task.base_model)
+    lengths = [min(n, corpus.task.max_tokens) for n in count([row.text for row in train[:1000]])]
+    n_classes = len({row.target for row in train}) if task_type.problem.startswith("single") else task_type.n_outputs
+    return {
+        "problem": task_type.problem,
+        "n_train": len(train),
+        "n_classes": n_classes,
+        "mean_tokens": sum(lengths) / len(lengths),
+    }
 
 
 def is_there(name: str, data: Path = DATA) -> bool:

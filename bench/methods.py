@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import baselines, corpora, processes
+from bench import advice, baselines, corpora, processes
 from bench.corpora import Corpus
 from bench.reporting import Measured, commit, write
 from headrace.config import FinetuneTable, TaskTable
@@ -122,7 +122,7 @@ def measure(given: Mapping[str, Any]) -> dict[str, Any]:
         outputs, found = _tuned(job, corpus, Path(given["work"]), wants_int8=given["wants_int8"])
     figures = task_type.metrics([row.target for row in corpus.side("test")], outputs)
     quality = {name: figures[name] for name in ("accuracy", "macro_f1", "f1") if name in figures}
-    sizes = {"n_train": len(corpus.side("train")), "n_test": len(corpus.side("test"))}
+    sizes = {**corpora.facts(corpus, task_type), "n_test": len(corpus.side("test"))}
     return {**_named(job), **quality, **found, **sizes, "commit": commit()}
 
 
@@ -282,6 +282,7 @@ def report(jobs: Sequence[Job], parts: processes.Parts) -> None:
     if len(commits := {part["commit"] for part in there}) > 1:
         print(f"measured at {len(commits)} commits: {', '.join(sorted(commits))}")
     _say_what_is_below(there)
+    advice.write(there)
     write("methods", folded(there), sorted({part["seed"] for part in there}))
 
 
