@@ -17,12 +17,12 @@ from headrace.config import FinetuneTable
 from headrace.data import snapshot
 from headrace.errors import BadConfig, BadInput, Unusable
 from headrace.evaluate import evaluating
-from headrace.finetune.methods import METHODS
+from headrace.finetune.methods import METHODS, Method
 from headrace.ids import new_id
 from headrace.records import Job, Run, Snapshot, SnapshotRow, Trial
 from headrace.registry import require, resolve
 from headrace.store import runs, trials
-from headrace.tasks import TaskType
+from headrace.tasks import TASK_TYPES, TaskType
 from headrace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def make_best_version(
         best = best_of(done)
         version = making.made_version(ws, making.find_run(ws, best.run_id), progress.report)
         described = making.describe(ws, version)
-        return {**described, "best_trial": best.number, "trials": [_shown(ws, trial) for trial in done]}
+        return {**described, "best_trial": best.number, "trials": [_shown(ws, task, trial) for trial in done]}
 
 
 def search_of(ws: Workspace, task: str, frozen: Snapshot) -> str:
@@ -117,13 +117,19 @@ def proposal(trial: "optuna.trial.Trial", ws: Workspace) -> Params:
     return drawn
 
 
-def settings_of(params: Params, chosen: FinetuneTable) -> FinetuneTable:
+def settings_of(params: Params, ws: Workspace, task: str) -> FinetuneTable:
     """The settings of a trial: those chosen, but for what was drawn."""
     rate = params.get("learning_rate")
     if rate is None:
-        rate = params["learning_rate_factor"] * METHODS.get(params["method"]).learning_rate
+        rate = params["learning_rate_factor"] * _own_rate(ws, task, params["method"])
     drawn = {"method": params["method"], "learning_rate": float(f"{rate:.4g}"), "epochs": round(params["epochs"], 2)}
-    return chosen.model_copy(update={**drawn, "batch_tokens": params["batch_tokens"]})
+    return ws.settings.finetune.model_copy(update={**drawn, "batch_tokens": params["batch_tokens"]})
+
+
+def _own_rate(ws: Workspace, task: str, name: str) -> float:
+    """The default learning rate of a method, or of the one that goes on after its first stage, for the task."""
+    method: Method = METHODS.get(ws.settings.finetune.pretrain_then if name == "continue-pretraining" else name)
+    return method.rate_for(TASK_TYPES.get(ws.task(task).type).problem)
 
 
 def study_of(ws: Workspace, known: Sequence[Trial], number: int) -> "optuna.study.Study":
@@ -175,9 +181,9 @@ def _next_trial(ws: Workspace, task: str, frozen: Snapshot, search: str, n_trial
     number = len(known)
     study = study_of(ws, known, number)
     if number == 0:
-        _begin_with_what_is_set(study, ws)
+        _begin_with_what_is_set(study, ws, task)
     params = proposal(study.ask(), ws)
-    run = making.run_of(ws, task, frozen, settings_of(params, ws.settings.finetune))
+    run = making.run_of(ws, task, frozen, settings_of(params, ws, task))
     trial = Trial(
         id=new_id("trial"),
         search=search,
@@ -194,10 +200,10 @@ def _next_trial(ws: Workspace, task: str, frozen: Snapshot, search: str, n_trial
     return trial
 
 
-def _begin_with_what_is_set(study: "optuna.study.Study", ws: Workspace) -> None:
+def _begin_with_what_is_set(study: "optuna.study.Study", ws: Workspace, task: str) -> None:
     """The first trial has the settings as they are, where the ranges have them; the rest must beat it."""
     ranges, chosen = ws.settings.search, ws.settings.finetune
-    own: float = METHODS.get(chosen.method).learning_rate
+    own = _own_rate(ws, task, chosen.method)
     rate = chosen.learning_rate or own
     name, (low, high) = "learning_rate", ranges.learning_rate or (0.0, 0.0)
     if ranges.learning_rate is None:
@@ -285,9 +291,9 @@ def _listing(ws: Workspace, search: str) -> list[Trial]:
         return trials.listing(conn, search)
 
 
-def _shown(ws: Workspace, trial: Trial) -> dict[str, Any]:
+def _shown(ws: Workspace, task: str, trial: Trial) -> dict[str, Any]:
     """A trial as the answer has it."""
-    drawn = settings_of(trial.params, ws.settings.finetune)
+    drawn = settings_of(trial.params, ws, task)
     return {
         "number": trial.number,
         "state": trial.state,

@@ -82,7 +82,7 @@ def test_proposals_follow_from_seed_and_history_alone(ws: Workspace) -> None:
     with open_workspace(ws.root, overrides={"search.seed": 2}) as other:
         assert draw(other, known, 6) != draw(ws, known, 6)
     for number in range(20):
-        drawn = search.settings_of(draw(ws, [], number), ws.settings.finetune)
+        drawn = search.settings_of(draw(ws, [], number), ws, ws.task_name())
         assert 1e-6 <= drawn.learning_rate <= 0.01
         assert 4 <= drawn.epochs <= 8
         assert drawn.batch_tokens in (128, 256)
@@ -93,9 +93,8 @@ def test_without_a_range_rates_lie_around_the_methods_own(ws: Workspace) -> None
     wide = replace(ws, settings=ws.settings.model_copy(update={"search": ranges}))
     seen = set()
     for number in range(12):
-        drawn = search.settings_of(
-            search.proposal(search.study_of(wide, [], number).ask(), wide), wide.settings.finetune
-        )
+        params = search.proposal(search.study_of(wide, [], number).ask(), wide)
+        drawn = search.settings_of(params, wide, wide.task_name())
         own = METHODS.get(drawn.method).learning_rate
         assert drawn.learning_rate is not None
         assert own / 5.01 <= drawn.learning_rate <= own * 5.01
