@@ -88,4 +88,5 @@ def _save_embedding(network: Network, tokenizer: Any, folder: Path) -> None:
     (folder / "modules.json").write_text(json.dumps(modules, indent=1), "utf-8")
     about = {"transformer_task": "feature-extraction", "module_output_name": "token_embeddings"}
     method = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
-    (folder / "sentence_bert_config.json").write_text(json.dumps({**about, "modality_config": method}, indent=1), "utf-8")
+    whole = json.dumps({**about, "modality_config": method}, indent=1)
+    (folder / "sentence_bert_config.json").write_text(whole, "utf-8")
