@@ -127,7 +127,7 @@ def finish(network: Network, plan: Plan) -> Network:
 
 
 METHOD = Method(
-    learning_rate=2e-3,
+    learning_rate=5e-3,
     prepare=prepare,
     finish=finish,
     after_step=allot,

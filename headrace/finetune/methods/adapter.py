@@ -106,4 +106,4 @@ def _width_key(network: Network) -> str:
     )
 
 
-METHOD = Method(learning_rate=1e-3, prepare=prepare, finish=finish)
+METHOD = Method(learning_rate=3e-3, prepare=prepare, finish=finish)

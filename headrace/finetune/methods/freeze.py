@@ -38,4 +38,4 @@ def n_frozen_layers(plan: Plan, n_layers: int) -> int:
     return n_layers // 2 if wanted is None else wanted
 
 
-METHOD = Method(learning_rate=1e-4, prepare=prepare)
+METHOD = Method(learning_rate=3e-4, prepare=prepare)

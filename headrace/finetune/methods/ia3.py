@@ -35,4 +35,4 @@ def prepare(network: Network, plan: Plan) -> Network:
     return wrap(network, IA3Config(target_modules=[*attention, *forward], feedforward_modules=forward))
 
 
-METHOD = Method(learning_rate=5e-3, prepare=prepare, finish=merge)
+METHOD = Method(learning_rate=2e-2, prepare=prepare, finish=merge)
