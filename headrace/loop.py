@@ -27,7 +27,7 @@ from headrace.release import releases
 from headrace.release.policies import POLICIES
 from headrace.store import runs
 from headrace.store.releases import open_release
-from headrace.tasks import TASK_TYPES, Outputs, TaskType
+from headrace.tasks import TASK_TYPES, Calibration, Outputs, TaskType
 from headrace.tasks.inputs import parse_inputs
 from headrace.workspace import Workspace
 from headrace.workspace import init as make_workspace
@@ -106,7 +106,7 @@ def evaluate_version(
     frozen = snapshot.freeze(ws, task=found.task)
     rows = snapshot.rows(ws, frozen, side)
     report("evaluate", 0, len(rows))
-    results, _ = _measure(ws, found, rows)
+    results, *_ = _measure(ws, found, rows)
     report("evaluate", len(rows), len(rows))
     keep(ws, [evaluation_of(ws, found.task, found.id, "version", frozen.id, results)])
     return results
@@ -143,7 +143,7 @@ def export_version(
         )
     described = describe(ws, found)
     files = {
-        "README.md": _card(ws, found, described),
+        "README.md": _card(ws, found, described, artifact.facts["calibration"]),
         "evaluation.json": json.dumps(described["evaluations"]["version"], indent=1, ensure_ascii=False),
     }
     export_to(ws, artifact.digest, Path(destination), files)
@@ -261,24 +261,35 @@ def _try(
 def _compare(ws: Workspace, control: ModelVersion, candidate: ModelVersion, report: Report) -> None:
     rows = snapshot.rows(ws, snapshot.find(ws, candidate.snapshot_id), "test")
     report("compare", 0, len(rows))
-    results, control_logits = _measure(ws, control, rows)
-    candidate_logits = _logits(ws, candidate, rows)[0]
-    compared = comparison.compare(task_type_of(ws.task(control.task)), rows, control_logits, candidate_logits)
+    results, control_outputs, control_facts = _measure(ws, control, rows)
+    candidate_outputs, facts = _logits(ws, candidate, rows)
+    compared = comparison.compare(
+        task_type_of(facts.task),
+        rows,
+        control_outputs,
+        candidate_outputs,
+        calibration_a=control_facts.calibration,
+        calibration_b=facts.calibration,
+    )
     report("compare", len(rows), len(rows))
     results |= {"comparison": compared, "control": control.name}
     keep(ws, [evaluation_of(ws, control.task, candidate.id, "control", candidate.snapshot_id, results)])
 
 
-def _card(ws: Workspace, version: ModelVersion, described: dict[str, Any]) -> str:
+def _card(ws: Workspace, version: ModelVersion, described: dict[str, Any], calibration: Calibration) -> str:
     with ws.store.read() as conn:
         run = runs.find(conn, version.run_id)
     assert run is not None
-    return model_card.render(version, run, snapshot.find(ws, version.snapshot_id), described["evaluations"])
+    frozen = snapshot.find(ws, version.snapshot_id)
+    return model_card.render(version, run, frozen, described["evaluations"], calibration=calibration)
 
 
-def _measure(ws: Workspace, version: ModelVersion, rows: Sequence[SnapshotRow]) -> tuple[dict[str, Any], Outputs]:
+def _measure(
+    ws: Workspace, version: ModelVersion, rows: Sequence[SnapshotRow]
+) -> tuple[dict[str, Any], Outputs, ArtifactFacts]:
     outputs, facts = _logits(ws, version, rows)
-    return evaluating.evaluate(task_type_of(facts.task), rows, outputs, calibration=facts.calibration), outputs
+    results = evaluating.evaluate(task_type_of(facts.task), rows, outputs, calibration=facts.calibration)
+    return results, outputs, facts
 
 
 def _logits(ws: Workspace, version: ModelVersion, rows: Sequence[SnapshotRow]) -> tuple[Outputs, ArtifactFacts]:

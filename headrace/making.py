@@ -328,7 +328,8 @@ def _evaluate_all(
         for name, outputs in _baselines(run.base_model, task_type, task, train_rows, inputs).items()
     }
     own = evaluating.evaluate(task_type, test, own_logits, calibration=facts.calibration)
-    own["agreement"] = agreement.agreement(task_type, own_logits[:: max(1, len(inputs) // _N_TIMED_ROWS)], slow_logits)
+    same_rows = own_logits[:: max(1, len(inputs) // _N_TIMED_ROWS)]
+    own["agreement"] = agreement.agreement(task_type, same_rows, slow_logits, facts.calibration)
     own["rows_per_s"] = {"exported": round(own_rate, 1), "checkpoint": round(slow_rate, 1)}
     report("evaluate", 4, 4, on="done")
     return {"version": own, **results}

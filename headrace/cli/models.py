@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.cli.rendering import AsJson, Set, Task, Where, emit, interval, opened, progress_bar, table
+from headrace.cli.rendering import (
+    AsJson,
+    Set,
+    Task,
+    Where,
+    answer_in_words,
+    emit,
+    interval,
+    opened,
+    progress_bar,
+    table,
+)
 from headrace.errors import BadInput
 
 if TYPE_CHECKING:
@@ -135,8 +146,19 @@ def evaluate(
         whole = [n for n in names if "." not in n and ":" not in n]
         keep = [0, 1, *(2 + names.index(n) for n in whole)]
         table(("channel", "rows", *whole), [[row[i] for i in keep] for row in rows])
+        _show_classes(results["overall"])
 
     emit(results, as_json, show)
+
+
+def _show_classes(overall: dict[str, Any]) -> None:
+    figures, classes = ("precision", "recall", "f1"), overall.get("per_class", {})
+    rows = [
+        (name, one["n"], *(interval(overall["intervals"][f"{figure}:{name}"]) for figure in figures))
+        for name, one in classes.items()
+    ]
+    if rows:
+        table(("class", "n", *figures), rows, title="All channels, by class")
 
 
 def export(
@@ -176,10 +198,8 @@ def predict(
     given = _from_lines(texts) if json_lines else texts or [line.rstrip("\n") for line in sys.stdin]
     with opened(where) as ws:
         answers = loop.predict(ws, given, version=version, task=task)
-    rows = [
-        (a.get("label", a.get("value")), a.get("confidence"), _shown(t)) for a, t in zip(answers, given, strict=True)
-    ]
-    emit(answers, as_json, lambda: table(("answer", "confidence", "text"), rows))
+    rows = [(answer_in_words(a), a.get("confidence"), _shown(t)) for a, t in zip(answers, given, strict=True)]
+    emit(answers, as_json, lambda: table(("answer", "confidence", "input"), rows))
 
 
 def _from_lines(texts: list[str] | None) -> list[object]:

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -115,6 +115,23 @@ def interval(figure: dict[str, Any] | None, *, digits: int = 3) -> str:
         return "not known"
     shown = [f"{figure[k]:.{digits}f}".replace("0.", ".", 1) for k in ("estimate", "low", "high")]
     return f"{shown[0]} [{shown[1]}, {shown[2]}]"
+
+
+def answer_in_words(answer: Mapping[str, Any]) -> str:
+    """An answer as served, of any task type, in one line; what is sure of its parts stands beside them."""
+    if "labels" in answer:
+        parts = [f"{name} ({answer['scores'][name]:.2f})" for name in answer["labels"]]
+    elif "entities" in answer:
+        parts = [f"{one['text']} = {one['label']} ({one['confidence']:.2f})" for one in answer["entities"]]
+    elif "hits" in answer:
+        parts = [f"{answer['label']} (cosine {answer['score']:.2f}): {answer['text']}"]
+    elif "answer" in answer:
+        parts = [answer["answer"]] if answer["answer"] else []
+    elif "low" in answer:
+        parts = [f"{answer['value']:.4g} ({answer['low']:.4g} to {answer['high']:.4g})"]
+    else:
+        parts = [_cell(answer.get("label", answer.get("value")))]
+    return ", ".join(parts) or "(none)"
 
 
 def _cell(value: object) -> str:

@@ -238,7 +238,7 @@ def _names_in(target: Any) -> set[str]:
     if isinstance(target, str):
         return {target}
     parts = target if isinstance(target, list) else []
-    return {part["label"] if isinstance(part, dict) else str(part) for part in parts}
+    return {part if isinstance(part, str) else part[2] for part in parts}
 
 
 def _lengths(judged: Sequence[Judged], lengths: Sequence[int], unit: str, max_tokens: int) -> list[Finding]:

@@ -122,10 +122,10 @@ def of_sums(
     """Figures of sums over rows, all from the same redraws; None where a figure has no value, as in `bootstrap`.
 
     A figure that every redraw gives alike, such as a share of rows that are all right, gets Wilson's interval of as
-    many rows instead of no width at all.
+    many rows as it speaks about, those that alone would give it a value, instead of no width at all.
 
     Args:
-        figures: sums (..., M) to figures (...) in [0, 1] by name.
+        figures: sums (..., M) to figures (...) in [0, 1] by name; nan where a sum gives none.
         row_counts: what each row adds (N, M).
     """
     different, counts = np.unique(row_counts, axis=0, return_counts=True)
@@ -133,8 +133,9 @@ def of_sums(
     if not len(row_counts):
         return dict.fromkeys(estimates)
     blocks = [figures(weights @ different) for weights in redraws(counts, seed=seed)]
+    n_about = {name: int(counts[~np.isnan(alone)].sum()) for name, alone in figures(different).items()}
     return {
-        name: _of_draws(float(estimate), np.concatenate([block[name] for block in blocks]), len(row_counts), level)
+        name: _of_draws(float(estimate), np.concatenate([block[name] for block in blocks]), n_about[name], level)
         for name, estimate in estimates.items()
     }
 

@@ -15,6 +15,7 @@ from headrace.tasks import UNCALIBRATED, Calibration, FloatArray
 
 _LEVEL = 0.9  # of the interval around an answer: it asks for 9 validation rows, .95 would for 19
 _ROUNDING = 1e-13  # of float64 sums, relative
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 class TextRegression:
@@ -41,8 +42,12 @@ class TextRegression:
             value = float(raw)  # type: ignore[arg-type]
         except (TypeError, ValueError):
             raise BadInput("not a number", value=raw, next_step="A label of this task is a number") from None
-        if not math.isfinite(value) or isinstance(raw, bool):
-            raise BadInput("not a finite number", value=raw, next_step="A label of this task is a number")
+        except OverflowError:  # an int that no float can hold
+            value = math.inf
+        if isinstance(raw, bool) or (isinstance(raw, str) and "_" in raw):  # 1_000 is Python's way to write
+            raise BadInput("not a number", value=raw, next_step="A label of this task is a number")
+        if not math.isfinite(value) or abs(value) > _LARGEST:
+            raise BadInput("not a finite number that a model can hold", value=raw, next_step="Choose another unit")
         return value
 
     def combine(self, targets: Sequence[float]) -> float:

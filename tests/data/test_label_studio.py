@@ -154,3 +154,16 @@ def test_it_is_told_from_other_arrays(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="not an export"):
         read(tmp_path, {})
     assert not LabelStudio.looks_like(str(tmp_path / "none.json"))
+
+
+@pytest.mark.parametrize("shown", ["Rome", None])
+def test_spans_behind_an_emoji_are_counted_in_characters(tmp_path: Path, shown: str | None) -> None:
+    text = "\U0001f4a9 Ann\u0301 in Rome"  # the emoji is two UTF-16 units, the combining accent one
+    start = len(text[: text.index("Rome")].encode("utf-16-le")) // 2
+    (row,) = read(tmp_path, [task(by(3, span(start, start + 4, "LOC", text=shown)), text=text)])
+    assert row.labels[0].label[0]["start"] == text.index("Rome") == start - 1
+    (found,) = TokenClassification(TaskTable(labels=("LOC",))).parse_label(row.labels[0].label, text)
+    assert text[found[0] : found[1]] == "Rome"
+    there = text.index("Rome")  # tools that count characters write what fits at once
+    (row,) = read(tmp_path, [task(by(3, span(there, there + 4, "LOC", text="Rome")), text=text)])
+    assert row.labels[0].label[0]["start"] == there

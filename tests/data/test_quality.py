@@ -104,3 +104,20 @@ def test_numbers_are_summed_up_by_mean_and_deviation(tmp_path: Path) -> None:
 def test_nothing_to_check_is_said(workspace: Workspace) -> None:
     with pytest.raises(WrongState, match="no examples"):
         quality.check(workspace)
+
+
+@pytest.mark.parametrize(
+    ("name", "targets", "counts"),
+    [
+        ("token-classification", [[[0, 3, "x"]], [[0, 3, "y"], [4, 7, "x"]], []], {"x": 2, "y": 1}),
+        ("multi-label", [["x"], ["x", "y"], []], {"x": 2, "y": 1}),
+    ],
+)
+def test_the_balance_counts_the_examples_that_have_a_label(
+    tmp_path: Path, name: str, targets: list[Any], counts: dict[str, int]
+) -> None:
+    with init(tmp_path / "ws", task="t", task_type=name, labels=("x", "y")) as ws:
+        texts = ["one two three", "six ten four", "red sun moon"]
+        rows = [{"text": text, "label": label} for text, label in zip(texts, targets, strict=True)]
+        report = quality.check(_workspace(ws, rows))
+    assert {label: report.n("class balance", label) for label in counts} == counts

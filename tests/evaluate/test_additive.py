@@ -16,6 +16,7 @@ from headrace.evaluate.comparison import compare, same
 from headrace.evaluate.evaluating import evaluate
 from headrace.evaluate.gates import no_harm
 from headrace.stats import intervals
+from headrace.tasks.sums import share
 
 PER, ORG, WRONG = [0, 3, "PER"], [8, 12, "ORG"], [8, 12, "PER"]
 
@@ -160,7 +161,17 @@ def test_intervals_of_shares_hold_what_they_say() -> None:
         entities = rng.poisson(1.5, 80)  # of a row, all right or wrong together: wider than if each stood alone
         right = entities * (rng.random(80) < 0.8)
         found = intervals.of_sums(
-            lambda s: {"recall": s[..., 0] / s[..., 1]}, np.stack([right, entities], 1), seed=seed
+            lambda s: {"recall": share(s[..., 0], s[..., 1])}, np.stack([right, entities], 1), seed=seed
         )
         n_held += found["recall"] is not None and found["recall"].low <= 0.8 <= found["recall"].high
     assert n_held / 150 >= 0.89
+
+
+def test_a_figure_that_never_varies_gets_the_width_of_the_rows_it_speaks_about() -> None:
+    # 2 of 200 rows have an ORG, both found: that is no proof of a recall near 1
+    targets = [[ORG]] * 2 + [[PER]] * 198
+    found = evaluate(TAGS, rows_of(targets), tagged(targets))["overall"]["intervals"]
+    wilson = intervals.wilson(2, 2)
+    assert wilson is not None
+    assert (found["recall:ORG"]["low"], found["f1:ORG"]["low"]) == (wilson.low, wilson.low)
+    assert found["recall:PER"]["low"] > 0.9

@@ -86,3 +86,9 @@ def test_the_scale_is_that_of_the_targets() -> None:
     assert TASK.scale([1000.0, 3000.0]) == (2000.0, 1000.0)
     assert TASK.scale([0.1] * 30) == (pytest.approx(0.1), 1.0)
     assert TASK.scale([]) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("raw", [10**400, -(10**400), 1e39, "1_000", True, "inf", None, [1]])
+def test_what_no_model_can_hold_is_no_label(raw: object) -> None:
+    with pytest.raises(BadInput):
+        TextRegression(TaskTable()).parse_label(raw)

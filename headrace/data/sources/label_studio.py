@@ -99,7 +99,7 @@ def _row(line: int, task: Any, text: str, control: tuple[str, str] | None, optio
         return RawRow(line, repr(task)[:1000], error="unreadable", detail="not a task with data")
     data = task["data"]
     try:
-        labels = _labels(task.get("annotations"), control) if options.label else ()
+        labels = _labels(task.get("annotations"), control, data.get(text)) if options.label else ()
     except ValueError as error:
         return RawRow(line, data.get(text), error="unreadable", detail=str(error))
     key, group = data.get(options.id, task.get("id")), data.get(options.group)
@@ -114,7 +114,7 @@ def _row(line: int, task: Any, text: str, control: tuple[str, str] | None, optio
     )
 
 
-def _labels(annotations: Any, control: tuple[str, str] | None) -> tuple[RawLabel, ...]:
+def _labels(annotations: Any, control: tuple[str, str] | None, text: Any) -> tuple[RawLabel, ...]:
     if annotations is None:
         return ()
     if not isinstance(annotations, list):
@@ -126,13 +126,13 @@ def _labels(annotations: Any, control: tuple[str, str] | None) -> tuple[RawLabel
             raise ValueError('each of "annotations" must have a list "result" of objects')
         if annotation.get("was_cancelled"):
             continue
-        label = _label(results, control)
+        label = _label(results, control, text)
         if label is not None:
             found.append(RawLabel(_labeller(annotation.get("completed_by")), label))
     return tuple(found)
 
 
-def _label(results: list[dict[str, Any]], control: tuple[str, str] | None) -> Any:
+def _label(results: list[dict[str, Any]], control: tuple[str, str] | None, text: Any) -> Any:
     """The label of one annotation; None where it says nothing about the control, unless that is to mark nothing."""
     for result in results:
         if result.get("type") not in (*_KINDS, *_PASSED_OVER):
@@ -140,7 +140,7 @@ def _label(results: list[dict[str, Any]], control: tuple[str, str] | None) -> An
     if control is None:
         return None
     name, kind = control
-    values = [_value(result) for result in results if result["type"] == kind and _name(result) == name]
+    values = [_value(result, text) for result in results if result["type"] == kind and _name(result) == name]
     if kind == "labels":
         return values
     if len(values) > 1:
@@ -148,13 +148,13 @@ def _label(results: list[dict[str, Any]], control: tuple[str, str] | None) -> An
     return values[0] if values else None
 
 
-def _value(result: Mapping[str, Any]) -> Any:
+def _value(result: Mapping[str, Any], text: Any) -> Any:
     """A span as {start, end, labels, text}, a class, a list of classes, or a number."""
     kind, value = result["type"], result.get("value")
     if not isinstance(value, dict) or kind not in value:
         raise ValueError(f"a result of type {kind!r} without its value")
     if kind == "labels":
-        return {name: value[name] for name in ("start", "end", "labels", "text") if name in value}
+        return _span({name: value[name] for name in ("start", "end", "labels", "text") if name in value}, text)
     if kind in ("number", "rating"):
         return value[kind]
     classes = value[kind]
@@ -163,6 +163,19 @@ def _value(result: Mapping[str, Any]) -> Any:
     if kind == "taxonomy":
         classes = [_PATH_MARK.join(map(str, path)) if isinstance(path, list) else path for path in classes]
     return classes[0] if len(classes) == 1 else classes or None
+
+
+def _span(value: dict[str, Any], text: Any) -> dict[str, Any]:
+    """A span in characters of the text. Label Studio counts UTF-16 units, so an emoji before a span is two there
+    (https://github.com/HumanSignal/label-studio/issues/1347); one that fits its own text as it stands is left alone."""
+    start, end = value.get("start"), value.get("end")
+    if not isinstance(text, str) or not isinstance(start, int) or not isinstance(end, int):
+        return value
+    units = text.encode("utf-16-le", "surrogatepass")
+    if not 0 <= 2 * start <= 2 * end <= len(units) or ("text" in value and text[start:end] == value["text"]):
+        return value  # what is wrong with it, whoever parses it says
+    start, end = (len(units[: 2 * place].decode("utf-16-le", "replace")) for place in (start, end))
+    return value | {"start": start, "end": end}
 
 
 def _labeller(who: Any) -> str:
