@@ -12,6 +12,7 @@ from headrace.finetune import base_models, choosing
 from headrace.records import SnapshotRow
 from headrace.registry import require, resolve
 from headrace.tasks import TASK_TYPES, Outputs, TaskType
+from headrace.tasks.inputs import as_one_text
 from headrace.workspace import Workspace
 
 Report = Callable[..., None]
@@ -102,7 +103,7 @@ def _measured(
     if majority is None:
         return {}
     embed = resolve("headrace.finetune.embeddings:embed", purpose="advice on methods")
-    texts = [row.text if row.text_pair is None else f"{row.text} {row.text_pair}" for row in (*train, *validation)]
+    texts = [as_one_text(row.input) for row in (*train, *validation)]
     vectors = embed(base_model, texts, max_tokens=settings.max_tokens)
     own, theirs = vectors[: len(train)], vectors[len(train) :]
     ways: dict[str, Outputs | None] = {"majority": majority}

@@ -16,7 +16,7 @@ from typing import Any
 from headrace import jobs
 from headrace.config import FinetuneTable, TaskTable
 from headrace.data import snapshot
-from headrace.errors import BadConfig
+from headrace.errors import BadConfig, BadInput
 from headrace.evaluate import agreement, baselines, evaluating
 from headrace.export import load as load_artifact
 from headrace.export.writing import check_format, export
@@ -181,13 +181,24 @@ def _material(ws: Workspace, run: Run, rows: Sequence[SnapshotRow]) -> Material:
     if "older_snapshots" in hashes:
         pick = resolve("headrace.finetune.sampling:replayed", purpose="replay")
         share, seed = run.params["finetune"]["sampling"]["replay_share"], run.seed
-        older = [row for one in _older(ws, frozen) for row in snapshot.rows(ws, one, "train")]
-        replayed = pick(rows, older, share=share, seed=seed)
+        task_type = task_type_of(task_of(run))
+        older = (row for one in _older(ws, frozen) for row in snapshot.rows(ws, one, "train"))
+        kept = [row for row in older if _is_label(task_type, row)]
+        replayed = pick([*rows, *snapshot.rows(ws, frozen, "test")], kept, share=share, seed=seed)
     return Material(
         unlabelled=_unlabelled(ws, until=run.created_at) if "unlabelled" in hashes else [],
         replayed=replayed,
         teacher=ws.artifacts.get(hashes["teacher"]) if "teacher" in hashes else None,
     )
+
+
+def _is_label(task_type: TaskType, row: SnapshotRow) -> bool:
+    """Whether the task still has the label of an older row."""
+    try:
+        task_type.parse_label(row.target, row.input)
+    except BadInput:
+        return False
+    return True
 
 
 def _unlabelled(ws: Workspace, *, until: datetime) -> list[str]:

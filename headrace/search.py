@@ -122,7 +122,8 @@ def settings_of(params: Params, ws: Workspace, task: str) -> FinetuneTable:
     rate = params.get("learning_rate")
     if rate is None:
         rate = params["learning_rate_factor"] * _own_rate(ws, task, params["method"])
-    drawn = {"method": params["method"], "learning_rate": float(f"{rate:.4g}"), "epochs": round(params["epochs"], 2)}
+    learning_rate = float(f"{rate:.4g}") or None  # a method that trains nothing has none
+    drawn = {"method": params["method"], "learning_rate": learning_rate, "epochs": round(params["epochs"], 2)}
     return ws.settings.finetune.model_copy(update={**drawn, "batch_tokens": params["batch_tokens"]})
 
 
@@ -207,7 +208,7 @@ def _begin_with_what_is_set(study: "optuna.study.Study", ws: Workspace, task: st
     rate = chosen.learning_rate or own
     name, (low, high) = "learning_rate", ranges.learning_rate or (0.0, 0.0)
     if ranges.learning_rate is None:
-        name, rate, (low, high) = "learning_rate_factor", rate / own, _FACTOR
+        name, rate, (low, high) = "learning_rate_factor", rate / own if own else 1.0, _FACTOR
     within = (
         low <= rate <= high
         and ranges.epochs[0] <= chosen.epochs <= ranges.epochs[1]

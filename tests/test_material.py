@@ -6,6 +6,7 @@ that the newest snapshot has.
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,3 +86,26 @@ def test_replayed_rows_come_from_older_snapshots_alone(ws: Workspace) -> None:
     replayed = making._material(ws, run, fewer).replayed
     assert len(replayed) == round(0.5 * sum(row.side == "train" for row in fewer))
     assert all(row.side == "train" and row.key.startswith("a-") for row in replayed)
+
+
+def test_replay_leaves_out_labels_that_are_gone_and_texts_of_the_test_side(ws: Workspace) -> None:
+    """Catches: training that ends at an unknown label; test texts in trials of a search, which see no test row."""
+    snapshot.freeze(ws)
+    add(ws, sentences(40, seed=9, channel="c"))
+    run = planned(ws, sampling={"replay_share": 1.0})
+    newest = snapshot.rows(ws, snapshot.find(ws, run.snapshot_id))
+    fewer = [row for row in newest if row.key.startswith("c-")]
+    task = {**run.params["task"], "labels": [*LABELS[:2], "new"]}
+    found = making._material(ws, replace(run, params={**run.params, "task": task}), fewer).replayed
+    assert {row.target for row in found} == set(LABELS[:2])
+    mine = snapshot.find(ws, run.snapshot_id)
+    tested = {row.example_id for row in snapshot.rows(ws, mine, "test")}
+    older = [replace(row, side="train") for row in newest if row.example_id in tested]
+    real = snapshot.rows
+
+    def rows_of(ws: Workspace, frozen: Any, *side: Any) -> list[Any]:
+        return real(ws, frozen, *side) if frozen.id == mine.id else older
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(snapshot, "rows", rows_of)
+        assert making._material(ws, run, [row for row in newest if row.side != "test"]).replayed == []

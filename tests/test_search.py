@@ -18,7 +18,7 @@ import pytest
 from conftest import LABELS, sentences, write_jsonl
 from headrace import jobs, loop, making, search
 from headrace.cli.models import show_version
-from headrace.config import SearchTable
+from headrace.config import FinetuneTable, SearchTable
 from headrace.data import channels, importing, snapshot
 from headrace.errors import BadConfig, BadInput, Unusable
 from headrace.finetune.methods import METHODS
@@ -197,3 +197,18 @@ def test_a_killed_search_goes_on(ws: Workspace, monkeypatch: pytest.MonkeyPatch)
     assert all(trial.state in ("done", "pruned") for trial in after)
     expected = search.proposal(search.study_of(ws, after[:2], 2).ask(), ws)
     assert after[2].params == expected  # as in a search that nobody killed
+
+
+def test_a_method_that_trains_nothing_can_be_tried(ws: Workspace) -> None:
+    settings = ws.settings.model_copy(
+        update={
+            "finetune": ws.settings.finetune.model_copy(update={"method": "zero-shot", "learning_rate": None}),
+            "search": ws.settings.search.model_copy(update={"learning_rate": None}),
+        }
+    )
+    ws = replace(ws, settings=settings)
+    study = search.study_of(ws, [], 0)
+    search._begin_with_what_is_set(study, ws, "tone")
+    drawn = search.settings_of(search.proposal(study.ask(), ws), ws, "tone")
+    assert drawn.learning_rate is None
+    assert FinetuneTable.model_validate(drawn.model_dump()) == drawn

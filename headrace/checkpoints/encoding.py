@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from headrace.config import TaskTable
-from headrace.errors import BadInput, Damaged
+from headrace.errors import BadConfig, BadInput, Damaged
 from headrace.records import Input
 from headrace.tasks import TASK_TYPES, TaskType
 
@@ -67,6 +67,21 @@ def standalone_tokenizer(tokenizer: Any, task: TaskTable) -> Tokenizer:
     return alone
 
 
+def check_length(config: Any, tokenizer: Any, task: TaskTable, *, n_more: int = 0) -> None:
+    """Check that a model can read the task's `max_tokens`, and `n_more` that a method adds.
+
+    Raises:
+        BadConfig: it has fewer positions.
+    """
+    limit = min(getattr(config, "max_position_embeddings", None) or 10**9, tokenizer.model_max_length) - n_more
+    if task.max_tokens > limit:
+        raise BadConfig(
+            f"max_tokens is more than the model can read, which is {limit}",
+            value=task.max_tokens,
+            next_step=f"Set max_tokens = {limit} or less in the task's table of headrace.toml",
+        )
+
+
 def input_names(model: Any, tokenizer: Any) -> list[str]:
     """What a transformers model is fed: token types only where both model and tokenizer have them."""
     takes = inspect.signature(model.forward).parameters
@@ -85,6 +100,9 @@ class Encoder:
         self._cuts_second = cut.get("strategy") == "only_second"
         self._pad_id = int((self._tokenizer.padding or {}).get("pad_id", 0))
         self._tokenizer.no_padding()  # rows are padded here, to the length of their own batch
+        self._uncut: Any = Tokenizer.from_str(self._tokenizer.to_str()) if self._cuts_second else None
+        if self._uncut is not None:
+            self._uncut.no_truncation()
 
     @classmethod
     def read(cls, path: Path) -> "Encoder":
@@ -117,14 +135,7 @@ class Encoder:
         """A pair whose first part leaves at least half of a window for the second."""
         assert isinstance(given, tuple)
         limit = self.max_tokens // 2 - _OVERLAP
-        if len(given[0]) <= limit:  # a token is a character or more
-            return given
-        self._tokenizer.no_truncation()
-        try:
-            alone = self._tokenizer.encode(given[0], add_special_tokens=False)
-        finally:
-            cut = {"direction": "right", "stride": self.max_tokens // _OVERLAP, "strategy": "only_second"}
-            self._tokenizer.enable_truncation(self.max_tokens, **cut)
+        alone = self._uncut.encode(given[0], add_special_tokens=False)
         return given if len(alone) <= limit else (given[0][: alone.offsets[limit - 1][1]], given[1])
 
     def feed(self, windows: Sequence[Window], names: Sequence[str], *, multiple: int = 1) -> Feed:

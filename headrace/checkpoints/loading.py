@@ -12,11 +12,16 @@ from headrace.checkpoints.network import Form, Network
 from headrace.checkpoints.saving import BASE, read_decoding
 from headrace.tasks import TaskType
 
-_DROPOUT = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "embedding_dropout")
+_DROPOUT = (
+    "hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "embedding_dropout",
+    "mlp_dropout", "pooler_dropout", "classifier_dropout", "classifier_dropout_prob", "cls_dropout",
+    "seq_classif_dropout", "qa_dropout",
+)  # fmt: skip
+"""What families call it, their heads included."""
 
 
 def fresh(base_folder: Path, task_type: TaskType, *, form: Form = "head", dropout: float = 0.0) -> Network:
-    """The base model with a fresh head for the task.
+    """The base model with a fresh head for the task, in float32 whatever its files hold.
 
     Attention is computed plainly on a CPU: at the lengths of sentences, the fused kernel's backward pass costs twice
     the time there (one profile: docs/log.md, 2026-11-21).
@@ -28,6 +33,7 @@ def fresh(base_folder: Path, task_type: TaskType, *, form: Form = "head", dropou
     _name_outputs(config, task_type)
     attention = "sdpa" if torch.cuda.is_available() else "eager"
     kwargs: dict[str, Any] = {"config": config, "use_safetensors": True, "attn_implementation": attention}
+    kwargs["dtype"] = torch.float32
     if form == "head":
         loader = getattr(transformers, task_type.auto_class)
         return Network(loader.from_pretrained(base_folder, **kwargs), task_type.problem, task_type.n_outputs)
@@ -97,3 +103,6 @@ def keep_layers(network: Network, n_layers: int) -> None:
     del layers[:]
     layers.extend(chosen)
     network.config.num_hidden_layers = len(chosen)
+    kinds = getattr(network.config, "layer_types", None)  # such as local and global attention, read when it is loaded
+    if kinds is not None and len(kinds) == depth:
+        network.config.layer_types = [kinds[i] for i in sorted(set(kept))]

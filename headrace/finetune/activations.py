@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,6 +34,7 @@ from headrace.finetune.objectives import Batch, Objective, feed_of
 from headrace.finetune.training import computes_in_bf16
 
 _BATCH_TOKENS = 4096
+_ABANDONED_S = 86_400  # a file that is being written changes more often
 _N_TRIED = 8  # rows on which a cut network must answer as the whole one does
 _NO_CUT = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)  # of a model built in another way
 
@@ -326,14 +327,24 @@ def _key(cut: Cut, sides: Sequence[FeatureSet], *, bf16: bool) -> str:
 
 
 def _make_room(folder: Path, n_bytes: int) -> None:
-    """Remove the least recently used files until the folder has `n_bytes` at most."""
-    files = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime)
-    total = sum(path.stat().st_size for path in files)
-    for path in files:
+    """Remove the least recently used files until the folder has `n_bytes` at most, and what kills left unfinished.
+
+    Another process may write or remove files of the folder meanwhile, or have a folder of its own in it.
+    """
+    files = []
+    for path in [*folder.glob("*.npy"), *folder.glob("*.part")]:
+        with suppress(FileNotFoundError):
+            about = path.stat()
+            if path.suffix == ".npy":
+                files.append((about.st_mtime, about.st_size, path))
+            elif about.st_mtime < time.time() - _ABANDONED_S:
+                path.unlink()
+    total = sum(size for _, size, _ in files)
+    for _, size, path in sorted(files):
         if total <= n_bytes:
             return
-        total -= path.stat().st_size
-        path.unlink()
+        total -= size
+        path.unlink(missing_ok=True)
 
 
 def _write_whole(

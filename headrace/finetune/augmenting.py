@@ -258,7 +258,7 @@ def _masked_model(base_folder: Path, tokenizer: Any) -> Any:
         raise refusal("its tokenizer has no mask")
     try:
         model, info = transformers.AutoModelForMaskedLM.from_pretrained(
-            base_folder, output_loading_info=True, use_safetensors=True
+            base_folder, output_loading_info=True, use_safetensors=True, dtype=torch.float32
         )
     except ValueError as error:  # the library's word for a kind of model that has no such head
         raise refusal(str(error).splitlines()[0]) from None
@@ -279,7 +279,9 @@ def translated(name: str, texts: Sequence[str]) -> list[str]:
     try:
         folder = base_models.find(name).folder
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-        model: Any = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder, use_safetensors=True)
+        model: Any = transformers.AutoModelForSeq2SeqLM.from_pretrained(
+            folder, use_safetensors=True, dtype=torch.float32
+        )
     except (UserError, ValueError, OSError) as error:
         problem = error.problem if isinstance(error, UserError) else str(error).splitlines()[0]
         raise BadConfig(

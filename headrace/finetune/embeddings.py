@@ -31,10 +31,12 @@ def embed(
     Source: mean pooling as all-MiniLM-L6-v2 was trained, Reimers and Gurevych 2019, "Sentence-BERT", section 3.
     """
     folder: Path = base_models.find(base_model).folder
-    model = AutoModel.from_pretrained(folder, use_safetensors=True).eval()
+    model = AutoModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32).eval()
     network = Network(model, "retrieval", 1, dense=nn.Linear(model.config.hidden_size, 1))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network.to(device)
     task = TaskTable(labels=("a", "b"), max_tokens=max_tokens)
-    with torch.autocast("cpu", torch.bfloat16, enabled=has_bf16()):
+    with torch.autocast(device, torch.bfloat16, enabled=has_bf16()):
         return vectors_of(network, AutoTokenizer.from_pretrained(folder), task, texts, report=report)
 
 

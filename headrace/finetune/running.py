@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, set_seed
+from transformers import AutoConfig, AutoTokenizer, set_seed
 from transformers.utils import logging
 
-from headrace.checkpoints.encoding import Encoder, input_names, standalone_tokenizer
+from headrace.checkpoints.encoding import Encoder, check_length, input_names, standalone_tokenizer
 from headrace.checkpoints.loading import fresh
 from headrace.checkpoints.network import Form, Network
 from headrace.checkpoints.saving import save
@@ -127,6 +127,8 @@ def tune(
     task_type: TaskType = TASK_TYPES.get(task.type)(task)
     train, validation = ([r for r in rows if r.side == side] for side in ("train", "validation"))
     _check_sides(train, validation, task_type)
+    tokenizer = AutoTokenizer.from_pretrained(base_folder)
+    check_length(AutoConfig.from_pretrained(base_folder), tokenizer, task)
     train += copies_of(train, task, settings, base_folder)
     plan = Plan(
         folder=processes.own_folder(folder),
@@ -134,7 +136,7 @@ def tune(
         task=task,
         task_type=task_type,
         settings=settings,
-        tokenizer=AutoTokenizer.from_pretrained(base_folder),
+        tokenizer=tokenizer,
         train=train,
         validation=validation,
         unlabelled=unlabelled,

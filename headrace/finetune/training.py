@@ -6,6 +6,7 @@ else in it; what a kill leaves of one, while it was saved or while it was delete
 """
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -283,9 +284,9 @@ def computes_in_bf16(settings: FinetuneTable) -> bool:
 
 def count_steps(settings: FinetuneTable, n_batches: int) -> tuple[float, int]:
     """Epochs, and optimiser steps in all, from the batches an epoch has."""
-    steps_per_epoch = max(1, n_batches // settings.accumulate_batches)
+    steps_per_epoch = math.ceil(n_batches / settings.accumulate_batches)  # the last of an epoch has fewer batches
     epochs = max(settings.epochs, settings.min_steps / steps_per_epoch)
-    return epochs, max(1, round(steps_per_epoch * epochs))
+    return epochs, math.ceil(steps_per_epoch * epochs)
 
 
 def arguments(folder: Path, settings: FinetuneTable, *, learning_rate: float, n_batches: int) -> Any:

@@ -74,3 +74,18 @@ def test_a_damaged_tokenizer_is_named(tmp_path: Path, content: str | None) -> No
         path.write_text(content)
     with pytest.raises(Damaged, match=r"tokenizer\.json"):
         Encoder.read(path)
+
+
+def test_questions_of_more_tokens_than_letters_leave_room_for_the_context() -> None:
+    """A byte-level vocabulary reads a Chinese letter as three tokens."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = {"<s>": 0, "<pad>": 1, "</s>": 2} | {letter: i + 3 for i, letter in enumerate(letters)}
+    made = Tokenizer(models.BPE(vocab=words, merges=[]))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel()
+    made.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    made.enable_truncation(48, stride=12, strategy="only_second")
+    made.enable_padding(pad_id=1, pad_token="<pad>")
+    windows = Encoder(made).encode([("什么是这个人的名字在哪里住呢", "context " * 30)])
+    assert len(windows) > 1
+    assert max(len(window) for window in windows) <= 48
+    assert all(1 in window.encoding.sequence_ids for window in windows)

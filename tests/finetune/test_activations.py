@@ -1,6 +1,8 @@
 """States of frozen layers kept on disk. Catches: another result than without, rows mixed up between sides, a file of
 other weights or texts taken for these, a folder that outgrows its bound, a half-written file read."""
 
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from conftest import make_tiny_base
 from finetune.toy_tasks import TASKS, rows_of
 from headrace.config import FinetuneTable
+from headrace.finetune.activations import _make_room
 from headrace.finetune.running import Tuned, tune
 
 SETTINGS = FinetuneTable(epochs=1, min_steps=6, batch_tokens=256, evals_per_epoch=1, precision="fp32")
@@ -120,3 +123,13 @@ def test_other_weights_are_another_file_and_a_broken_one_is_made_again(tmp_path:
     other = _tune(tmp_path / "3", base, "text-classification", cache=cache, method="head")
     assert not other.facts["activations"]["hit"]
     assert len(list(cache.iterdir())) == 2
+
+
+def test_what_others_have_in_the_folder_is_left_alone(tmp_path: Path) -> None:
+    """Catches: a crash at the folder of another process; a file that another process is writing taken away."""
+    (tmp_path / "process-1").mkdir()
+    for name, age_s in (("old.npy", 300), ("new.npy", 200), ("writing.part", 400), ("dead.part", 200_000)):
+        (tmp_path / name).write_bytes(b"1234")
+        os.utime(tmp_path / name, (time.time() - age_s,) * 2)
+    _make_room(tmp_path, 4)
+    assert {path.name for path in tmp_path.iterdir()} == {"process-1", "new.npy", "writing.part"}

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import expit, rel_entr, softmax
-from transformers import AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, ModernBertConfig
 
 from finetune import toy
 from finetune.toy_tasks import TASKS, rows_of
-from headrace.checkpoints.loading import fresh
+from headrace.checkpoints.loading import fresh, keep_layers
 from headrace.checkpoints.saving import save
 from headrace.config import FinetuneTable, TaskTable
 from headrace.errors import BadConfig
@@ -98,3 +98,14 @@ def test_what_is_missing_or_does_not_fit(tiny_base: Path, tmp_path: Path) -> Non
         run(other)
     with pytest.raises(BadConfig, match="student_layers is more than the base model has: 9"):
         run(other, student_layers=9)
+
+
+def test_a_student_keeps_what_kind_each_layer_is(tmp_path: Path) -> None:
+    """Catches: local attention where the student learnt global attention, once it is loaded."""
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 4}
+    config = ModernBertConfig(vocab_size=30, pad_token_id=0, global_attn_every_n_layers=3, **sizes)
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    network = fresh(tmp_path, TASK_TYPES.get(toy.TASK.type)(toy.TASK))
+    kinds = [layer.attention_type for layer in network.layers]
+    keep_layers(network, 2)
+    assert network.config.layer_types == [layer.attention_type for layer in network.layers] == [kinds[0], kinds[3]]

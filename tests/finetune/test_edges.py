@@ -7,15 +7,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from transformers import AutoTokenizer
+import torch
+from transformers import AlbertConfig, AutoModel, AutoTokenizer, DistilBertConfig
 
 from finetune import toy
 from headrace.checkpoints.encoding import Encoder, standalone_tokenizer
+from headrace.checkpoints.loading import fresh
 from headrace.config import FinetuneTable, TaskTable
 from headrace.errors import BadConfig, Unusable
 from headrace.finetune.features import featurise
 from headrace.finetune.running import Tuned, tune
+from headrace.finetune.training import count_steps, train_sampler
 from headrace.records import SnapshotRow
+from headrace.tasks.text_classification import TextClassification
 from headrace.tasks.token_classification import TokenClassification
 
 SHORT = {"epochs": 1, "min_steps": 0, "batch_tokens": 256, "precision": "fp32"}
@@ -112,3 +116,39 @@ def test_everything_at_once_trains(tiny_base: Path, tmp_path: Path) -> None:
     found = [_tune(tiny_base, tmp_path / name, rows, **options) for name in "ab"]
     assert _is_finite(found[0])
     assert found[0].history == found[1].history
+
+
+@pytest.mark.parametrize(("method", "max_tokens"), [("full", 161), ("prefix", 150)])
+def test_more_tokens_than_the_model_has_positions_end_before_training(
+    tiny_base: Path, tmp_path: Path, method: str, max_tokens: int
+) -> None:
+    task = toy.TASK.model_copy(update={"max_tokens": max_tokens})
+    with pytest.raises(BadConfig, match=r"max_tokens is more than the model can read"):
+        _tune(tiny_base, tmp_path, toy.rows(24), task, method=method)
+
+
+@pytest.mark.parametrize("form", ["head", "embedding"])
+def test_a_base_model_in_half_precision_trains_in_float32(tiny_base: Path, tmp_path: Path, form: Any) -> None:
+    """Catches: weights, gradients and moments in float16, which is what many published files hold."""
+    AutoModel.from_pretrained(tiny_base).half().save_pretrained(tmp_path)
+    network = fresh(tmp_path, TextClassification(toy.TASK), form=form)
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("kind", [DistilBertConfig, AlbertConfig])
+def test_dropout_of_heads_is_that_of_the_settings(tmp_path: Path, kind: Any) -> None:
+    sizes = {"num_attention_heads": 2, "num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 16}
+    AutoModel.from_config(kind(vocab_size=20, **sizes)).save_pretrained(tmp_path)
+    network = fresh(tmp_path, TextClassification(toy.TASK), dropout=0.0)
+    assert {m.p for m in network.modules() if isinstance(m, torch.nn.Dropout)} == {0.0}
+
+
+def test_accumulated_steps_are_counted_as_the_trainer_does(tiny_base: Path, tmp_path: Path) -> None:
+    """Catches: a last step of an epoch, of fewer batches, that warm-up and the rank schedule do not know of."""
+    settings = FinetuneTable.model_validate({**SHORT, "epochs": 2, "accumulate_batches": 4})
+    tuned = _tune(tiny_base, tmp_path, toy.rows(60), **settings.model_dump(include={"epochs", "accumulate_batches"}))
+    encoder = Encoder(standalone_tokenizer(AutoTokenizer.from_pretrained(tiny_base), toy.TASK))
+    rows = [row for row in toy.rows(60) if row.side == "train"]
+    sampler = train_sampler(featurise(encoder, TextClassification(toy.TASK), rows, has_types=False), settings)
+    assert len(sampler) % 4
+    assert max(entry["step"] for entry in tuned.history) == count_steps(settings, len(sampler))[1]

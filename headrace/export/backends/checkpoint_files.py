@@ -6,8 +6,9 @@ from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from typing import Any
 
+from headrace.checkpoints.encoding import check_length
 from headrace.config import TaskTable
-from headrace.errors import BadConfig, BadInput
+from headrace.errors import BadInput
 from headrace.tasks import TASK_TYPES, TaskType
 
 
@@ -34,13 +35,7 @@ def check_checkpoint(network: Any, tokenizer: Any, task: TaskTable) -> None:
             value=named,
             next_step=f"The task has {task_type.output_names}, in this order; train again after changing them",
         )
-    limit = min(getattr(config, "max_position_embeddings", None) or 10**9, tokenizer.model_max_length)
-    if task.max_tokens > limit:
-        raise BadConfig(
-            f"max_tokens is more than the model can read, which is {limit}",
-            value=task.max_tokens,
-            next_step=f"Set max_tokens = {limit} or less in the task's table of headrace.toml",
-        )
+    check_length(config, tokenizer, task)
 
 
 @contextmanager

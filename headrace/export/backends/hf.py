@@ -38,6 +38,7 @@ class HuggingFace:
             network, tokenizer = load(checkpoint, task_type)
             check_checkpoint(network, tokenizer, task)
             tokenizer.model_max_length = task.max_tokens
+            tokenizer.truncation_side = "left" if task.input == "turns" else "right"
             save(network, tokenizer, folder)
         return ArtifactFacts(
             backend="hf",

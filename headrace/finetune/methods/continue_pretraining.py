@@ -96,7 +96,7 @@ def _pretrain(plan: Plan, folder: Path) -> None:
 
 def _masked_model(plan: Plan) -> Any:
     try:
-        return AutoModelForMaskedLM.from_pretrained(plan.base_folder, use_safetensors=True)
+        return AutoModelForMaskedLM.from_pretrained(plan.base_folder, use_safetensors=True, dtype=torch.float32)
     except ValueError:
         raise BadInput(
             "the base model is of a family that does not guess masked words",
@@ -107,7 +107,7 @@ def _masked_model(plan: Plan) -> Any:
 
 def _save_base(plan: Plan, model: Any, folder: Path) -> None:
     """The base model with the new weights; what masked words do not touch, such as a pooler, as it was."""
-    base = AutoModel.from_pretrained(plan.base_folder, use_safetensors=True)
+    base = AutoModel.from_pretrained(plan.base_folder, use_safetensors=True, dtype=torch.float32)
     base.load_state_dict(model.base_model.cpu().state_dict(), strict=False)
     base.save_pretrained(folder)
     plan.tokenizer.save_pretrained(folder)

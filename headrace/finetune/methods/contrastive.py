@@ -120,7 +120,8 @@ def _sentence_transformer(plan: Plan) -> Any:
     from sentence_transformers.base.modules import Transformer
     from sentence_transformers.sentence_transformer.modules import Pooling
 
-    transformer = Transformer(str(plan.base_folder), max_seq_length=plan.task.max_tokens)
+    options = {"dtype": torch.float32, "use_safetensors": True}
+    transformer = Transformer(str(plan.base_folder), max_seq_length=plan.task.max_tokens, model_kwargs=options)
     assert transformer.tokenizer is not None
     transformer.tokenizer.truncation_side = "left" if plan.task.input == "turns" else "right"
     pooling = Pooling(transformer.get_embedding_dimension(), "mean")

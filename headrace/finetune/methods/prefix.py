@@ -13,6 +13,7 @@ import inspect
 
 from peft import PrefixTuningConfig
 
+from headrace.checkpoints.encoding import check_length
 from headrace.checkpoints.network import Network
 from headrace.errors import BadInput
 from headrace.finetune.methods import Method, Plan
@@ -41,9 +42,11 @@ def prepare(network: Network, plan: Plan) -> Network:
             value="finetune.gradient_checkpointing = true",
             next_step="Set it to false, or choose method prompt or lora",
         )
+    n_tokens = plan.settings.adapter.n_virtual_tokens
+    check_length(network.config, plan.tokenizer, plan.task, n_more=n_tokens)  # they take the first positions
     config = PrefixTuningConfig(
         task_type=_PEFT_TASKS[network.problem],
-        num_virtual_tokens=plan.settings.adapter.n_virtual_tokens,
+        num_virtual_tokens=n_tokens,
         modules_to_save=[name for name in head_of(network) if name != "pooler"],  # it is saved with the base model
     )
     return wrap(network, config)
