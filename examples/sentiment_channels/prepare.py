@@ -6,8 +6,10 @@ Model for Sentiment Analysis of Social Media Text", ICWSM), fetched with pip fro
 For each channel this writes
     CHANNEL.start.jsonl    rows to import: id, text, group, label (from the raters' mean), labels (each rater's own)
     CHANNEL.traffic.jsonl  sentences the workspace never sees before they are asked about, with their raters' scores
+or, with --means
+    CHANNEL.means.jsonl    every sentence: id, text, group, label (the raters' mean, a number in -4..4)
 
-Run: python examples/sentiment_channels/prepare.py FOLDER
+Run: python examples/sentiment_channels/prepare.py FOLDER [--means]
 """
 
 import ast
@@ -95,6 +97,15 @@ def write(folder: Path) -> None:
         print(f"  {channel}: {counts['start']} rows to start with, {counts['traffic']} kept back as traffic")
 
 
+def write_means(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for channel in CHANNELS:
+        with (folder / f"{channel}.means.jsonl").open("w") as file:
+            for row in rows(channel):
+                kept = {key: row[key] for key in ("id", "group", "text")}
+                print(json.dumps(kept | {"label": row["mean"]}), file=file)
+
+
 def _importable(row: dict[str, Any]) -> dict[str, Any]:
     labels = [{"labeller": f"rater-{i}", "label": label_of(s), "score": s} for i, s in enumerate(row["ratings"], 1)]
     return {k: row[k] for k in ("id", "group", "text")} | {"label": label_of(row["mean"]), "labels": labels}
@@ -120,4 +131,5 @@ def _fields(text: str, n: int) -> Iterator[list[str]]:
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1] if len(sys.argv) > 1 else "."))
+    folders = [argument for argument in sys.argv[1:] if argument != "--means"]
+    (write_means if "--means" in sys.argv else write)(Path(folders[0] if folders else "."))
