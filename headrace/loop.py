@@ -14,8 +14,7 @@ from headrace import jobs, making, search
 from headrace.config import TaskTable, read_catalogue
 from headrace.data import quality, snapshot
 from headrace.errors import BadInput
-from headrace.evaluate import comparison, evaluating, gates, model_card
-from headrace.export import ArtifactFacts
+from headrace.evaluate import comparison, evaluating, gates, model_card, renaming
 from headrace.export import load as load_artifact
 from headrace.export.writing import check_destination, check_format, export_to
 from headrace.feedback import labels as feedback_labels
@@ -106,7 +105,9 @@ def evaluate_version(
     frozen = snapshot.freeze(ws, task=found.task)
     rows = snapshot.rows(ws, frozen, side)
     report("evaluate", 0, len(rows))
-    results, *_ = _measure(ws, found, rows)
+    task_type = task_type_of(ws.task(found.task))
+    outputs, calibration = _outputs(ws, found, task_type, rows)
+    results = evaluating.evaluate(task_type, rows, outputs, calibration=calibration)
     report("evaluate", len(rows), len(rows))
     keep(ws, [evaluation_of(ws, found.task, found.id, "version", frozen.id, results)])
     return results
@@ -261,15 +262,17 @@ def _try(
 def _compare(ws: Workspace, control: ModelVersion, candidate: ModelVersion, report: Report) -> None:
     rows = snapshot.rows(ws, snapshot.find(ws, candidate.snapshot_id), "test")
     report("compare", 0, len(rows))
-    results, control_outputs, control_facts = _measure(ws, control, rows)
-    candidate_outputs, facts = _logits(ws, candidate, rows)
+    task_type = task_type_of(ws.task(control.task))
+    control_outputs, control_calibration = _outputs(ws, control, task_type, rows)
+    outputs, calibration = _outputs(ws, candidate, task_type, rows)
+    results = evaluating.evaluate(task_type, rows, control_outputs, calibration=control_calibration)
     compared = comparison.compare(
-        task_type_of(facts.task),
+        task_type,
         rows,
         control_outputs,
-        candidate_outputs,
-        calibration_a=control_facts.calibration,
-        calibration_b=facts.calibration,
+        outputs,
+        calibration_a=control_calibration,
+        calibration_b=calibration,
     )
     report("compare", len(rows), len(rows))
     results |= {"comparison": compared, "control": control.name}
@@ -284,17 +287,13 @@ def _card(ws: Workspace, version: ModelVersion, described: dict[str, Any], calib
     return model_card.render(version, run, frozen, described["evaluations"], calibration=calibration)
 
 
-def _measure(
-    ws: Workspace, version: ModelVersion, rows: Sequence[SnapshotRow]
-) -> tuple[dict[str, Any], Outputs, ArtifactFacts]:
-    outputs, facts = _logits(ws, version, rows)
-    results = evaluating.evaluate(task_type_of(facts.task), rows, outputs, calibration=facts.calibration)
-    return results, outputs, facts
-
-
-def _logits(ws: Workspace, version: ModelVersion, rows: Sequence[SnapshotRow]) -> tuple[Outputs, ArtifactFacts]:
+def _outputs(
+    ws: Workspace, version: ModelVersion, task_type: TaskType, rows: Sequence[SnapshotRow]
+) -> tuple[Outputs, Calibration]:
+    """What a version says, in the names that the task has now, and how to read it."""
     predictor, facts = load_artifact(ws.artifacts.get(version.artifact))
-    return predictor.logits([row.input for row in rows]), facts
+    outputs = predictor.logits([row.input for row in rows])
+    return renaming.as_now(task_type_of(facts.task), task_type, outputs, facts.calibration)
 
 
 def _n_new(old: Snapshot, new: Snapshot) -> int:
