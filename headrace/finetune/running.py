@@ -147,6 +147,7 @@ def tune(
     plan, method = _after_first(plan, _method_for(settings.method, task_type))
     set_seed(settings.seed)
     network = fresh(plan.base_folder, task_type, form=_form_of(method, task_type), dropout=settings.dropout)
+    _check_head(network)
     start_at_prior(network, task_type, [row.target for row in train])
     started = time.perf_counter()
     if method.trains:
@@ -282,6 +283,15 @@ def _check_sides(train: Sequence[SnapshotRow], validation: Sequence[SnapshotRow]
             "the training rows have one class only",
             value=train[0].target,
             next_step="Import rows of the other classes",
+        )
+
+
+def _check_head(network: Network) -> None:
+    if network.problem == "regression" and network.head.bias is None:
+        raise BadInput(
+            "the head that transformers gives this family has no bias, so it cannot answer in the targets' unit",
+            value=network.config.model_type,
+            next_step="Choose a base model of the BERT family, or method head",
         )
 
 

@@ -208,10 +208,7 @@ class Watcher(TrainerCallback):
         self._report("fine-tune", state.global_step, state.max_steps, epoch=round(state.epoch or 0, 3), **at)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        kept = ("loss", "eval_loss", "learning_rate", "grad_norm")
-        facts = {k: v for k, v in (logs or {}).items() if k in kept or k.startswith("eval_metric_")}
-        if facts:
-            self.history.append({"step": state.global_step, "epoch": round(state.epoch or 0, 4), **facts})
+        self._note(logs or {}, state.global_step, state.epoch)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         processes.wait()  # each writes the state of its random numbers
@@ -221,11 +218,15 @@ class Watcher(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """After a resume: the curve up to the checkpoint is in its state."""
         for entry in state.log_history:
-            kept = {k: v for k, v in entry.items() if k in ("step", "epoch", "loss", "eval_loss", "learning_rate")}
-            kept |= {k: v for k, v in entry.items() if k.startswith("eval_metric_")}
-            if "loss" in kept or "eval_loss" in kept:
-                self.history.append(kept)
+            self._note(entry, entry["step"], entry.get("epoch"))
         self._was_over = self._is_over(state)
+
+    def _note(self, logs: dict[str, Any], step: int, epoch: float | None) -> None:
+        """A point of the learning curve, if that is what was logged."""
+        kept = ("loss", "eval_loss", "learning_rate", "grad_norm")
+        facts = {k: v for k, v in logs.items() if k in kept or k.startswith("eval_metric_")}
+        if facts:
+            self.history.append({"step": step, "epoch": round(epoch or 0, 4), **facts})
 
     def _is_over(self, state: Any) -> bool:
         """Whether the last `patience` evaluations brought nothing better than the best before them."""

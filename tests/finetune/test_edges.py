@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AlbertConfig, AutoModel, AutoTokenizer, DistilBertConfig
+from transformers import AlbertConfig, AutoModel, AutoTokenizer, DistilBertConfig, GPT2Config
 
 from finetune import toy
 from headrace.checkpoints.encoding import Encoder, standalone_tokenizer
 from headrace.checkpoints.loading import fresh
 from headrace.config import FinetuneTable, TaskTable
-from headrace.errors import BadConfig, Unusable
+from headrace.errors import BadConfig, BadInput, Unusable
 from headrace.finetune.features import featurise
 from headrace.finetune.running import Tuned, tune
 from headrace.finetune.training import count_steps, train_sampler
@@ -152,3 +152,12 @@ def test_accumulated_steps_are_counted_as_the_trainer_does(tiny_base: Path, tmp_
     sampler = train_sampler(featurise(encoder, TextClassification(toy.TASK), rows, has_types=False), settings)
     assert len(sampler) % 4
     assert max(entry["step"] for entry in tuned.history) == count_steps(settings, len(sampler))[1]
+
+
+def test_numbers_from_a_head_without_a_bias_are_refused_before_training(tiny_base: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    tokenizer.save_pretrained(tmp_path)
+    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64, "pad_token_id": 0}
+    AutoModel.from_config(GPT2Config(vocab_size=len(tokenizer), **sizes)).save_pretrained(tmp_path)
+    with pytest.raises(BadInput, match="has no bias"):
+        _tune(tmp_path, tmp_path / "run", toy.rows(24, regression=True), toy.REGRESSION)
