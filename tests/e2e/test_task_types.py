@@ -17,6 +17,7 @@ from headrace import jobs, loop, making
 from headrace.config import TaskTable
 from headrace.data import channels, importing, snapshot
 from headrace.export import load
+from headrace.release import releases
 from headrace.tasks import TASK_TYPES
 from headrace.tasks.inputs import parse_inputs
 from headrace.workspace import open_workspace
@@ -98,19 +99,10 @@ def test_every_task_type_is_here() -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_the_loop(case: str, tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(os.environ, "OMP_NUM_THREADS", "1")
-    name, labels, change = CASES[case]
+    name, _, change = CASES[case]
     rng = random.Random(case)
     rows = [change(dict(row), rng) for row in sentences(N_ROWS, channel="a")]
-    root = tmp_path / "ws"
-    root.mkdir()
-    catalogue = ""
-    if name == "retrieval":
-        catalogue = write_jsonl(root / "faq.jsonl", CATALOGUE).name
-    loop.init(root, task="task", task_type=name, labels=labels, catalogue=catalogue).close()
-    with (root / "headrace.toml").open("a") as file:
-        shape = "turns" if case == "turns" else "text"
-        file.write(SETTINGS.format(base=json.dumps(str(tiny_base)), input=shape))
-    with open_workspace(root) as ws:
+    with open_workspace(made_workspace(tmp_path / "ws", case, tiny_base)) as ws:
         channels.add(ws, "a")
         done = importing.import_rows(ws, "a", write_jsonl(tmp_path / "a.jsonl", rows))
         assert (done.n_added, done.n_quarantined) == (N_ROWS, 0), done.reasons
@@ -128,6 +120,48 @@ def test_the_loop(case: str, tmp_path: Path, tiny_base: Path, monkeypatch: pytes
         for backend in ("hf", "openvino"):
             loop.export_version(ws, "1", tmp_path / backend, backend=backend, precision="fp32")
             assert alike(task_type, own, answers_of(tmp_path / backend, asked)) >= 18
+
+
+@pytest.mark.parametrize("case", ["multi-label", "extractive-qa", "retrieval"])
+def test_a_candidate_is_compared_as_both_versions_answer(
+    case: str, tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after the task got one label more, which the version in charge never answers."""
+    monkeypatch.setitem(os.environ, "OMP_NUM_THREADS", "1")
+    _, labels, change = CASES[case]
+    rng = random.Random(case)
+    rows = [change(dict(row), rng) for row in sentences(N_ROWS, channel="a")]
+    root = made_workspace(tmp_path / "ws", case, tiny_base)
+    with open_workspace(root) as ws:
+        channels.add(ws, "a")
+        importing.import_rows(ws, "a", write_jsonl(tmp_path / "a.jsonl", rows[:80]))
+        loop.train(ws)
+        releases.promote(ws, "1", reason="the first")
+    if case == "retrieval":
+        write_jsonl(root / "faq.jsonl", [{"label": "faq-new", "text": "paper box"}, *CATALOGUE])
+        rows[80:] = [{**row, "label": "faq-new"} for row in rows[80:]]
+    elif labels:
+        settings = (root / "headrace.toml").read_text()
+        (root / "headrace.toml").write_text(settings.replace("labels = [", 'labels = ["fresh", '))
+        rows[80:] = [{**row, "label": ["fresh"]} for row in rows[80:]]
+    with open_workspace(root, overrides={"feedback.min_new_labels": 1}) as ws:
+        importing.import_rows(ws, "a", write_jsonl(tmp_path / "b.jsonl", rows[80:]))
+        step = loop.improve(ws)
+    metric, found = step["comparison"]["main_metric"], step["version"]["evaluations"]
+    candidate, control = (found[name]["overall"][metric] for name in ("version", "control"))
+    assert step["comparison"]["overall"]["difference"]["estimate"] == pytest.approx(candidate - control)
+
+
+def made_workspace(root: Path, case: str, base: Path) -> Path:
+    """The folder of a workspace for a case, with its catalogue where it has one."""
+    name, labels, _ = CASES[case]
+    root.mkdir()
+    catalogue = write_jsonl(root / "faq.jsonl", CATALOGUE).name if name == "retrieval" else ""
+    loop.init(root, task="task", task_type=name, labels=labels, catalogue=catalogue).close()
+    with (root / "headrace.toml").open("a") as file:
+        shape = "turns" if case == "turns" else "text"
+        file.write(SETTINGS.format(base=json.dumps(str(base)), input=shape))
+    return root
 
 
 def baselines_of(name: str) -> set[str]:
