@@ -272,10 +272,11 @@ def _from_text(raw: str, context: str | None) -> object:
 
 def _checked(answer: object, context: str | None) -> dict[str, Any]:
     """One answer with its place, looked up in the context or compared with it."""
-    if isinstance(answer, str):
+    if isinstance(answer, str) and answer.strip():
         return {"text": answer.strip(), "start": _found(answer.strip(), context)}
-    if not isinstance(answer, Mapping):
+    if not isinstance(answer, Mapping | str):
         raise BadInput("not an answer", value=answer, next_step=_NEXT_STEP)
+    answer = answer if isinstance(answer, Mapping) else {"text": answer}
     text, start = answer.get("text"), answer.get("start", answer.get("answer_start"))
     if not isinstance(text, str) or not text.strip():
         raise BadInput("an answer without a text", value=answer, next_step=_NEXT_STEP)

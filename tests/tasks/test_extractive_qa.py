@@ -196,6 +196,8 @@ def test_labels_are_read_as_people_write_them(raw: object, expected: dict[str, A
         ({"text": ["1912"], "answer_start": [1, 2]}, "different number"),
         ({"start": 4}, "not an answer"),
         (None, "not an answer"),
+        ([""], "without a text"),
+        ([" ", "1912"], "without a text"),
         ("[1", "neither JSON nor in the context"),
         ('{"answers": {"answers": []}}', "not an answer"),
     ],
