@@ -223,8 +223,9 @@ def per_class(facts: TaskFacts, _prefix: str) -> Html | None:
         [name, _number(c["n"]), *("none" if c[k] is None else f"{c[k]:.3f}" for k in ("precision", "recall", "f1"))]
         for name, c in classes.items()
     ]
+    what = "rows" if "n_right" in next(iter(classes.values())) else "entities"
     caption = f"Per class, {facts.newest_name} on held-out rows"
-    return table(["class", "rows", "precision", "recall", "F1"], rows, caption=caption, numbers=(1, 2, 3, 4))
+    return table(["class", what, "precision", "recall", "F1"], rows, caption=caption, numbers=(1, 2, 3, 4))
 
 
 def reliability(facts: TaskFacts, prefix: str) -> Html | None:

@@ -148,7 +148,8 @@ def _per_class(overall: Mapping[str, Any]) -> str:
         [f"level {one['level']}", one["n_classes"], _plain(one["accuracy"])] for one in overall.get("by_level", [])
     ]
     paths = f"\n{_table(['first parts of the names', 'classes', 'accuracy'], levels)}" if levels else ""
-    return f"## Per class\n\n{_table(['class', 'rows', *figures], rows)}{paths}"
+    what = "rows" if "n_right" in next(iter(classes.values())) else "entities"
+    return f"## Per class\n\n{_table(['class', what, *figures], rows)}{paths}"
 
 
 def _calibrated(calibration: Calibration, overall: Mapping[str, Any]) -> str:

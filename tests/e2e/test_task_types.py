@@ -120,6 +120,8 @@ def test_the_loop(case: str, tmp_path: Path, tiny_base: Path, monkeypatch: pytes
         for backend in ("hf", "openvino"):
             loop.export_version(ws, "1", tmp_path / backend, backend=backend, precision="fp32")
             assert alike(task_type, own, answers_of(tmp_path / backend, asked)) >= 18
+            card = (tmp_path / backend / "README.md").read_text()
+            assert ("Fitted on validation rows" in card) == (name not in ("token-classification", "retrieval"))
 
 
 @pytest.mark.parametrize("case", ["multi-label", "extractive-qa", "retrieval"])

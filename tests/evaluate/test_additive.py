@@ -175,3 +175,10 @@ def test_a_figure_that_never_varies_gets_the_width_of_the_rows_it_speaks_about()
     assert wilson is not None
     assert (found["recall:ORG"]["low"], found["f1:ORG"]["low"]) == (wilson.low, wilson.low)
     assert found["recall:PER"]["low"] > 0.9
+
+
+@pytest.mark.parametrize(("n", "passed"), [(1, True), (5, True), (6, False), (40, False)])
+def test_a_few_rows_lost_are_no_proof_of_harm(n: int, passed: bool) -> None:
+    right, wrong = np.tile([[1.0, 0.0, 0.0]], (n, 1)), np.tile([[0.0, 1.0, 0.0]], (n, 1))
+    compared = compare(ENTRIES, rows_of([LABELS[0]] * n), right, wrong)
+    assert {gate["passed"] for gate in no_harm(compared, max_drop_share=0.01)} == {passed}

@@ -91,6 +91,7 @@ def test_the_pipeline_is_that_of_the_task_type() -> None:
     header, body = card_of(TAGS, [[[0, 3, "PER"]], []], tagged([[[0, 3, "PER"]], []]), {})
     assert (header["pipeline_tag"], header["library_name"]) == ("token-classification", "transformers")
     assert header["model-index"][0]["results"][0]["task"]["type"] == "token-classification"
+    assert "| class | entities |" in body
     assert "| PER | 1 |" in body
 
 
