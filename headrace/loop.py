@@ -20,7 +20,7 @@ from headrace.export.writing import check_destination, check_format, export_to
 from headrace.feedback import labels as feedback_labels
 from headrace.feedback import outcomes
 from headrace.finetune import base_models
-from headrace.making import describe, evaluation_of, export_checkpoint, keep, task_type_of
+from headrace.making import describe, evaluation_of, export_checkpoint, find_run, keep, task_type_of
 from headrace.records import Decision, Job, ModelVersion, Release, Snapshot, SnapshotRow
 from headrace.release import releases
 from headrace.release.policies import POLICIES
@@ -140,7 +140,7 @@ def export_version(
     if (artifact.facts["backend"], artifact.facts["precision"]) != (backend, precision):
         rows = snapshot.rows(ws, snapshot.find(ws, found.snapshot_id))
         artifact = export_checkpoint(
-            ws, found.task, found.checkpoint, rows, silent, backend=backend, precision=precision
+            ws, find_run(ws, found.run_id), found.checkpoint, rows, silent, backend=backend, precision=precision
         )
     described = describe(ws, found)
     files = {

@@ -21,7 +21,7 @@ from headrace.evaluate import agreement, baselines, evaluating
 from headrace.export import load as load_artifact
 from headrace.export.writing import check_format, export
 from headrace.finetune import base_models, tracking
-from headrace.finetune.methods import METHODS
+from headrace.finetune.methods import method_for
 from headrace.ids import new_id
 from headrace.records import Artifact, Evaluation, Input, Job, ModelVersion, Run, Snapshot, SnapshotRow
 from headrace.registry import require, resolve
@@ -82,7 +82,7 @@ def made_version(ws: Workspace, run: Run, report: Report) -> ModelVersion:
     if made is None:
         rows = snapshot.rows(ws, snapshot.find(ws, run.snapshot_id))
         checkpoint = fine_tuned(ws, run, rows, report)
-        artifact = export_checkpoint(ws, run.task, checkpoint, rows, report)
+        artifact = export_checkpoint(ws, run, checkpoint, rows, report)
         made = _register(ws, run, checkpoint, artifact, rows, report)
     return made
 
@@ -158,7 +158,7 @@ def _material_hashes(ws: Workspace, task: str, frozen: Snapshot, finetune: Finet
         NotFound: no such method, or no such teacher.
         BadConfig: distil without a teacher.
     """
-    METHODS.get(finetune.method)
+    method_for(finetune.method, task_type_of(ws.task(task)))
     found: dict[str, Any] = {}
     if finetune.method == "distil" and not finetune.teacher:
         raise BadConfig(
@@ -262,7 +262,7 @@ def _version_of(ws: Workspace, run: Run) -> ModelVersion | None:
 
 def export_checkpoint(
     ws: Workspace,
-    task: str,
+    run: Run,
     checkpoint: str,
     rows: Sequence[SnapshotRow],
     report: Report,
@@ -270,7 +270,10 @@ def export_checkpoint(
     backend: str | None = None,
     precision: str | None = None,
 ) -> Artifact:
-    """The artifact of a checkpoint, in the settings' format unless another is named."""
+    """The artifact of a run's checkpoint, in the settings' format unless another is named.
+
+    It is of the task as it was when the run began: a catalogue or a length that changed since is not what was learnt.
+    """
     backend, precision = backend or ws.settings.export.backend, precision or ws.settings.export.precision
     report("export", 0, 1, backend=backend, precision=precision)
     train_rows = [row for row in rows if row.side == "train"]
@@ -278,7 +281,7 @@ def export_checkpoint(
     artifact: Artifact = export(
         ws,
         checkpoint,
-        task=task,
+        task=task_of(run),
         backend=backend,
         precision=precision,
         calibration=[row.input for row in train_rows[::step]],

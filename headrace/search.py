@@ -17,7 +17,7 @@ from headrace.config import FinetuneTable
 from headrace.data import snapshot
 from headrace.errors import BadConfig, BadInput, Unusable
 from headrace.evaluate import evaluating
-from headrace.finetune.methods import METHODS, Method
+from headrace.finetune.methods import METHODS, Method, method_for
 from headrace.ids import new_id
 from headrace.records import Job, Run, Snapshot, SnapshotRow, Trial
 from headrace.registry import require, resolve
@@ -53,7 +53,7 @@ def start(ws: Workspace, n_trials: int, *, task: str | None = None) -> Job:
     require("optuna", purpose="a search")
     making.check_ready(ws)
     name = ws.task_name(task)
-    _check_ranges(ws)
+    _check_ranges(ws, name)
     frozen = snapshot.freeze(ws, task=name)
     args = {"task": name, "snapshot_id": frozen.id, "n_trials": n_trials}
     return making.submitted(ws, "headrace.search:make_best_version", args)
@@ -307,7 +307,7 @@ def _shown(ws: Workspace, task: str, trial: Trial) -> dict[str, Any]:
     }
 
 
-def _check_ranges(ws: Workspace) -> None:
+def _check_ranges(ws: Workspace, task: str) -> None:
     ranges = ws.settings.search
     for key in ("learning_rate", "epochs"):
         ends = getattr(ranges, key)
@@ -324,4 +324,4 @@ def _check_ranges(ws: Workspace) -> None:
             next_step="Correct it, such as search.batch_tokens = [512, 1024]",
         )
     for name in ranges.methods:
-        METHODS.get(name)
+        method_for(name, making.task_type_of(ws.task(task)))

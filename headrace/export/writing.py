@@ -24,7 +24,7 @@ def export(
     ws: Workspace,
     checkpoint: str,
     *,
-    task: str,
+    task: TaskTable,
     backend: str,
     precision: str,
     calibration: Sequence[Input],
@@ -45,9 +45,7 @@ def export(
     source = ws.artifacts.get(checkpoint)
     folder = ws.artifacts.new_folder()
     try:
-        facts: ArtifactFacts = format_.write(
-            source, folder, task=ws.task(task), precision=precision, calibration=calibration
-        )
+        facts: ArtifactFacts = format_.write(source, folder, task=task, precision=precision, calibration=calibration)
         write_facts(folder, facts)
         fitted = _calibration(folder, facts.task, validation)
         facts = facts.model_copy(update={"calibration": {**facts.calibration, **fitted}})

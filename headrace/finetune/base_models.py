@@ -1,5 +1,6 @@
 """Find a base model's files: a package that ships them, a local directory, or a name on the Hugging Face hub."""
 
+import hashlib
 import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,10 @@ from headrace.errors import BadInput, Damaged, NotFound, Unavailable
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A directory with config.json, tokenizer and safetensors weights; `digest` is the hash of the weights."""
+    """A directory with config.json, tokenizer and safetensors weights.
+
+    `digest` is the hash of the weights as published, or of all that decides what the model gives.
+    """
 
     name: str
     folder: Path
@@ -87,8 +91,12 @@ def _from_folder(name: str, folder: Path) -> BaseModel:
             value=str(folder),
             next_step="Save the model again with safe_serialization=True",
         )
-    digest = "+".join(file_hash(path) for path in weights)
-    return BaseModel(name, folder, f"sha256:{digest}"[:80])
+    files = [*weights, *(path for path in sorted(folder.glob("*.json")) if path.name in _DECIDING)]
+    hashes = "".join(f"{path.name} {file_hash(path)}\n" for path in files)
+    return BaseModel(name, folder, f"sha256:{hashlib.sha256(hashes.encode()).hexdigest()}")
+
+
+_DECIDING = {"config.json", "tokenizer.json", "tokenizer_config.json"}
 
 
 def _from_hub(name: str) -> Path:

@@ -43,7 +43,7 @@ def featurise(
     """The features of rows.
 
     Args:
-        has_types: whether the model reads token types; only pairs have more than one.
+        has_types: whether the model reads token types.
     """
     inputs, targets = [row.input for row in rows], [row.target for row in rows]
     windows = encoder.encode(inputs)
@@ -51,7 +51,7 @@ def featurise(
     features = []
     for i, window in enumerate(windows):
         feature: Feature = {"input_ids": window.encoding.ids, "labels": label_of(window), "row": i}
-        if has_types and isinstance(inputs[window.row], tuple):
+        if has_types:
             feature["token_type_ids"] = window.encoding.type_ids
         features.append(feature)
     return FeatureSet(inputs, targets, windows, features, [row.channel for row in rows])

@@ -3,6 +3,7 @@
 from typing import Any
 
 from headrace.checkpoints.network import Network
+from headrace.errors import BadConfig
 
 _CRF_SHARE = 100.0
 """A CRF's scores learn at so many times the rate: they start at 0 and must reach 1 or so. On 1,800 sentences of WNUT17
@@ -15,6 +16,9 @@ def parameter_groups(network: Network, rate: float, weight_decay: float, layer_d
 
     With `layer_decay` below 1 a layer learns at that share of the rate of the layer above it; the head at `rate`, the
     embeddings slowest. Source: Howard and Ruder 2018, "Universal Language Model Fine-tuning", section 3.2.
+
+    Raises:
+        BadConfig: `layer_decay` below 1, and the model's layers are not found.
     """
     groups: dict[tuple[float, float], list[Any]] = {}
     crf = set() if network.crf is None else {id(p) for p in network.crf.parameters()}
@@ -34,5 +38,12 @@ def _heights(network: Network) -> dict[int, int]:
     words = network.encoder.get_input_embeddings()
     bottom = [child for child in network.encoder.children() if any(module is words for module in child.modules())]
     heights = {id(p): 0 for child in bottom for p in child.parameters()}
-    heights |= {id(p): i for i, layer in enumerate(network.layers, start=1) for p in layer.parameters()}
-    return heights
+    try:
+        layers = network.layers
+    except LookupError as error:
+        raise BadConfig(
+            f"layers of this model family are not found ({error})",
+            value="finetune.layer_decay",
+            next_step="Remove finetune.layer_decay",
+        ) from None
+    return heights | {id(p): i for i, layer in enumerate(layers, start=1) for p in layer.parameters()}

@@ -13,8 +13,6 @@ from typing import Any, TypeVar
 import torch
 from torch import distributed
 
-from headrace.checkpoints.network import Network
-
 T = TypeVar("T")
 _PATIENCE = timedelta(minutes=30)  # of one that waits for the others, which may evaluate or compile
 
@@ -81,14 +79,6 @@ def own_folder(folder: Path) -> Path:
 def first_folder(own: Path) -> Path:
     """The run's own scratch, from `own_folder` of it: where checkpoints are."""
     return own if is_first() else own.parent
-
-
-def without_idle(network: Network) -> Network:
-    """The network with no parameter to train that no batch reaches, which data-parallel training would wait for."""
-    pooler = getattr(network.encoder, "pooler", None)
-    if count() > 1 and network.form == "embedding" and pooler is not None:  # the mean of the tokens passes it by
-        pooler.requires_grad_(False)
-    return network
 
 
 def check_same(model: torch.nn.Module) -> None:

@@ -2,7 +2,8 @@
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from headrace.finetune import activations, base_models, processes, training
 from headrace.finetune.augmenting import copies_of
 from headrace.finetune.beginning import start_at_prior
 from headrace.finetune.features import FeatureSet, Scale, featurise
-from headrace.finetune.methods import METHODS, Method, Plan
+from headrace.finetune.losses import check_options
+from headrace.finetune.methods import Method, Plan, method_for
 from headrace.finetune.wrapping import objective_of
 from headrace.records import Artifact, Run, SnapshotRow
 from headrace.store import runs
@@ -144,7 +146,8 @@ def tune(
         cache=cache,
         report=report,
     )
-    plan, method = _after_first(plan, _method_for(settings.method, task_type))
+    check_options(task_type, settings.loss)
+    plan, method = _after_first(plan, method_for(settings.method, task_type))
     set_seed(settings.seed)
     network = fresh(plan.base_folder, task_type, form=_form_of(method, task_type), dropout=settings.dropout)
     _check_head(network)
@@ -158,21 +161,6 @@ def tune(
     network = method.finish(network, plan).float().cpu()
     facts = {"seconds": round(time.perf_counter() - started, 2), "n_train_rows": len(train), **sizes, **facts}
     return Tuned(network, plan.tokenizer, history, facts)
-
-
-def _method_for(name: str, task_type: TaskType) -> Method:
-    method: Method = METHODS.get(name)
-    if task_type.problem not in method.problems:
-        raise BadInput(
-            f"method {name!r} cannot do a {task_type.name} task",
-            value=name,
-            next_step="Choose one of: " + ", ".join(_methods_for(task_type)),
-        )
-    return method
-
-
-def _methods_for(task_type: TaskType) -> list[str]:
-    return [name for name in METHODS.names() if task_type.problem in METHODS.get(name).problems]
 
 
 def _form_of(method: Method, task_type: TaskType) -> Form:
@@ -191,16 +179,17 @@ def _after_first(plan: Plan, method: Method) -> tuple[Plan, Method]:
             next_step="Run it without torchrun",
         )
     if method.first is not None:
-        plan = replace(plan, base_folder=method.first(plan))
+        with _explained(plan.settings):
+            plan = replace(plan, base_folder=method.first(plan))
     if method.then is not None:
-        then = _method_for(method.then(plan), plan.task_type)
+        then = method_for(method.then(plan), plan.task_type)
         return _after_first(plan, then)
     return plan, method
 
 
 def _trained(plan: Plan, method: Method, network: Network) -> tuple[Network, list[dict[str, Any]], dict[str, Any]]:
     settings, folder = plan.settings, processes.first_folder(plan.folder)
-    network = processes.without_idle(method.prepare(network, plan))
+    network = method.prepare(network, plan)
     sides = _featurised(plan, network)
     sampler = training.train_sampler(sides.train, settings)
     plan = replace(plan, n_steps=training.count_steps(settings, len(sampler))[1])
@@ -220,7 +209,8 @@ def _trained(plan: Plan, method: Method, network: Network) -> tuple[Network, lis
     )
     resumed = training.newest_whole_checkpoint(folder)
     started = time.perf_counter()
-    _run(trainer, resumed, settings)
+    with _explained(settings):
+        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     processes.check_same(network)
     trainer.accelerator.unwrap_model(network, keep_fp32_wrapper=False)  # its forward would stay in bf16 for good
     kept.restore()
@@ -230,10 +220,11 @@ def _trained(plan: Plan, method: Method, network: Network) -> tuple[Network, lis
     return network, watcher.history, facts
 
 
-def _run(trainer: Any, resumed: Path | None, settings: FinetuneTable) -> None:
-    """Train; what a user can do something about becomes an error that says what."""
+@contextmanager
+def _explained(settings: FinetuneTable) -> Iterator[None]:
+    """What a user can do something about becomes an error that says what."""
     try:
-        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        yield
     except training.DivergedError as error:
         raise Unusable(
             f"the loss is no number any more at step {error.step}; the learning rate is too high for this data",

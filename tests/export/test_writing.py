@@ -57,7 +57,9 @@ def ws(made: Path, tmp_path: Path) -> Workspace:
 
 def exported(ws: Workspace, *, backend: str = "openvino", precision: str = "fp32") -> Artifact:
     digest = (ws.root / "checkpoint").read_text()
-    return export(ws, digest, task="tone", backend=backend, precision=precision, calibration=TEXTS, validation=ROWS)
+    return export(
+        ws, digest, task=ws.task("tone"), backend=backend, precision=precision, calibration=TEXTS, validation=ROWS
+    )
 
 
 def scratch(ws: Workspace) -> list[Path]:
@@ -102,7 +104,7 @@ def test_wrong_wishes_are_refused_and_leave_nothing(ws: Workspace, tiny_base: Pa
     with pytest.raises(NotFound, match=r"openvinno.*Did you mean 'openvino'"):
         exported(ws, backend="openvinno")
     digest = (ws.root / "checkpoint").read_text()
-    few = {"task": "tone", "backend": "openvino", "precision": "int8", "validation": ROWS}
+    few = {"task": ws.task("tone"), "backend": "openvino", "precision": "int8", "validation": ROWS}
     with pytest.raises(BadInput, match="int8 needs 10 or more inputs to calibrate on: 3"):
         export(ws, digest, calibration=TEXTS[:3], **few)
     other, _ = ws.artifacts.put(make_checkpoint(tiny_base, ws.artifacts.new_folder(), n_outputs=5))
@@ -144,7 +146,8 @@ import headrace.export.writing as writing
 from headrace.workspace import open_workspace
 with open_workspace(sys.argv[1]) as ws:
     {"writing.write_facts" if "facts" in target else target} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-    writing.export(ws, sys.argv[2], task="tone", backend="openvino", precision="fp32", calibration=[], validation=[])
+    tone = ws.task("tone")
+    writing.export(ws, sys.argv[2], task=tone, backend="openvino", precision="fp32", calibration=[], validation=[])
 """
     digest = (ws.root / "checkpoint").read_text()
     artifacts = ws.state_folder / "artifacts"

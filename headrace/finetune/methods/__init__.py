@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from headrace.config import FinetuneTable, TaskTable
+from headrace.errors import BadInput
 from headrace.records import SnapshotRow
 from headrace.registry import Registry
 from headrace.tasks import TaskType
@@ -98,3 +99,21 @@ class Method:
     def rate_for(self, problem: str) -> float:
         on_tokens = problem in ("token_classification", "question_answering")
         return self.token_learning_rate if on_tokens and self.token_learning_rate else self.learning_rate
+
+
+def method_for(name: str, task_type: TaskType) -> Method:
+    """The method called `name`, which can do the task.
+
+    Raises:
+        NotFound: no such method.
+        BadInput: it cannot do such a task; the message says which can.
+    """
+    method: Method = METHODS.get(name)
+    if task_type.problem not in method.problems:
+        able = [other for other in METHODS.names() if task_type.problem in METHODS.get(other).problems]
+        raise BadInput(
+            f"method {name!r} cannot do a {task_type.name} task",
+            value=name,
+            next_step=f"Choose one of: {', '.join(able)}",
+        )
+    return method

@@ -153,6 +153,8 @@ class _MaskedTrainer(Trainer):
         if not (labels >= 0).any():  # of a few short texts none may be drawn
             labels = inputs["input_ids"].cpu()
         loss: torch.Tensor = model(**feed, labels=labels.to(self.args.device)).loss
+        if not torch.isfinite(loss):
+            raise training.DivergedError(self.state.global_step, float(loss), self.args.learning_rate)
         return loss
 
 
