@@ -24,5 +24,5 @@ def prepare(network: Network, plan: Plan) -> Network:
     return network
 
 
-METHOD = Method(learning_rate=5e-3, prepare=prepare)
+METHOD = Method(learning_rate=2e-3, prepare=prepare)
 """Above the 1e-4 to 1e-3 that the paper tries on large models; 1e-2 was too much for MiniLM-L6."""

@@ -14,4 +14,4 @@ def prepare(network: Network, plan: Plan) -> Network:
     return low_rank(network, plan, use_dora=True)
 
 
-METHOD = Method(learning_rate=3e-3, prepare=prepare, finish=merge)
+METHOD = Method(learning_rate=1.5e-3, prepare=prepare, finish=merge)

@@ -6,4 +6,4 @@ Source: Devlin et al. 2019, "BERT: Pre-training of Deep Bidirectional Transforme
 
 from headrace.finetune.methods import Method
 
-METHOD = Method(learning_rate=1e-4)
+METHOD = Method(learning_rate=2e-4)

@@ -31,4 +31,4 @@ def low_rank(network: Network, plan: Plan, **kind: Any) -> Network:
     return wrap(network, config)
 
 
-METHOD = Method(learning_rate=3e-3, prepare=prepare, finish=merge)
+METHOD = Method(learning_rate=1.5e-3, prepare=prepare, finish=merge)
