@@ -19,7 +19,7 @@ Report = Callable[..., None]
 
 
 def is_first() -> bool:
-    """Whether torchrun made this process the first."""
+    """Whether torchrun made this process the first; known before the processes have met, and without torch."""
     return os.environ.get("RANK", "0") == "0"
 
 

@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Any
 
 from headrace.data import split
-from headrace.errors import NotFound, WrongState
+from headrace.errors import BadInput, NotFound, WrongState
 from headrace.ids import new_id
 from headrace.records import SIDES, Artifact, Side, Snapshot, SnapshotRow
 from headrace.registry import resolve
@@ -92,8 +92,12 @@ def resolved(
         side_of: group key to side. A group without one came in after the split and waits for the next snapshot.
         left_out: counts examples that do not become rows, by reason.
     """
+    known: dict[Any, bool] = {}
     for _, group in groupby(lines, key=attrgetter("example_id")):
-        labels = list(group)
+        labels = [label for label in group if _is_of(task_type, label, known)]
+        if not labels:
+            left_out["labels that the task has no more"] += 1
+            continue
         one = labels[0]
         side = side_of.get(one.group_key)
         checked = [label for label in labels if label.origin != "feedback"]
@@ -107,6 +111,21 @@ def resolved(
             yield SnapshotRow(
                 one.example_id, one.channel, one.key, one.text, target, _side(side), 1.0, origin, one.text_pair
             )
+
+
+def _is_of(task_type: TaskType, label: LabelledRow, known: dict[Any, bool]) -> bool:
+    """Whether the task still has a label that it had at import; answers for plain values are kept in `known`."""
+    is_plain = isinstance(label.value, str | float)
+    if is_plain and label.value in known:
+        return known[label.value]
+    try:
+        task_type.parse_label(label.value, label.text if label.text_pair is None else (label.text, label.text_pair))
+        found = True
+    except BadInput:
+        found = False
+    if is_plain:
+        known[label.value] = found
+    return found
 
 
 def target_of(labels: Sequence[LabelledRow], task_type: TaskType) -> Any:

@@ -43,6 +43,12 @@ class TokenClassification:
                 value=types,
                 next_step='Set labels = ["PER", "ORG"] in the task\'s table of headrace.toml',
             )
+        if settings.input == "turns":
+            raise BadConfig(
+                "entities are marked in one text, not in the turns of a conversation",
+                value=settings.input,
+                next_step="Remove `input` from the task's table of headrace.toml",
+            )
         if tags := [kind for kind in types if is_tag(kind)]:
             raise BadConfig("these are tags, not entity types", value=tags, next_step="Name types without B- and I-")
         self.types = types

@@ -100,6 +100,8 @@ def test_targets_come_from_the_row_then_from_the_latest_of_each_labeller() -> No
         ("train", [("positive", "labeller"), ("neutral", "feedback"), ("neutral", "feedback")], ("neutral", "import")),
         ("excluded", [("neutral", "import")], "resembles both sides"),
         (None, [("neutral", "import")], "not split yet"),
+        ("train", [("mixed", "import")], "labels that the task has no more"),
+        ("train", [("mixed", "labeller"), ("neutral", "labeller")], ("neutral", "import")),
     ],
 )
 def test_feedback_never_touches_the_test_side(

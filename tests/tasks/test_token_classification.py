@@ -137,3 +137,8 @@ def test_labellers_combine_span_by_span() -> None:
 def test_settings_name_entity_types(labels: tuple[str, ...]) -> None:
     with pytest.raises(BadConfig, match="entity types"):
         TokenClassification(TaskTable(type="token-classification", labels=labels))
+
+
+def test_conversations_are_refused() -> None:
+    with pytest.raises(BadConfig, match="turns of a conversation"):
+        TokenClassification(TaskTable(type="token-classification", labels=("PER",), input="turns"))
