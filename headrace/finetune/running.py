@@ -195,7 +195,8 @@ def _trained(plan: Plan, method: Method, network: Network) -> tuple[Network, lis
     plan = replace(plan, n_steps=training.count_steps(settings, len(sampler))[1])
     plain, objective = objective_of(plan, method, network, sides.train)
     kept = activations.keep(plan, network, [sides.train, sides.validation])
-    rate = settings.learning_rate or method.rate_for(network.problem)
+    times = training.SGD_TIMES if settings.optimizer == "sgd" else 1.0
+    rate = settings.learning_rate or method.rate_for(network.problem) * times
     watcher = training.Watcher(plan.report, patience=settings.patience, after_step=method.after_step, network=network)
     trainer = training.make_trainer(
         network,

@@ -34,6 +34,10 @@ from headrace.tasks import TaskType
 _WHOLE = "whole"
 _STATE = "state.safetensors"
 _OPTIMIZERS = {"adamw": "adamw_torch_fused", "sgd": "sgd", "adafactor": "adafactor"}
+_MOMENTUM = 0.9  # without it, SGD hardly moves in a few epochs
+SGD_TIMES = 200.0
+"""SGD's rate over AdamW's, whose steps do not shrink with the gradient. One look, `full` on 1,024 rows of the VADER
+channels: macro-F1 .31 at 50 times, .48 at 150 times, where AdamW had .61."""
 _SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 Report = Callable[..., None]
 
@@ -81,6 +85,8 @@ class LikeLengthTrainer(Trainer):
         if self.optimizer is None:
             kind, kwargs = self.get_optimizer_cls_and_kwargs(self.args)
             rate = kwargs.pop("lr")
+            if self._settings.optimizer == "sgd":
+                kwargs["momentum"] = _MOMENTUM
             groups = parameter_groups(self._network, rate, self.args.weight_decay, self._settings.layer_decay)
             self.optimizer = kind(groups, lr=rate, **kwargs)
         return self.optimizer
