@@ -52,4 +52,4 @@ def prepare(network: Network, plan: Plan) -> Network:
     return wrap(network, config)
 
 
-METHOD = Method(learning_rate=1e-2, prepare=prepare, problems=frozenset(_PEFT_TASKS))
+METHOD = Method(learning_rate=2e-2, prepare=prepare, problems=frozenset(_PEFT_TASKS))
