@@ -1,10 +1,10 @@
 """How much memory does each method need to train at batches of 32?
 
-Each method trains 64 steps on batches of 32 rows that are all 64 tokens long, once in fp32 and once in the default
+Each method trains 16 steps on batches of 32 rows that are all 64 tokens long, once in fp32 and once in the default
 precision, in a process of its own. The figure is the most memory the process held while it trained, above what it held
 before the base model was loaded; `full` with gradient checkpointing stands beside it.
 
-Run: python -m bench.memory [--methods ...] [--steps 64]
+Run: python -m bench.memory [--methods ...] [--steps 16]
 """
 
 import argparse
@@ -95,7 +95,7 @@ def _measured(method: str, n_steps: int, teacher: Path) -> list[Measured]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--methods", nargs="+", help="default: all")
-    parser.add_argument("--steps", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--job", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.job:
