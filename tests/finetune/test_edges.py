@@ -1,6 +1,8 @@
 """Training at the edges of what data and settings can be; each name says what happens. Catches: a traceback where an
 answer is due, a class that breaks the loss because it is new or empty."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,7 +52,7 @@ def test_one_example_per_class_trains(tiny_base: Path, tmp_path: Path) -> None:
     assert tuned.facts["n_train_rows"] == 3
 
 
-def test_a_label_in_validation_that_training_never_saw_counts_as_missed(tiny_base: Path, tmp_path: Path) -> None:
+def test_a_label_in_validation_that_training_never_saw_does_not_end_training(tiny_base: Path, tmp_path: Path) -> None:
     rows = [replace(row, target="never") if i % 8 == 0 else row for i, row in enumerate(toy.rows(60))]
     assert {row.side for row in rows if row.target == "never"} == {"validation"}
     loss = {"class_weights": "balanced", "label_smoothing": 0.1}
@@ -161,3 +163,42 @@ def test_numbers_from_a_head_without_a_bias_are_refused_before_training(tiny_bas
     AutoModel.from_config(GPT2Config(vocab_size=len(tokenizer), **sizes)).save_pretrained(tmp_path)
     with pytest.raises(BadInput, match="has no bias"):
         _tune(tmp_path, tmp_path / "run", toy.rows(24, regression=True), toy.REGRESSION)
+
+
+_SHORT_OF_MEMORY = """
+import resource, sys
+import subprocess
+import sys
+from pathlib import Path
+import psutil
+from headrace.config import FinetuneTable, TaskTable
+from headrace.errors import Unusable
+from headrace.finetune.running import tune
+from headrace.records import SnapshotRow
+
+def rows(n, side):
+    text = "good bad " * 60
+    return [SnapshotRow(f"{side}{i}", "c", f"{side}{i}", text, "ab"[i % 2], side, 1.0, "import") for i in range(n)]
+
+def report(step, done, total, **facts):
+    if done == 1:  # what training needs besides the batch is there by now
+        limit = psutil.Process().memory_info().vms
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+settings = FinetuneTable(epochs=1, min_steps=0, batch_tokens=int(sys.argv[3]), precision="fp32")
+task = TaskTable(labels=("a", "b"))
+try:
+    tune(Path(sys.argv[1]), Path(sys.argv[2]), task, settings, rows(8, "train") + rows(4000, "validation"), report)
+except Unusable as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+def test_too_little_memory_says_which_settings_to_change(tiny_base: Path, tmp_path: Path) -> None:
+    """The limit is real: the first evaluation, of 4,000 long texts in one batch, cannot get what it asks for."""
+    command = [sys.executable, "-c", _SHORT_OF_MEMORY, str(tmp_path), str(tiny_base), "512000"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "memory is not enough" in done.stdout
+    assert "finetune.batch_tokens = 512000" in done.stdout
+    assert "finetune.gradient_checkpointing" in done.stdout
