@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from headrace import jobs, making, search
-from headrace.config import TaskTable, read_catalogue
+from headrace.config import TaskTable
+from headrace.config_sources import read_catalogue
 from headrace.data import quality, snapshot
 from headrace.errors import BadInput
 from headrace.evaluate import comparison, evaluating, gates, model_card, renaming

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from headrace import config
+from headrace import config_sources
 from headrace.artifacts import ArtifactStore
-from headrace.config import Settings, Shown, TaskTable
+from headrace.config import Settings, TaskTable
+from headrace.config_sources import Shown
 from headrace.errors import AlreadyExists, BadConfig, NotFound, Unusable, nearest
 from headrace.store import Store, open_store
 
@@ -87,9 +88,9 @@ def init(
         BadConfig: the name of the task or of a label cannot be used.
         Unusable: the folder cannot be written.
     """
-    config.check_task_name(task)
+    config_sources.check_task_name(task)
     root = Path(root)
-    path = root / config.FILE_NAME
+    path = root / config_sources.FILE_NAME
     if path.exists():
         raise AlreadyExists(
             "there is a workspace already", value=str(path), next_step="Use it, or choose another folder"
@@ -103,7 +104,7 @@ def init(
         root.mkdir(parents=True, exist_ok=True)
         (root / STATE_FOLDER).mkdir(exist_ok=True)
         (root / STATE_FOLDER / ".gitignore").write_text("*\n", "utf-8")
-        draft = root / STATE_FOLDER / f"{config.FILE_NAME}.{os.getpid()}"
+        draft = root / STATE_FOLDER / f"{config_sources.FILE_NAME}.{os.getpid()}"
         draft.write_text(text, "utf-8")
         os.replace(draft, path)  # whole or not at all
     except OSError as error:
@@ -124,9 +125,9 @@ def open_workspace(root: Path | str = ".", *, overrides: Mapping[str, object] | 
         BadConfig: it, or the environment, says something unknown.
     """
     root = Path(root).absolute()
-    if not (root / config.FILE_NAME).exists():
+    if not (root / config_sources.FILE_NAME).exists():
         raise NotFound("no workspace here (headrace.toml is missing)", value=str(root), next_step="Run: headrace init")
-    settings, shown = config.load(root, overrides=overrides)
+    settings, shown = config_sources.load(root, overrides=overrides)
     state = root / STATE_FOLDER
     store = open_store(
         settings.store.url or f"sqlite:///{state / 'headrace.db'}",

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headrace.config import Settings, load
+from headrace.config import Settings
+from headrace.config_sources import load
 from headrace.errors import BadConfig
 
 FULL = 'labels = ["a", "b"]\n'

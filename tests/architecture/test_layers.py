@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2] / "headrace"
 
 LAYERS = [
-    {"errors", "ids", "records", "registry", "config", "version"},
+    {"errors", "ids", "records", "registry", "config", "config_sources", "version"},
     {"stats", "store", "artifacts", "jobs", "workspace"},
     {"tasks"},
     {"checkpoints"},
@@ -26,7 +26,7 @@ LAYERS = [
 ]
 SIDEWAYS = {
     ("workspace", "store"), ("workspace", "artifacts"), ("jobs", "store"), ("jobs", "workspace"),
-    ("config", "errors"), ("registry", "errors"), ("serve", "export"),
+    ("config_sources", "config"), ("config_sources", "errors"), ("registry", "errors"), ("serve", "export"),
     ("cli", "client"), ("cli", "server"), ("cli", "console"), ("server", "console"),
 }  # fmt: skip
 HEAVY = {  # library -> where it may be imported at module level
