@@ -5,7 +5,8 @@ takes 2,000, as evenly over the labels as they allow; the second takes all. A st
 
 Requirements: sentence-transformers; two rows or more of most labels. Cost: two passes forward and backward a pair, at
 most 40 pairs a row and 3,000 in all.
-Relations: better than `full` with about 8 to 50 rows a label; `full` catches up from there and costs less.
+Relations: for few rows a label, and base models whose vectors were not trained this way already; `head` is its second
+stage alone.
 Source: Tunstall et al. 2022, "Efficient Few-Shot Learning Without Prompts", arXiv 2209.11055, section 3.
 """
 
