@@ -181,7 +181,11 @@ class Mixup:
 
 
 def mixed(inner: Objective, network: Network, batch: Batch, share: float, partner: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss and logits of rows that keep `share` of themselves and have the rest of their `partner` (B,)."""
+    """Loss and logits of rows that keep `share` of themselves and have the rest of their `partner` (B,).
+
+    Raises:
+        BadConfig: the head reads tokens, as those of decoders do.
+    """
     own = unwrapped(network)
     labels = batch["labels"]
     if own.problem == "single_label_classification":
@@ -191,6 +195,12 @@ def mixed(inner: Objective, network: Network, batch: Batch, share: float, partne
         return share * rows + (1 - share) * rows[partner]
 
     def hook(module: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        if args[0].ndim != 2:
+            raise BadConfig(
+                "the base model's head reads every token, so inputs of other lengths cannot be mixed there",
+                value="finetune.robust.mixup_alpha",
+                next_step="Remove finetune.robust.mixup_alpha, or take a base model of the BERT family",
+            )
         return (mix(args[0]), *args[1:])
 
     with _hooked(own.head.register_forward_pre_hook, hook):

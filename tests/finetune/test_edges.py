@@ -156,19 +156,29 @@ def test_accumulated_steps_are_counted_as_the_trainer_does(tiny_base: Path, tmp_
     assert max(entry["step"] for entry in tuned.history) == count_steps(settings, len(sampler))[1]
 
 
-def test_numbers_from_a_head_without_a_bias_are_refused_before_training(tiny_base: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def decoder(tiny_base: Path, tmp_path: Path) -> Path:
+    """A base model whose head reads every token and has no bias."""
+    folder = tmp_path / "decoder"
     tokenizer = AutoTokenizer.from_pretrained(tiny_base)
-    tokenizer.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(folder)
     sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64, "pad_token_id": 0}
-    AutoModel.from_config(GPT2Config(vocab_size=len(tokenizer), **sizes)).save_pretrained(tmp_path)
+    AutoModel.from_config(GPT2Config(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder)
+    return folder
+
+
+def test_numbers_from_a_head_without_a_bias_are_refused_before_training(decoder: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="has no bias"):
-        _tune(tmp_path, tmp_path / "run", toy.rows(24, regression=True), toy.REGRESSION)
+        _tune(decoder, tmp_path / "run", toy.rows(24, regression=True), toy.REGRESSION)
+
+
+def test_mixup_is_refused_where_the_head_reads_every_token(decoder: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match="reads every token"):
+        _tune(decoder, tmp_path / "run", toy.rows(24), robust={"mixup_alpha": 0.5})
 
 
 _SHORT_OF_MEMORY = """
 import resource, sys
-import subprocess
-import sys
 from pathlib import Path
 import psutil
 from headrace.config import FinetuneTable, TaskTable
