@@ -23,7 +23,7 @@ from headrace.tasks.inputs import parse_inputs
 from headrace.workspace import open_workspace
 
 pytestmark = pytest.mark.slow
-N_ROWS = 120
+N_ROWS = 160  # of which nine or more to calibrate on
 SETTINGS = """base_model = {base}
 max_tokens = 48
 input = "{input}"
