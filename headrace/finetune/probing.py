@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from transformers import AutoTokenizer
+from transformers.utils import logging
 
 from headrace.checkpoints.encoding import Encoder, input_names, like_length_batches, standalone_tokenizer
 from headrace.checkpoints.loading import fresh
@@ -31,6 +32,7 @@ def measure(base_folder: Path, task: TaskTable, inputs: Sequence[Input]) -> Spee
     """Padded tokens a second of forward, backward and optimiser steps, in batches as training makes them."""
     task_type: TaskType = TASK_TYPES.get(task.type)(task)
     settings = FinetuneTable()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it would draw over ours
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network = fresh(base_folder, task_type, form="embedding").to(device).train()
     tokenizer = AutoTokenizer.from_pretrained(base_folder)
