@@ -31,8 +31,8 @@ class Published:
 # BERT-large in Casanueva et al., whose abstract says so; its figures and that of Larson et al. are quoted from memory
 # of the papers' tables, where the test sides are whole (here: MAX_TEST rows of them). For BTC no figure of BERT-base
 # with a source that could be read was found, and so there is none.
-_LARSON = "Larson et al. 2019, arXiv 1909.02027, table 1 (in-scope, threshold)"
-_CASANUEVA = "Casanueva et al. 2020, arXiv 2003.04807, table 2"
+_LARSON = "Larson et al. 2019, arXiv 1909.02027, table 1; quoted from memory, not checked"
+_CASANUEVA = "Casanueva et al. 2020, arXiv 2003.04807, table 2; quoted from memory, not checked"
 _NADO = "Nado et al. 2021, arXiv 2106.04015: github.com/google/uncertainty-baselines, clinc_intent"
 _BERTWEET = "Nguyen et al. 2020, arXiv 2005.10200; BERT-base's size, pre-trained on tweets"
 _CARD = "a model card, 2 epochs at 2e-5: huggingface.co/PabloGuinea/bert-base"

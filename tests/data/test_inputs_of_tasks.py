@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from conftest import sentences, write_jsonl
@@ -60,9 +62,8 @@ def test_the_columns_of_a_pair_can_be_named(tmp_path: Path, name: str) -> None:
     elif name.endswith("jsonl"):
         write_jsonl(path, [{"premise": "it rains", "so": "it is wet", "label": "yes"}])
     else:
-        pa = pytest.importorskip("pyarrow")
         table = pa.table({"premise": ["it rains"], "so": ["it is wet"], "label": ["yes"]})
-        pytest.importorskip("pyarrow.parquet").write_table(table, path)
+        pq.write_table(table, path)
     with pairs(tmp_path) as ws:
         with pytest.raises(BadInput, match="no column 'text_pair' for the pair"):
             import_rows(ws, "c", path, text_column="premise")
@@ -163,7 +164,7 @@ def test_rows_of_one_part_hash_and_lie_as_they_did_before_there_were_two(tmp_pat
 
     write_rows(tmp_path, [row])
     assert read_rows(tmp_path) == [row]
-    names = pytest.importorskip("pyarrow.parquet").read_schema(tmp_path / "rows.parquet").names
+    names = pq.read_schema(tmp_path / "rows.parquet").names
     assert names == ["example_id", "channel", "key", "text", "side", "origin", "target", "weight"]
 
 
