@@ -38,6 +38,6 @@ def _result(parts: Sequence[Mapping[str, Any]]) -> Result:
         method=first["method"],
         metric=metric,
         quality=median(metric),
-        seconds=median("seconds"),
+        cpu_seconds=median("cpu_seconds"),
         peak_memory_bytes=median("peak_bytes"),
     )

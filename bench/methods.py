@@ -5,8 +5,10 @@ published test side, seconds, peak memory, trained parameters, size of what is s
 in its own process, so that the peak of memory is its own, and leaves one line in --parts when it is done: a bench that
 was stopped goes on where it was. The first seed of everything comes first, and the cheap before the dear. Epochs and
 rows are the same for all methods of a corpus (EPOCHS and MAX_* of bench/corpora.py), learning rates are the methods'
-own defaults. `seconds` is the whole of the fine-tuning: loading, first stages, measuring the validation side after
-every epoch. distil learns from the full model of the same seed, whose seconds are not counted; continue-pretraining
+own defaults. Each job computes on one thread and as many run at once as there are cores (--at-once), which does half as
+much again as one job at a time on all of them; its time is in seconds of the processor, so that what else runs here
+hardly shows. They are those of the whole fine-tuning: loading, first stages, measuring the validation side after every
+epoch. distil learns from the full model of the same seed, whose seconds are not counted; continue-pretraining
 reads the training texts.
 
 Run: python -m bench.methods [--data DIR] [--corpora ...] [--methods ...] [--seeds 1 2 3] [--minutes M]
@@ -16,12 +18,14 @@ Then: python -m bench.methods --report
 import argparse
 import hashlib
 import json
+import os
 import shutil
 import statistics
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +43,7 @@ SEPARATOR = " · "  # scripts/bench_table.py makes a table of each corpus from i
 KEYS = ("corpus", "method", "seed", "fingerprint")
 # The size of an artifact hangs on the method and hardly on the corpus, and int8 takes half a minute to make.
 INT8_CORPORA = ("vader", "wnut17")
+N_THREADS = 1  # of a job
 N_CALIBRATION = 300  # as export.n_calibration
 # For the order and the first estimate only: rows a second of `full` on two cores, and what others cost beside it.
 _ROWS_PER_S = {"clinc150": 400, "clinc150-10": 400, "banking77": 300, "banking77-10": 300, "wnut17": 130, "btc": 130}
@@ -48,14 +53,15 @@ _FIGURES = (
     ("accuracy", "accuracy", ""),
     ("macro_f1", "macro-F1", ""),
     ("f1", "entity F1", ""),
-    ("seconds", "seconds", "s"),
-    ("rows_per_s", "training rows/s", "rows/s"),
+    ("cpu_seconds", "CPU seconds", "s"),
+    ("seconds", "seconds", "s"),  # of an accelerator
     ("peak_bytes", "peak memory", "bytes"),
     ("device_peak_bytes", "peak memory of the accelerator", "bytes"),
     ("n_trained_parameters", "trained parameters", ""),
     ("checkpoint_bytes", "checkpoint", "bytes"),
     ("int8_bytes", "OpenVINO int8", "bytes"),
 )
+_OTHERS = {True: "seconds", False: "cpu_seconds"}  # what says little of a processor, of an accelerator
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,7 @@ class Job:
     def fingerprint(self) -> str:
         settings = None if self.settings is None else self.settings.model_dump(mode="json")
         caps = [str(corpora.MAX_ROWS), corpora.MAX_VALIDATION, corpora.MAX_TEST, str(corpora.N_SHOTS)]
-        facts = [settings, caps, self.max_rows, self.rate_factor]
+        facts = [settings, caps, self.max_rows, self.rate_factor, N_THREADS]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
@@ -114,9 +120,9 @@ def measure(given: Mapping[str, Any]) -> dict[str, Any]:
     corpus = corpora.load(job.corpus, Path(given["data"]), seed=job.seed, max_rows=job.max_rows)
     task_type: TaskType = TASK_TYPES.get(corpus.task.type)(corpus.task)
     if job.settings is None:
-        started = time.perf_counter()
+        started = time.process_time()
         outputs, n_trained = baselines.answers(job.method, corpus, task_type, seed=job.seed)
-        cost = {"seconds": time.perf_counter() - started, "n_trained_parameters": n_trained, "device": "cpu"}
+        cost = {"cpu_seconds": time.process_time() - started, "n_trained_parameters": n_trained, "device": "cpu"}
         found = {**cost, "peak_bytes": processes.peak_bytes()}
     else:
         outputs, found = _tuned(job, corpus, Path(given["work"]), wants_int8=given["wants_int8"])
@@ -148,19 +154,18 @@ def _tuned(job: Job, corpus: Corpus, work: Path, *, wants_int8: bool) -> tuple[A
         run_folder, checkpoint = Path(scratch) / "run", Path(scratch) / "checkpoint"
         run_folder.mkdir()
         checkpoint.mkdir()
-        started = time.perf_counter()
+        started = time.process_time()
         tuned = tune(
             run_folder, base, corpus.task, settings, corpus.rows, lambda *_a, **_f: None,
             unlabelled=texts, teacher=job.teacher(work) if job.method == "distil" else None,
         )  # fmt: skip
         found = {
-            "seconds": time.perf_counter() - started,
+            "cpu_seconds": time.process_time() - started,
             "peak_bytes": processes.peak_bytes(),
             "device_peak_bytes": processes.device_peak_bytes() or None,
             "device": processes.device(),
             "learning_rate": rate,
             "n_trained_parameters": tuned.facts.get("n_trained_parameters", 0),
-            "rows_per_s": tuned.facts.get("rows_per_s"),
         }
         save(tuned.network, tuned.tokenizer, checkpoint)
         found["checkpoint_bytes"] = _n_bytes(checkpoint)
@@ -193,7 +198,7 @@ def _n_bytes(folder: Path) -> int:
 
 
 def plan(names: Sequence[str], methods: Sequence[str] | None, given: argparse.Namespace) -> list[Job]:
-    """All jobs, seeds outermost, cheap ones first; full before distil, which learns from it."""
+    """All jobs, seeds outermost, cheap ones first."""
     jobs = []
     for name in names:
         corpus = corpora.load(name, given.data, max_rows=given.max_rows)
@@ -201,7 +206,7 @@ def plan(names: Sequence[str], methods: Sequence[str] | None, given: argparse.Na
         able = [*baselines.names_for(problem.problem), *methods_for(problem)]
         chosen = [method for method in able if methods is None or method in methods]
         jobs += [Job(name, method, seed, given.max_rows) for method in chosen for seed in given.seeds]
-    return sorted(jobs, key=lambda job: (job.seed, _guess_s(job), job.method == "distil"))
+    return sorted(jobs, key=lambda job: (job.seed, _guess_s(job)))
 
 
 def _guess_s(job: Job) -> float:
@@ -218,13 +223,24 @@ def work_off(jobs: Sequence[Job], parts: processes.Parts, given: argparse.Namesp
     limit = processes.Limit(given.minutes)
     waiting = [job for job in jobs if "error" in done.get(job.key, {"error": ""})]
     spent = {(part["corpus"], part["method"]): part["job_s"] for part in done.values() if "job_s" in part}
-    left_s = sum(spent.get((job.corpus, job.method), _guess_s(job)) for job in waiting)
+    left_s = sum(spent.get((job.corpus, job.method), _guess_s(job)) for job in waiting) / given.at_once
     print(f"{len(jobs) - len(waiting)} of {len(jobs)} are there; the others take about {left_s / 60:.0f} minutes")
-    for i, job in enumerate(waiting):
+    left = 0
+
+    def start(job: Job) -> None:
+        nonlocal left
         if limit.is_over():
-            print(f"time is over, {len(waiting) - i} are left: start again to go on")
-            return
-        _one(job, parts, given)
+            left += 1
+        else:
+            _one(job, parts, given)
+
+    for seed in sorted({job.seed for job in waiting}):
+        mine = [job for job in waiting if job.seed == seed]
+        for is_pupil in (False, True):  # distil learns from what the others made
+            with ThreadPoolExecutor(given.at_once) as pool:
+                list(pool.map(start, [job for job in mine if (job.method == "distil") == is_pupil]))
+    if left:
+        print(f"time is over, {left} are left: start again to go on")
 
 
 def _one(job: Job, parts: processes.Parts, given: argparse.Namespace) -> None:
@@ -237,10 +253,13 @@ def _one(job: Job, parts: processes.Parts, given: argparse.Namespace) -> None:
         "work": str(work.absolute()), "wants_int8": wants_int8,
     }  # fmt: skip
     started = time.perf_counter()
-    part = {**_named(job), **processes.run("bench.methods", asked), "job_s": round(time.perf_counter() - started, 1)}
+    found = processes.run("bench.methods", asked, n_threads=N_THREADS)
+    part = {**_named(job), **found, "job_s": round(time.perf_counter() - started, 1)}
     parts.add(part)
     main = part.get("macro_f1") if "accuracy" in part else part.get("f1")
-    shown = part.get("error") or f"{main or 0:.3f} in {part['seconds']:.0f} s, {part['peak_bytes'] / 1e6:.0f} MB"
+    shown = (
+        part.get("error") or f"{main or 0:.3f} in {part['cpu_seconds']:.0f} CPU s, {part['peak_bytes'] / 1e6:.0f} MB"
+    )
     times = "" if job.rate_factor == 1 else f", {job.rate_factor:.3g} x its rate"
     print(f"{job.corpus}, {job.method}, seed {job.seed}{times}: {shown}", flush=True)
 
@@ -266,7 +285,7 @@ def folded(parts: Sequence[Mapping[str, Any]]) -> list[Measured]:
 
 def _figures(what: str, parts: Sequence[Mapping[str, Any]]) -> Iterator[Measured]:
     for key, figure, unit in _FIGURES:
-        values = [part[key] for part in parts if part.get(key) is not None]
+        values = [part[key] for part in parts if part.get(key) is not None and key != _OTHERS[part["device"] == "cpu"]]
         if values:
             ends = {"low": min(values), "high": max(values)} if len(values) > 1 else {}
             yield Measured(f"{what}{SEPARATOR}{figure}", statistics.median(values), unit, **ends)
@@ -304,6 +323,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--methods", nargs="+", help="methods and baselines; default: all")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--minutes", type=float, help="start nothing after so many minutes")
+    parser.add_argument("--at-once", type=int, default=os.cpu_count() or 1, help="jobs (default: one a core)")
     parser.add_argument("--max-rows", type=int, help="rows of each side, to try things out")
     parser.add_argument("--parts", type=Path, default=PARTS, help="file of what was measured")
     parser.add_argument("--report", action="store_true", help="write bench/results/methods.json from the parts")

@@ -14,14 +14,21 @@ from typing import Any
 WORK = Path(tempfile.gettempdir()) / "headrace-bench"
 """What benches keep between runs, outside the repository."""
 _ROOT = Path(__file__).parents[1]
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")  # torch's, NumPy's, tokenizers'
 
 
-def run(module: str, job: Mapping[str, Any]) -> dict[str, Any]:
-    """What `python -m MODULE --job JSON` writes with `give`; where it failed, {"error": its last words}."""
+def run(module: str, job: Mapping[str, Any], *, n_threads: int | None = None) -> dict[str, Any]:
+    """What `python -m MODULE --job JSON` writes with `give`; where it failed, {"error": its last words}.
+
+    Args:
+        n_threads: that its arithmetic may use; None leaves it to the libraries, which take every core.
+    """
+    counts = {} if n_threads is None else dict.fromkeys(_THREADS, str(n_threads))
     with tempfile.TemporaryDirectory() as scratch:
         given = Path(scratch) / "given.json"
         command = [sys.executable, "-m", module, "--job", json.dumps({**job, "give_to": str(given)})]
-        done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
+        environ = {**os.environ, **counts}
+        done = subprocess.run(command, cwd=_ROOT, env=environ, capture_output=True, text=True, check=False)
         if done.returncode == 0 and given.exists():
             found: dict[str, Any] = json.loads(given.read_text("utf-8"))
             return found

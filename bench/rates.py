@@ -10,6 +10,7 @@ Run: python -m bench.rates [--methods ...] [--seeds 1] [--minutes M]
 import argparse
 import dataclasses
 import math
+import os
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -61,7 +62,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, help="start nothing after so many minutes")
     parser.add_argument("--rows", type=int, default=N_ROWS)
     parser.add_argument("--parts", type=Path, default=PARTS, help="file of what was measured")
-    parser.set_defaults(wants_int8=False)
+    parser.set_defaults(wants_int8=False, at_once=os.cpu_count() or 1)
     given = parser.parse_args()
     from headrace.finetune.methods import METHODS
 
@@ -71,7 +72,7 @@ def main() -> None:
     jobs = [
         dataclasses.replace(Job("vader", name, seed, given.rows), rate_factor=factor)
         for seed in given.seeds
-        for name in sorted(chosen, key=lambda name: name == "distil")
+        for name in chosen
         for factor in sorted(FACTORS, key=lambda factor: factor != 1)
     ]
     parts = processes.Parts(given.parts, KEYS)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).with_name("method_results.json")
-"""Written by scripts/method_results.py from bench/results."""
+"""Written by bench/methods."""
 _NOISE = 0.01  # of the main metric: what two seeds of one method differ by in the bench, when they differ much
 BENCH_N_PARAMETERS = 22_700_000
 """Of minilm-l6, the base model of bench/methods."""
@@ -32,7 +32,8 @@ class Result:
     method: str
     metric: str
     quality: float
-    seconds: float
+    cpu_seconds: float
+    """Of one thread."""
     peak_memory_bytes: float
 
 
@@ -89,7 +90,7 @@ def expect(found: Sequence[Result], case: Case) -> list[Expected]:
             r.method,
             r.quality,
             round(best - r.quality, 4),
-            own_full_s * (r.seconds / full.seconds if full else 1.0),
+            own_full_s * (r.cpu_seconds / full.cpu_seconds if full else 1.0),
             r.peak_memory_bytes * case.size_share,
         )
         for r in found

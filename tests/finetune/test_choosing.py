@@ -17,7 +17,7 @@ CASE = Case(
 def result(method: str, quality: float, seconds: float, *, corpus: str = "many", per_class: float = 90) -> Result:
     return Result(
         corpus=corpus, problem="single_label_classification", n_train_rows=2_000, rows_per_class=per_class,
-        n_tokens=20.0, method=method, metric="macro_f1", quality=quality, seconds=seconds, peak_memory_bytes=2e9,
+        n_tokens=20.0, method=method, metric="macro_f1", quality=quality, cpu_seconds=seconds, peak_memory_bytes=2e9,
     )  # fmt: skip
 
 
