@@ -42,8 +42,11 @@ def epochs_per_s(method: str, rows: Sequence[SnapshotRow], *, is_cached: bool, n
     with tempfile.TemporaryDirectory() as folder:
         base = base_models.find("minilm-l6").folder
         started = time.perf_counter()
-        tune(Path(folder), base, corpora.load("vader").task, settings, rows, report)
+        task, cache = corpora.load("vader").task, Path(folder) / "cache"
+        tuned = tune(Path(folder), base, task, settings, rows, report, cache=cache)
         seconds = time.perf_counter() - started
+    if tuned.facts["activations"]["cached"] != is_cached:
+        raise SystemExit(f"{method}: what was asked for did not happen: {tuned.facts['activations']}")
     first = max(at for epoch, at in ends.items() if epoch <= 1)
     return n_epochs / seconds, (n_epochs - 1) / (max(ends.values()) - first)
 

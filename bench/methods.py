@@ -158,6 +158,7 @@ def _tuned(job: Job, corpus: Corpus, work: Path, *, wants_int8: bool) -> tuple[A
         tuned = tune(
             run_folder, base, corpus.task, settings, corpus.rows, lambda *_a, **_f: None,
             unlabelled=texts, teacher=job.teacher(work) if job.method == "distil" else None,
+            cache=Path(scratch) / "cache",
         )  # fmt: skip
         found = {
             "cpu_seconds": time.process_time() - started,
