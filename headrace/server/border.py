@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headrace.errors import BadInput, HeadraceError, NotFound, Unavailable
 from headrace.serve.pool import RETRY_AFTER_S
+from headrace.server import error_forms
 from headrace.server.metrics import Metrics
 
 _log = logging.getLogger("headrace.server")
@@ -48,7 +49,7 @@ class Border:
             if status:  # the answer is on its way already and can only be cut off
                 raise
             failure = HeadraceError("the server failed", value=error_id, next_step="The server's log has this id")
-            await render(failure)(scope, receive, watched_send)
+            await render(failure, path=scope["path"])(scope, receive, watched_send)
         finally:
             route = getattr(scope.get("route"), "path", "other")
             self._metrics.requests.labels(route, status).inc()
@@ -73,13 +74,16 @@ def _limited(receive: Receive) -> Receive:
     return limited
 
 
-def render(error: HeadraceError, *, status: int | None = None, headers: Mapping[str, str] | None = None) -> Response:
-    """An error as a response."""
+def render(
+    error: HeadraceError, *, path: str = "", status: int | None = None, headers: Mapping[str, str] | None = None
+) -> Response:
+    """An error as a response, in the form of the protocol that `path` belongs to."""
     headers = dict(headers or {})
     if isinstance(error, Unavailable):
         headers["Retry-After"] = str(RETRY_AFTER_S)
-    body = json.dumps(error.envelope())  # in ASCII: a value may hold half a surrogate pair, which UTF-8 does not have
-    return Response(body, status or error.http_status, headers, media_type="application/json")
+    status, written = error_forms.written(error, status or error.http_status, path)
+    body = json.dumps(written)  # in ASCII: a value may hold half a surrogate pair, which UTF-8 does not have
+    return Response(body, status, headers, media_type="application/json")
 
 
 def install(app: FastAPI) -> None:
@@ -89,26 +93,27 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(AnyHTTPException, _http_error)
 
 
-async def _headrace_error(_: Request, error: Exception) -> Response:
+async def _headrace_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HeadraceError)
-    return render(error)
+    return render(error, path=request.url.path)
 
 
-async def _unsound_request(_: Request, error: Exception) -> Response:
+async def _unsound_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"][1:]) or "the body"
     value = where if first["type"] in ("extra_forbidden", "missing") else first.get("input")
     problem = f"{where}: {first['msg']}"
-    return render(BadInput(problem, value=value, next_step="GET /docs shows the fields; send application/json"))
+    unsound = BadInput(problem, value=value, next_step="GET /docs shows the fields; send application/json")
+    return render(unsound, path=request.url.path)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, AnyHTTPException)
-    path = f"{request.method} {request.url.path}"
-    problem = str(error.detail)
+    path = request.url.path
+    asked, problem = f"{request.method} {path}", str(error.detail)
     if error.status_code == NotFound.http_status:
-        failure: HeadraceError = NotFound("no such address", value=path, next_step="GET /docs lists them")
+        failure: HeadraceError = NotFound("no such address", value=asked, next_step="GET /docs lists them")
     else:
-        failure = BadInput(problem, value=path, next_step="GET /docs shows what is possible")
-    return render(failure, status=error.status_code, headers=error.headers)
+        failure = BadInput(problem, value=asked, next_step="GET /docs shows what is possible")
+    return render(failure, path=path, status=error.status_code, headers=error.headers)

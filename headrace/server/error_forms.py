@@ -1,0 +1,32 @@
+"""Errors as the protocol of an address writes them: headrace's envelope, or what the clients of others expect."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from headrace.errors import HeadraceError, Unavailable, UserError
+
+_OVERLOADED = 429
+_FAILED = 424
+
+
+def written(error: HeadraceError, status: int, path: str) -> tuple[int, Mapping[str, Any]]:
+    """(HTTP status, body) of an error at an address.
+
+    Args:
+        status: what headrace's own interface answers; text-embeddings-inference has others for two kinds of errors.
+    """
+    if path == "/v2" or path.startswith("/v2/models/"):
+        return status, {"error": str(error)}
+    if path in ("/predict", "/info"):
+        return _of_embeddings(error, status)
+    return status, error.envelope()
+
+
+def _of_embeddings(error: HeadraceError, status: int) -> tuple[int, Mapping[str, Any]]:
+    if isinstance(error, Unavailable):
+        kind, status = "Overloaded", _OVERLOADED
+    elif isinstance(error, UserError):
+        kind = "Validation"
+    else:
+        kind, status = "Backend", _FAILED
+    return status, {"error": str(error), "error_type": kind}
