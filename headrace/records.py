@@ -1,5 +1,6 @@
 """The nouns that stages hand to each other: frozen, no I/O. The words are those of docs/glossary.md."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -35,6 +36,8 @@ class RawRow:
     error: str | None = None
     detail: str = ""
     text_pair: object = None
+    values: Mapping[str, Any] | None = None
+    """All columns of the row, where they were asked for."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """One raw row at a time: what it says, or why it goes to quarantine. No I/O."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from headrace.config import TaskTable
 from headrace.errors import BadInput
@@ -11,6 +11,7 @@ from headrace.store.imports import Quarantined
 from headrace.tasks import TaskType
 from headrace.tasks.inputs import parse_input, text_hash
 
+T = TypeVar("T")
 MAX_KEY_CHARS = 200  # columns `key` and `group_key` of the store
 _MAX_RAW_CHARS = 200
 _MAX_CACHED_LABELS = 10_000
@@ -55,10 +56,17 @@ class Checker:
         self._is_plain = self.task.input == "text" and len(self.task_type.fields) == 1
 
     def check(self, row: RawRow) -> Checked | Quarantined:
+        return self._or_why_not(row, self._checked)
+
+    def check_input(self, row: RawRow) -> Input | Quarantined:
+        """What the model reads, whatever labels the row has."""
+        return self._or_why_not(row, self._storable_input)
+
+    def _or_why_not(self, row: RawRow, checked: Callable[[RawRow], T]) -> T | Quarantined:
         if row.error is not None:
             return put_aside(row.line, row.error, row.detail, row.text)
         try:
-            return self._checked(row)
+            return checked(row)
         except _RefusedError as refused:
             return put_aside(row.line, refused.reason, refused.detail, row.text)
         except UnicodeEncodeError as error:
@@ -81,6 +89,12 @@ class Checker:
 
     def _labels(self, raw: Sequence[RawLabel], given: Input) -> dict[str, tuple[Any, float | None]]:
         return {_labeller(one.labeller): (self._needed(one.label, given), one.score) for one in raw}
+
+    def _storable_input(self, row: RawRow) -> Input:
+        given = self._input(row)
+        if isinstance(given, str):
+            given.encode()  # so that a wrong byte is found here
+        return given
 
     def _input(self, row: RawRow) -> Input:
         text = row.text

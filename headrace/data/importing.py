@@ -82,14 +82,14 @@ def import_rows(
     task_type: TaskType = TASK_TYPES.get(settings.type)(settings)
     max_chars = ws.settings.data.max_chars
     named = Options(label=label_column, id=id_column, group=group_column, query=query, max_chars=max_chars)
-    options = _with_parts(named, settings, task_type.fields, text_column, pair_column)
+    options = with_parts(named, settings, task_type.fields, text_column, pair_column)
     checker = Checker(into.name, settings, task_type, options.max_chars)
     rows = open_source(location, format=format).read(location, options)
     with _only_import(ws):
         return _run(_Intake(ws, into, task, shown(location), checker), rows, strict=strict, progress=progress)
 
 
-def _with_parts(
+def with_parts(
     named: Options, task: TaskTable, fields: tuple[str, ...], text_column: str | None, pair_column: str | None
 ) -> Options:
     """Options with the columns of the input's parts, by the task type's own names where no others are given."""

@@ -48,6 +48,8 @@ class Options:
     """The second part of inputs with two."""
     takes_turns: bool = False
     """Whether TURNS_COLUMN may stand for the text where that is not there."""
+    keeps_values: bool = False
+    """Whether rows carry all their columns, and `labels` is a column like any other."""
 
 
 class Source(Protocol):
@@ -152,7 +154,8 @@ def columns_in(found: Sequence[str], options: Options, *, nested: bool = True) -
         if name and name not in there and name != getattr(default, role):
             raise _missing(role, name, found)
         chosen[role] = name if name in there else None
-    labels = LABELS_COLUMN if nested and LABELS_COLUMN in there and options.label != LABELS_COLUMN else None
+    takes_labels = nested and not options.keeps_values and options.label != LABELS_COLUMN
+    labels = LABELS_COLUMN if takes_labels and LABELS_COLUMN in there else None
     unused = there - {text, options.pair, *chosen.values(), labels}
     if options.label and options.label not in there and (options.label != default.label or (unused and not labels)):
         raise _missing("label", options.label, found)
@@ -169,7 +172,7 @@ def _missing(role: str, name: str, found: Sequence[str]) -> BadInput:
     return BadInput(f"no column {name!r} for the {role}", value=f"columns: {columns}", next_step=f"{shown}{unlabelled}")
 
 
-def row_of(line: int, values: Mapping[str, Any], columns: Columns) -> RawRow:
+def row_of(line: int, values: Mapping[str, Any], columns: Columns, *, keeps_values: bool = False) -> RawRow:
     """A RawRow from a mapping of column to value."""
     try:
         labels = raw_labels(values.get(columns.labels)) if columns.labels else ()
@@ -185,6 +188,7 @@ def row_of(line: int, values: Mapping[str, Any], columns: Columns) -> RawRow:
         None if group is None else str(group),
         labels,
         text_pair=values.get(columns.pair) if columns.pair else None,
+        values=values if keeps_values else None,
     )
 
 

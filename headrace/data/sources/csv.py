@@ -88,6 +88,8 @@ def _rows(file: TextIO, path: Path, options: Options) -> Iterator[RawRow]:
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     header = _header(reader, lines, path)
     columns = columns_in(header, options, nested=False)
+    if options.keeps_values:
+        _refuse_same_names(header, path)
     text, pair, label, key, group = _places(header, columns)
     width = len(header)
     while True:
@@ -111,6 +113,7 @@ def _rows(file: TextIO, path: Path, options: Options) -> Iterator[RawRow]:
                 values[key] if key is not None else None,
                 values[group] if group is not None else None,
                 text_pair=values[pair] if pair is not None else None,
+                values=dict(zip(header, values, strict=True)) if options.keeps_values else None,
             )
         elif values:
             detail = f"{len(values)} fields, the header has {width}"
@@ -127,6 +130,12 @@ def _header(reader: Iterator[list[str]], lines: _Lines, path: Path) -> list[str]
     except csv.Error as error:
         raise BadInput(f"the header cannot be read: {error}", value=str(path), next_step="Correct line 1") from None
     return [name.strip() for name in header]
+
+
+def _refuse_same_names(header: list[str], path: Path) -> None:
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise BadInput(f"two columns are called {twice[0]!r}", value=str(path), next_step="Give each a name of its own")
 
 
 def _places(header: list[str], columns: Columns) -> tuple[int, int | None, int | None, int | None, int | None]:

@@ -31,7 +31,10 @@ class Jsonl:
                 columns = _columns(file, path, options)
                 file.seek(0)
                 for line, parsed in _objects(file):
-                    yield parsed if isinstance(parsed, RawRow) else row_of(line, parsed, columns)
+                    if isinstance(parsed, RawRow):
+                        yield parsed
+                    else:
+                        yield row_of(line, parsed, columns, keeps_values=options.keeps_values)
         except OSError as error:
             raise Unusable(f"the file cannot be read: {error.strerror}", value=location, next_step="Check it") from None
 

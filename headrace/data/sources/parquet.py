@@ -28,10 +28,11 @@ class Parquet:
             with open_file(path) as file:
                 columns = columns_in(file.schema_arrow.names, options)
                 line = 0
-                for batch in file.iter_batches(batch_size=_N_BATCH, columns=columns.used()):
+                used = None if options.keeps_values else columns.used()
+                for batch in file.iter_batches(batch_size=_N_BATCH, columns=used):
                     for values in batch.to_pylist():
                         line += 1
-                        yield row_of(line, values, columns)
+                        yield row_of(line, values, columns, keeps_values=options.keeps_values)
         except broken as error:
             raise BadInput(
                 f"not a readable Parquet file: {error}", value=location, next_step="Write it again"
