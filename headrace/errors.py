@@ -12,6 +12,8 @@
     ├── Damaged                    damaged              500   stored bytes do not match their hash
     ├── JobFailed                  job_failed           500   background work ended with an error
     ├── Cancelled                  cancelled            499   background work was stopped on request
+    ├── TooMany                    too_many             429   retryable: one channel asks for more than its share
+    ├── TooLate                    too_late             504   retryable: no answer within the time allowed
     └── Unavailable                unavailable          503   retryable: overloaded, draining or restarting
 
 Each message has three parts: what was wrong, the value, and the next step.
@@ -105,6 +107,18 @@ class JobFailed(HeadraceError):
 class Cancelled(HeadraceError):
     code = "cancelled"
     http_status = 499
+
+
+class TooMany(HeadraceError):
+    code = "too_many"
+    http_status = 429
+    retryable = True
+
+
+class TooLate(HeadraceError):
+    code = "too_late"
+    http_status = 504
+    retryable = True
 
 
 class Unavailable(HeadraceError):
