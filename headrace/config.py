@@ -223,6 +223,10 @@ class ServeTable(Table):
     """Rows that may wait in the worker before requests are shed with 503."""
     timeout_s: Annotated[float, Field(gt=0)] = 30
     """Longest time that a request may wait for its answer."""
+    default_task: str = ""
+    """Task of `POST /predict`, whose protocol names none; empty: the only task."""
+    default_channel: str = ""
+    """Channel of requests in other protocols that name none; empty: the only channel."""
     n_threads: Annotated[int, Field(ge=0)] = 0
     """Threads of the worker; 0 lets the backend choose."""
     log_inputs: Literal["text", "hash"] = "text"

@@ -150,7 +150,7 @@ def _check(plane: ControlPlane, unit: str | None, n_inputs: int) -> None:
 
 
 def _parsed(plane: ControlPlane, task: str, inputs: Sequence[object]) -> list[Input]:
-    settings, fields, max_chars = plane.ws.task(task), plane.fields(task), plane.ws.settings.data.max_chars
+    settings, fields, max_chars = plane.ws.task(task), plane.task_type(task).fields, plane.ws.settings.data.max_chars
     parsed = parse_inputs(settings, fields, inputs)
     for place, given in enumerate(parsed):
         for part in (given,) if isinstance(given, str) else given:

@@ -8,13 +8,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Strict
 _MAX_DEPTH = 8  # of a correction
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
+    """`text`, if the store can hold it; else a ValueError, which pydantic makes an error of the field."""
     if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
         raise ValueError("a NUL or half a surrogate pair cannot be stored")
     return text
 
 
-Text = Annotated[str, AfterValidator(_storable)]
+Text = Annotated[str, AfterValidator(storable)]
 Number = Annotated[float, Strict()]
 
 
@@ -22,7 +23,7 @@ def _storable_value(value: Any, depth: int = 0) -> Any:
     if depth > _MAX_DEPTH:
         raise ValueError(f"lists and objects within each other more than {_MAX_DEPTH} deep")
     if isinstance(value, str):
-        return _storable(value)
+        return storable(value)
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("a number must be finite")
     for part in [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ():
@@ -33,16 +34,18 @@ def _storable_value(value: Any, depth: int = 0) -> Any:
 Correction = Annotated[Any, AfterValidator(_storable_value)]
 
 
-class _Closed(BaseModel):
+class Closed(BaseModel):
+    """Frozen, and closed to unknown fields."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Turn(_Closed):
+class Turn(Closed):
     role: Text
     text: Text
 
 
-class Input(_Closed):
+class Input(Closed):
     """The parts that the task's type reads: `text`, `text` and `text_pair`, `question` and `context`, or `turns`."""
 
     text: Text | None = None
@@ -52,7 +55,7 @@ class Input(_Closed):
     turns: list[Turn] | None = None
 
 
-class PredictRequest(_Closed):
+class PredictRequest(Closed):
     task: Text
     channel: Text
     unit: Text | None = None
@@ -60,7 +63,7 @@ class PredictRequest(_Closed):
     inputs: list[Input]
 
 
-class FeedbackRequest(_Closed):
+class FeedbackRequest(Closed):
     """Exactly one of correction, metric with value, comment."""
 
     prediction_id: Text

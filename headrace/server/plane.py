@@ -33,7 +33,7 @@ class ControlPlane:
         self.draining = False
         """True once the server was told to stop: it answers what it has, and is not ready."""
         self._channels: dict[str, Channel] = {}
-        self._fields: dict[str, tuple[str, ...]] = {}
+        self._task_types: dict[str, TaskType] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._parts = ExitStack()
         self.metrics.watch("queue_rows", "Rows sent to the worker and not yet answered", lambda: self.pool.n_waiting)
@@ -76,13 +76,16 @@ class ControlPlane:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    def fields(self, task: str) -> tuple[str, ...]:
-        """Names of the parts of a task's inputs."""
-        if task not in self._fields:
+    def task_type(self, task: str) -> TaskType:
+        """What a task's inputs and answers are.
+
+        Raises:
+            NotFound: headrace.toml has no such task.
+        """
+        if task not in self._task_types:
             settings = self.ws.task(task)
-            task_type: TaskType = TASK_TYPES.get(settings.type)(settings)
-            self._fields[task] = task_type.fields
-        return self._fields[task]
+            self._task_types[task] = TASK_TYPES.get(settings.type)(settings)
+        return self._task_types[task]
 
     async def channel(self, name: str) -> Channel:
         """The channel called `name`. Channels are never renamed or removed, so a found one is remembered.
