@@ -169,7 +169,7 @@ def _material_hashes(ws: Workspace, task: str, frozen: Snapshot, finetune: Finet
     if finetune.teacher:
         found["teacher"] = releases.find_version(ws, task, finetune.teacher).checkpoint
     if finetune.method == "continue-pretraining":
-        found["unlabelled"] = hash_of(_unlabelled(ws, until=ws.clock()))
+        found["unlabelled"] = hash_of(unlabelled_texts(ws, until=ws.clock()))
     if finetune.sampling.replay_share > 0:
         found["older_snapshots"] = [one.content_hash for one in _older(ws, frozen)]
     return found
@@ -186,7 +186,7 @@ def _material(ws: Workspace, run: Run, rows: Sequence[SnapshotRow]) -> Material:
         kept = [row for row in older if _is_label(task_type, row)]
         replayed = pick([*rows, *snapshot.rows(ws, frozen, "test")], kept, share=share, seed=seed)
     return Material(
-        unlabelled=_unlabelled(ws, until=run.created_at) if "unlabelled" in hashes else [],
+        unlabelled=unlabelled_texts(ws, until=run.created_at) if "unlabelled" in hashes else [],
         replayed=replayed,
         teacher=ws.artifacts.get(hashes["teacher"]) if "teacher" in hashes else None,
     )
@@ -201,7 +201,7 @@ def _is_label(task_type: TaskType, row: SnapshotRow) -> bool:
     return True
 
 
-def _unlabelled(ws: Workspace, *, until: datetime) -> list[str]:
+def unlabelled_texts(ws: Workspace, *, until: datetime) -> list[str]:
     """Texts that were there at a moment, labelled or not, but for the test side's."""
     with ws.store.read() as conn:
         found = examples.inputs_to_learn_from(conn, until=until)

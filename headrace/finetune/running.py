@@ -95,8 +95,11 @@ def fine_tune(
         cache=processes.own_folder(ws.state_folder / "cache"),
     )
     processes.wait()
-    if not processes.is_first():
-        return ""
+    return keep_checkpoint(ws, run, tuned, folder) if processes.is_first() else ""
+
+
+def keep_checkpoint(ws: Workspace, run: Run, tuned: Tuned, folder: Path) -> str:
+    """Put what a finished training left into the artifact store, end the run, and remove its folder."""
     checkpoint = ws.artifacts.new_folder()
     save(tuned.network, tuned.tokenizer, checkpoint)
     digest, n_bytes = ws.artifacts.put(checkpoint)
@@ -154,7 +157,7 @@ def tune(
     start_at_prior(network, task_type, [row.target for row in train])
     started = time.perf_counter()
     if method.trains:
-        network, history, facts = _trained(plan, method, network)
+        network, history, facts = trained(plan, method, network)
     else:
         network, history, facts = method.prepare(network, plan), [], {}
     sizes = {"n_parameters": sum(p.numel() for p in network.parameters())}
@@ -187,7 +190,8 @@ def _after_first(plan: Plan, method: Method) -> tuple[Plan, Method]:
     return plan, method
 
 
-def _trained(plan: Plan, method: Method, network: Network) -> tuple[Network, list[dict[str, Any]], dict[str, Any]]:
+def trained(plan: Plan, method: Method, network: Network) -> tuple[Network, list[dict[str, Any]], dict[str, Any]]:
+    """The network as the method trains it in the plan's folder, its learning curve, and facts about the training."""
     settings, folder = plan.settings, processes.first_folder(plan.folder)
     network = method.prepare(network, plan)
     sides = _featurised(plan, network)

@@ -22,7 +22,8 @@ def objective_of(plan: Plan, method: Method, network: Network, train: FeatureSet
     robust.check_options(plan.task_type.problem, settings)
     plain: Objective = Plain(criterion)
     if settings.loss.crf:
-        network.crf = fresh_crf(network.n_outputs)
+        if network.crf is None:
+            network.crf = fresh_crf(network.n_outputs)
         plain = Crf()
     objective = plain
     if network.problem == "retrieval":
