@@ -128,6 +128,23 @@ class SamplingTable(Table):
     """Rows of older snapshots that the newest has no more, as a share of its training rows."""
 
 
+class PerChannelTable(Table):
+    rank: Annotated[int, Field(ge=1, le=64)] = 8
+    """Rank of the low-rank updates of a channel's adapter."""
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Last names of the linear layers that adapters update; None: query and value of every attention layer."""
+    epochs: Annotated[float, Field(gt=0)] = 5
+    """Passes over each channel's training rows."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Highest rate of the steps of an adapter."""
+    pull: Annotated[float, Field(ge=0)] = 100.0
+    """How strongly an adapter is drawn to the shared model; divided by the channel's training rows."""
+    alpha: Annotated[float, Field(gt=0, le=1)] = 0.05
+    """Chance that any channel keeps an adapter that does not help it; 1 keeps whatever is better on the mean."""
+    min_rows: Annotated[int, Field(ge=1)] = 5
+    """Training rows from which a channel gets an adapter to be tried."""
+
+
 class FinetuneTable(Table):
     method: str = "full"
     """What trains: a name of docs/methods.md."""
@@ -186,6 +203,7 @@ class FinetuneTable(Table):
     robust: RobustTable = RobustTable()
     augment: AugmentTable = AugmentTable()
     sampling: SamplingTable = SamplingTable()
+    per_channel: PerChannelTable = PerChannelTable()
 
 
 class SearchTable(Table):
@@ -208,6 +226,25 @@ class ExportTable(Table):
     """Precision of the exported weights; hf writes fp32 only."""
     n_calibration: Annotated[int, Field(ge=10)] = 300
     """Rows of the training side that calibrate int8."""
+
+
+class CompressTable(Table):
+    ways: tuple[str, ...] = (
+        "vocabulary=1",
+        "heads=0.5",
+        "feed-forward=0.5",
+        "layers=0.67",
+        "layers=0.5",
+        "layers=0.67+feed-forward=0.5+vocabulary=1",
+        "layers=0.5+feed-forward=0.5+vocabulary=1",
+    )
+    """Candidates: ways of docs/compress.md with the share that stays, joined by + where one has several."""
+    max_drop: Annotated[float, Field(ge=0)] = 0.5
+    """Points (hundredths of the main metric) that the chosen one may lose, overall and in every channel."""
+    epochs: Annotated[float, Field(gt=0)] = 3
+    """Passes over the training side in which what is left learns the uncompressed version's answers."""
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """Of that training; None: that of method distil."""
 
 
 class ServeTable(Table):
@@ -260,6 +297,7 @@ class Settings(Table):
     finetune: FinetuneTable = FinetuneTable()
     search: SearchTable = SearchTable()
     export: ExportTable = ExportTable()
+    compress: CompressTable = CompressTable()
     serve: ServeTable = ServeTable()
     release: ReleaseTable = ReleaseTable()
     feedback: FeedbackTable = FeedbackTable()

@@ -109,7 +109,11 @@ def find_run(ws: Workspace, run_id: str) -> Run:
 
 def run_of(ws: Workspace, task: str, frozen: Snapshot, finetune: FinetuneTable) -> Run:
     """The run that these rows and settings decide, found or made."""
-    run = planned_run(ws, task, frozen, finetune)
+    return run_with(ws, planned_run(ws, task, frozen, finetune))
+
+
+def run_with(ws: Workspace, run: Run) -> Run:
+    """The run with this one's fingerprint: one that was there already, or this one, written down."""
     with ws.store.write() as conn:
         found = runs.with_fingerprint(conn, run.fingerprint)
         if found is None:
@@ -123,7 +127,8 @@ def planned_run(ws: Workspace, task: str, frozen: Snapshot, finetune: FinetuneTa
     if finetune.teacher:  # by one of its several names
         finetune = finetune.model_copy(update={"teacher": releases.find_version(ws, task, finetune.teacher).name})
     base = base_models.find(settings.base_model)
-    deciding_settings = finetune.model_dump(mode="json", exclude={"tracker"})  # which only looks on
+    unread = {"tracker", "per_channel"}  # the first only looks on, the second decides what comes after
+    deciding_settings = finetune.model_dump(mode="json", exclude=unread)
     params = {"task": settings.model_dump(mode="json"), "finetune": deciding_settings}
     if material := _material_hashes(ws, task, frozen, finetune):
         params["material"] = material

@@ -188,6 +188,20 @@ class ModelVersion:
 
 
 @dataclass(frozen=True)
+class Adapter:
+    """What a channel would add to a version's shared model, and whether held-out evidence lets it."""
+
+    channel: str
+    artifact: str | None
+    """Of its files, as peft loads them; None where it is not kept."""
+    weights: str | None
+    """Digest of its weights: what answers name; None where it is not kept."""
+    is_kept: bool
+    evidence: dict[str, Any]
+    """What evaluate.adapters decided on, and why."""
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Metrics of one predictor on one side of one snapshot; `results` is the JSON that evaluate.metrics makes."""
 

@@ -1,13 +1,14 @@
-"""A channel's adapter as a PEFT directory: low-rank updates of linear layers, and a last layer of its own.
+"""A channel adapter as plain arrays, and the PEFT directory it is kept in. Needs no torch: serving reads with it too.
 
-Needs NumPy and safetensors only: workers that serve read it too.
+Dimensions: r rank, D_in and D_out of an updated linear layer, K outputs of the head, D its width.
 
-Dimensions: r rank, D_in and D_out of a linear layer, K outputs of the head, D its width.
+The directory is what `PeftModel.from_pretrained(shared model, folder)` loads (LoRA as in Hu et al. 2021, arXiv
+2106.09685: W x + scale * B A x), with the last linear layer replaced whole.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,63 +16,108 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from headrace.errors import Damaged
 
-Array = NDArray[np.float32]
-_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_PREFIX = "base_model.model."
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+_PREFIX = "base_model.model."  # how peft calls the model that it wraps
+Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
 class LowRank:
-    """An adapter in memory."""
+    """What a channel adds to a shared model."""
 
     scale: float
-    updates: Mapping[str, tuple[Array, Array]]
-    """Path of a linear layer in the shared model to A (r, D_in) and B (D_out, r); the update is scale * B @ A."""
-    head: tuple[Array, Array] | None
-    """Weight (K, D) and bias (K,) of the last linear layer; None: the shared model's."""
-    head_path: str = ""
+    updates: Mapping[str, tuple[Floats, Floats]]
+    """Path of a linear layer in the shared model to its A (r, D_in) and B (D_out, r)."""
+    head: tuple[Floats, Floats] | None
+    """Weight (K, D) and bias (K,) in place of the shared model's last linear layer; None: the shared one stays."""
+    head_path: str
+    """Path of that layer in the shared model; not kept where `head` is None."""
+
+    @property
+    def rank(self) -> int:
+        return max(int(a.shape[0]) for a, _ in self.updates.values())
+
+
+def write(folder: Path, low_rank: LowRank, *, base: str) -> None:
+    """Write the directory that peft loads.
+
+    Args:
+        base: what the config names as the model it belongs to.
+    """
+    tensors: dict[str, Floats] = {}
+    for path, (a, b) in low_rank.updates.items():
+        tensors |= {f"{_PREFIX}{path}.lora_A.weight": a, f"{_PREFIX}{path}.lora_B.weight": b}
+    if low_rank.head is not None:
+        weight, bias = low_rank.head
+        tensors |= {f"{_PREFIX}{low_rank.head_path}.weight": weight, f"{_PREFIX}{low_rank.head_path}.bias": bias}
+    config = {
+        "peft_type": "LORA",
+        "base_model_name_or_path": base,
+        "inference_mode": True,
+        "r": low_rank.rank,
+        "lora_alpha": low_rank.scale * low_rank.rank,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "target_modules": sorted(low_rank.updates),
+        # peft takes every module whose path ends so; the whole path, since DistilBERT has a pre_classifier too
+        "modules_to_save": None if low_rank.head is None else [f"{_PREFIX}{low_rank.head_path}"],
+        "task_type": None,  # with one, peft would add every module called "classifier" to those it expects
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).write_text(json.dumps(config, indent=1), "utf-8")
+    save_file({name: _plain(array) for name, array in sorted(tensors.items())}, folder / WEIGHTS, {"format": "pt"})
 
 
 def read(folder: Path) -> LowRank:
-    """The adapter of a PEFT directory.
+    """The adapter that `write` left.
 
     Raises:
-        Damaged: a file is missing or unreadable.
+        Damaged: missing, unreadable, or not what `write` writes.
     """
     try:
-        config: dict[str, Any] = json.loads((folder / _CONFIG).read_text("utf-8"))
-        tensors = load_file(folder / _WEIGHTS)
-        scale = float(config["lora_alpha"]) / float(config["r"])
-        path, *_ = [*(config.get("modules_to_save") or []), ""]
-        named = {name.removeprefix(_PREFIX): np.asarray(t, dtype=np.float32) for name, t in tensors.items()}
-        paths = sorted(name.removesuffix(".lora_A.weight") for name in named if name.endswith(".lora_A.weight"))
-        updates = {p: (named[f"{p}.lora_A.weight"], named[f"{p}.lora_B.weight"]) for p in paths}
-        head = (named[f"{path}.weight"], named[f"{path}.bias"]) if path else None
-    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError, SafetensorError) as error:
+        config: dict[str, Any] = json.loads((folder / CONFIG).read_text("utf-8"))
+        tensors = {name.removeprefix(_PREFIX): array for name, array in load_file(folder / WEIGHTS).items()}
+        head_path = str((config["modules_to_save"] or [""])[0]).removeprefix(_PREFIX)
+
+        def take(name: str) -> Floats:
+            return _plain(tensors.pop(name))
+
+        paths = [str(path) for path in config["target_modules"]]
+        updates = {path: (take(f"{path}.lora_A.weight"), take(f"{path}.lora_B.weight")) for path in paths}
+        head = None
+        if head_path:
+            head = take(f"{head_path}.weight"), take(f"{head_path}.bias")
+        scale = float(config["lora_alpha"]) / int(config["r"])
+        if tensors:
+            raise ValueError(f"a tensor too many: {sorted(tensors)[0]}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError, SafetensorError) as error:
         raise Damaged(
-            f"the adapter cannot be read: {error}", value=str(folder), next_step="Train the channel again"
+            f"the adapter cannot be read: {error or type(error).__name__}",
+            value=str(folder),
+            next_step="Train the channel again: headrace train --per-channel --channel NAME",
         ) from None
-    return LowRank(scale, updates, head, path)
+    return LowRank(scale, updates, head, head_path)
 
 
-def weights_digest(adapter: LowRank) -> str:
-    """Hash of what an adapter adds, whatever form it is kept in: names, shapes, and float32 bytes with B scaled."""
-    total = hashlib.sha256()
-    for name, array in _effective(adapter):
-        total.update(f"{name} {array.shape}\n".encode())
-        total.update(np.ascontiguousarray(array, dtype=np.float32).tobytes())
-    return f"sha256:{total.hexdigest()}"
+def weights_digest(low_rank: LowRank) -> str:
+    """SHA-256 of all that decides what the adapter adds: names, shapes and float32 values, in the order of names."""
+    arrays: dict[str, Any] = {"scale": np.float32(low_rank.scale).reshape(1)}
+    for path, (a, b) in low_rank.updates.items():
+        arrays |= {f"{path}.a": a, f"{path}.b": b}
+    if low_rank.head is not None:
+        arrays |= {f"{low_rank.head_path}.weight": low_rank.head[0], f"{low_rank.head_path}.bias": low_rank.head[1]}
+    found = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        plain = _plain(array).astype("<f4", copy=False)
+        found.update(f"{name} {list(plain.shape)}\n".encode())
+        found.update(plain.tobytes())
+    return f"sha256:{found.hexdigest()}"
 
 
-def _effective(adapter: LowRank) -> Iterator[tuple[str, Array]]:
-    for name in sorted(adapter.updates):
-        a, b = adapter.updates[name]
-        yield f"{name}.a", a
-        yield f"{name}.b", b * np.float32(adapter.scale)
-    if adapter.head is not None:
-        yield "head.weight", adapter.head[0]
-        yield "head.bias", adapter.head[1]
+def _plain(array: Any) -> Floats:
+    return np.ascontiguousarray(array, dtype=np.float32)

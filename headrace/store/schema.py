@@ -250,6 +250,17 @@ model_versions = Table(
     UniqueConstraint("run_id", "artifact"),
 )
 
+adapters = Table(
+    "adapters",
+    metadata,
+    Column("version_id", String(80), ForeignKey("model_versions.id"), primary_key=True),
+    Column("channel_id", String(80), ForeignKey("channels.id"), primary_key=True),
+    Column("artifact", String(80), ForeignKey("artifacts.digest")),  # null: not kept
+    Column("weights", String(80)),
+    Column("is_kept", Boolean, nullable=False),
+    Column("evidence", JSON, nullable=False),
+)
+
 evaluations = Table(
     "evaluations",
     metadata,

@@ -4,6 +4,7 @@ changed or deleted, a prediction whose channel is not there."""
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
@@ -11,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headrace.ids import new_id
-from headrace.records import Channel, Feedback, LedgerEntry, Prediction
-from headrace.store import Store, channels, predictions, releases, schema
-from planted import NOON
+from headrace.records import Adapter, Artifact, Channel, Feedback, LedgerEntry, Prediction
+from headrace.store import Store, adapters, channels, predictions, releases, runs, schema
+from planted import NOON, plant_version
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 JSON = st.recursive(
@@ -169,3 +170,21 @@ def test_many_readers_at_once_are_served(store: Store) -> None:
     for thread in threads:
         thread.join(30)
     assert failures == []
+
+
+def test_adapters_are_kept_by_channel_name(store: Store) -> None:
+    """Catches: a channel that is not kept given out with an artifact, evidence that does not come back as it was."""
+    version_id = plant_version(SimpleNamespace(store=store)).id  # type: ignore[arg-type]
+    with store.write() as conn:
+        for name in ("web", "app"):
+            channels.add(conn, a_channel(name))
+        runs.add_artifact(conn, Artifact("sha256:9", "adapter", 10, {}), NOON)
+        given = [
+            Adapter("web", "sha256:9", "sha256:w", True, {"n": 40, "p": 0.001}),
+            Adapter("app", None, None, False, {"reason": "too few", "p": None}),
+        ]
+        adapters.add(conn, version_id, given)
+        adapters.add(conn, version_id, [])
+    with store.read() as conn:
+        assert adapters.of_version(conn, version_id) == [given[1], given[0]]
+        assert adapters.of_version(conn, "ver_none") == []
