@@ -8,7 +8,7 @@ The directory is what `PeftModel.from_pretrained(shared model, folder)` loads (L
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ class LowRank:
     """Path of a linear layer in the shared model to its A (r, D_in) and B (D_out, r)."""
     head: tuple[Floats, Floats] | None
     """Weight (K, D) and bias (K,) in place of the shared model's last linear layer; None: the shared one stays."""
-    head_path: str
+    head_path: str = ""
     """Path of that layer in the shared model; not kept where `head` is None."""
 
     @property
@@ -105,18 +105,21 @@ def read(folder: Path) -> LowRank:
 
 
 def weights_digest(low_rank: LowRank) -> str:
-    """SHA-256 of all that decides what the adapter adds: names, shapes and float32 values, in the order of names."""
-    arrays: dict[str, Any] = {"scale": np.float32(low_rank.scale).reshape(1)}
-    for path, (a, b) in low_rank.updates.items():
-        arrays |= {f"{path}.a": a, f"{path}.b": b}
-    if low_rank.head is not None:
-        arrays |= {f"{low_rank.head_path}.weight": low_rank.head[0], f"{low_rank.head_path}.bias": low_rank.head[1]}
+    """SHA-256 of what the adapter adds, in whatever form it is kept: names, shapes, and float32 values with B scaled."""
     found = hashlib.sha256()
-    for name, array in sorted(arrays.items()):
-        plain = _plain(array).astype("<f4", copy=False)
-        found.update(f"{name} {list(plain.shape)}\n".encode())
-        found.update(plain.tobytes())
+    for name, array in _effective(low_rank):
+        found.update(f"{name} {list(array.shape)}\n".encode())
+        found.update(_plain(array).astype("<f4", copy=False).tobytes())
     return f"sha256:{found.hexdigest()}"
+
+
+def _effective(low_rank: LowRank) -> Iterator[tuple[str, Floats]]:
+    for path, (a, b) in sorted(low_rank.updates.items()):
+        yield f"{path}.a", a
+        yield f"{path}.b", b * np.float32(low_rank.scale)
+    if low_rank.head is not None:
+        yield "head.weight", low_rank.head[0]
+        yield "head.bias", low_rank.head[1]
 
 
 def _plain(array: Any) -> Floats:
