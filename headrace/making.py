@@ -7,7 +7,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -274,8 +274,9 @@ def export_checkpoint(
     *,
     backend: str | None = None,
     precision: str | None = None,
+    bank: Mapping[str, Any] | None = None,
 ) -> Artifact:
-    """The artifact of a run's checkpoint, in the settings' format unless another is named.
+    """The artifact of a run's checkpoint, in the settings' format unless another is named; `bank` as `export` has it.
 
     It is of the task as it was when the run began: a catalogue or a length that changed since is not what was learnt.
     """
@@ -291,6 +292,7 @@ def export_checkpoint(
         precision=precision,
         calibration=[row.input for row in train_rows[::step]],
         validation=[row for row in rows if row.side == "validation"],
+        bank=bank,
     )
     report("export", 1, 1, backend=backend, precision=precision)
     return artifact

@@ -105,7 +105,7 @@ def read(folder: Path) -> LowRank:
 
 
 def weights_digest(low_rank: LowRank) -> str:
-    """SHA-256 of what the adapter adds, in whatever form it is kept: names, shapes, and float32 values with B scaled."""
+    """SHA-256 of what the adapter adds, however it is kept: names, shapes, and float32 values with B scaled."""
     found = hashlib.sha256()
     for name, array in _effective(low_rank):
         found.update(f"{name} {list(array.shape)}\n".encode())

@@ -1,6 +1,7 @@
 """Export a checkpoint: write it in a format, load it back, calibrate it, put it into the artifact store."""
 
 import errno
+import inspect
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -29,23 +30,27 @@ def export(
     precision: str,
     calibration: Sequence[Input],
     validation: Sequence[SnapshotRow],
+    bank: Mapping[str, Any] | None = None,
 ) -> Artifact:
     """Write checkpoint `checkpoint` (a digest) in a format; a kill in the middle leaves no artifact.
 
     Args:
         calibration: inputs of the training side, for int8.
         validation: rows that temperature, thresholds and the like are fitted on.
+        bank: `targets` and `rank` of channel adapters to leave room for.
 
     Raises:
         NotFound: no such checkpoint or backend.
         BadInput: the backend does not write this precision, or the checkpoint does not fit the task.
         MissingExtra: the libraries for writing are not installed.
     """
-    format_ = check_format(backend, precision)
+    format_ = check_format(backend, precision, with_bank=bool(bank))
+    room = {"bank": bank} if bank else {}
     source = ws.artifacts.get(checkpoint)
     folder = ws.artifacts.new_folder()
     try:
-        facts: ArtifactFacts = format_.write(source, folder, task=task, precision=precision, calibration=calibration)
+        given = {"task": task, "precision": precision, "calibration": calibration, **room}
+        facts: ArtifactFacts = format_.write(source, folder, **given)
         write_facts(folder, facts)
         fitted = _calibration(folder, facts.task, validation)
         facts = facts.model_copy(update={"calibration": {**facts.calibration, **fitted}})
@@ -60,12 +65,15 @@ def export(
     return artifact
 
 
-def check_format(backend: str, precision: str) -> type[Backend]:
+def check_format(backend: str, precision: str, *, with_bank: bool = False) -> type[Backend]:
     """The backend, which is known and writes this precision.
+
+    Args:
+        with_bank: ask also for room for channel adapters.
 
     Raises:
         NotFound: no such backend.
-        BadInput: it does not write this precision.
+        BadInput: it does not write this precision, or leaves no room for channel adapters.
         MissingExtra: its libraries are not installed.
     """
     format_: type[Backend] = BACKENDS.get(backend)
@@ -74,6 +82,10 @@ def check_format(backend: str, precision: str) -> type[Backend]:
             f"backend {backend!r} does not write this precision",
             value=precision,
             next_step=nearest(precision, list(format_.precisions)),
+        )
+    if with_bank and "bank" not in inspect.signature(format_.write).parameters:
+        raise BadInput(
+            "the backend has no room for channel adapters", value=backend, next_step="Set export.backend to openvino"
         )
     return format_
 
