@@ -11,6 +11,7 @@ __version__ = VERSION
 
 _PUBLIC = {
     "Client": "headrace.client:Client",
+    "AsyncClient": "headrace.client:AsyncClient",
     "HeadraceError": "headrace.errors:HeadraceError",
     "Workspace": "headrace.workspace:Workspace",
     "init": "headrace.loop:init",
@@ -23,6 +24,7 @@ _PUBLIC = {
     "train": "headrace.loop:train",
     "evaluate_version": "headrace.loop:evaluate_version",
     "export_version": "headrace.loop:export_version",
+    "compress": "headrace.compression:compress",
     "predict": "headrace.loop:predict",
     "start_server": "headrace.server.running:start_server",
     "give_feedback": "headrace.feedback.intake:give",

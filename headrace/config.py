@@ -257,15 +257,29 @@ class ServeTable(Table):
     max_rows: Annotated[int, Field(ge=1)] = 1000
     """Rows in one request."""
     max_queue_rows: Annotated[int, Field(ge=1)] = 5000
-    """Rows that may wait in the worker before requests are shed with 503."""
+    """Rows that may wait for the workers before requests are shed; one channel fills four fifths at most."""
     timeout_s: Annotated[float, Field(gt=0)] = 30
-    """Longest time that a request may wait for its answer."""
+    """Longest time that a request may wait for its answer; `X-Request-Timeout-Ms` can say less."""
+    header_timeout_s: Annotated[float, Field(gt=0)] = 10
+    """Time in which the head of a request must have come; slower connections are cut."""
+    body_timeout_s: Annotated[float, Field(gt=0)] = 30
+    """Time in which the body of a request must have come, and in which a client must read its answer."""
+    max_connections: Annotated[int, Field(ge=1)] = 4096
+    """Connections at once; more are closed as they come."""
     default_task: str = ""
     """Task of `POST /predict`, whose protocol names none; empty: the only task."""
     default_channel: str = ""
     """Channel of requests in other protocols that name none; empty: the only channel."""
     n_threads: Annotated[int, Field(ge=0)] = 0
-    """Threads of the worker; 0 lets the backend choose."""
+    """Threads of a worker; 0: measured at the first start with an artifact."""
+    n_workers: Annotated[int, Field(ge=0)] = 0
+    """Worker processes; 0: measured at the first start with an artifact."""
+    worker_memory_bytes: Annotated[int, Field(ge=0)] = 0
+    """Address space that a worker may take; 0: no limit."""
+    log_format: Literal["text", "json"] = "text"
+    """Lines of the server's log. None holds what a request said."""
+    log_requests: bool = False
+    """A line in the server's log for every request."""
     log_inputs: Literal["text", "hash"] = "text"
     """What the prediction log keeps of an input. Feedback becomes training rows only with `text`."""
 

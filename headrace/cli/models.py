@@ -77,13 +77,13 @@ def _train_together(ws: "Workspace", task: str | None, search: int | None, as_js
         emit(result, as_json, lambda: show_version(result))
 
 
-def watch(ws: "Workspace", job: "Job", *, quiet: bool) -> dict[str, Any]:
+def watch(ws: "Workspace", job: "Job", *, quiet: bool, title: str = "train") -> dict[str, Any]:
     """Follow a job with a bar and return its result; Ctrl-C leaves it running."""
     from headrace import jobs
 
     seen = job
     try:
-        with progress_bar("train", quiet=quiet) as bar:
+        with progress_bar(title, quiet=quiet) as bar:
             for seen in jobs.follow(ws, job.id):
                 at = seen.progress
                 if at:
@@ -183,23 +183,67 @@ def export(
 
 
 def predict(
-    texts: Annotated[list[str] | None, typer.Argument(help="Texts; none: one a line from standard input.")] = None,
+    texts: Annotated[
+        list[str] | None, typer.Argument(help="Texts, or one file of rows; none: a text a line from standard input.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File of answers to a file of rows; default: NAME.answers.SUFFIX beside it.")
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="Column with the text, of a file.")] = None,
+    pair: Annotated[str | None, typer.Option(help="Column with the second part of inputs with two, of a file.")] = None,
+    channel: Annotated[str | None, typer.Option(help="Channel that the rows of a file belong to.")] = None,
     json_lines: Annotated[
         bool, typer.Option("--json-lines", help="Standard input has a JSON value a line: two parts, or turns.")
     ] = False,
     version: Annotated[str | None, typer.Option(help="Version; default: the one in charge.")] = None,
     task: Task = None,
     where: Where = Path("."),
+    settings: Set = None,
     as_json: AsJson = False,
 ) -> None:
-    """Answer inputs here, without a server and without a log."""
+    """Answer inputs here, without a server and without a log: texts, or a CSV, JSON lines or Parquet file of rows."""
     from headrace import loop
 
+    if out is not None or (texts and len(texts) == 1 and _is_file(texts[0])):
+        if json_lines or not texts or len(texts) != 1:
+            raise BadInput("--out is for one file of rows", value=str(out), next_step="headrace predict FILE --out OUT")
+        chosen = {"task": task, "version": version, "channel": channel, "text_column": text, "pair_column": pair}
+        with opened(where, settings) as ws:
+            _predict_file(ws, texts[0], out, as_json, **chosen)
+        return
+    if channel or text or pair:
+        raise BadInput("--channel, --text and --pair are for a file of rows", next_step="headrace predict FILE")
     given = _from_lines(texts) if json_lines else texts or [line.rstrip("\n") for line in sys.stdin]
-    with opened(where) as ws:
+    with opened(where, settings) as ws:
         answers = loop.predict(ws, given, version=version, task=task)
     rows = [(answer_in_words(a), a.get("confidence"), _shown(t)) for a, t in zip(answers, given, strict=True)]
     emit(answers, as_json, lambda: table(("answer", "confidence", "input"), rows))
+
+
+def _is_file(text: str) -> bool:
+    """Whether a text is the name of a file of rows."""
+    from headrace.offline.formats import FORMATS
+
+    return Path(text).suffix.lower() in FORMATS and Path(text).is_file()
+
+
+def _predict_file(ws: "Workspace", source: str, out: Path | None, as_json: bool, **chosen: str | None) -> None:
+    from headrace.offline import predict_file
+
+    try:
+        with progress_bar("predict", quiet=as_json) as bar:
+            done = predict_file(ws, source, out, report=bar, **chosen)
+    except KeyboardInterrupt:
+        print("\nWhat is done is kept. The same command goes on from here.", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+    def show() -> None:
+        print(f"{done.version}: {done.n_answered} rows answered in {done.output} ({done.seconds:.1f} s)")
+        if done.n_bad:
+            reasons = ", ".join(f"{n} {reason}" for reason, n in done.reasons.items())
+            print(f"  {done.n_bad} rows not answered ({reasons}), listed in {done.bad_rows}")
+
+    emit(done, as_json, show)
 
 
 def _from_lines(texts: list[str] | None) -> list[object]:

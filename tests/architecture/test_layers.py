@@ -20,8 +20,8 @@ LAYERS = [
     {"checkpoints"},
     {"data", "finetune", "evaluate", "export", "release", "serve", "feedback"},
     {"making"},
-    {"search", "distributed", "advising"},
-    {"loop"},
+    {"search", "distributed", "advising", "compression"},
+    {"loop", "offline"},
     {"server", "console", "cli", "client", "testing"},
 ]
 SIDEWAYS = {
@@ -35,7 +35,7 @@ HEAVY = {  # library -> where it may be imported at module level
     "peft": ("checkpoints", "finetune", "export.backends"),
     "accelerate": ("finetune",),
     "datasets": ("data.sources",),
-    "pyarrow": ("data.sources", "data.parquet"),
+    "pyarrow": ("data.sources", "data.parquet", "offline.parquet"),
     "openvino": ("export.backends",),
     "nncf": ("export.backends",),
     "tokenizers": ("checkpoints", "finetune", "export.backends"),
