@@ -1,0 +1,220 @@
+"""What happens between a call and its answer, without any of it being done here.
+
+A call is a generator: it yields what to send and how long to wait, and is sent what came of it. blocking.py and
+awaiting.py carry calls out; neither decides anything.
+"""
+
+import json
+import random
+import threading
+import time
+import uuid
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+
+from headrace.errors import BadInput, HeadraceError, TooLate, Unavailable, from_envelope
+
+Given = str | Mapping[str, Any] | list[Any]
+"""A text, an object with the fields of the API, or a list of turns."""
+
+_MAX_ATTEMPTS = 3  # Google SRE book, chapter 21
+_FIRST_PAUSE_S = 1.0
+_BUSY = (429, 503)
+_MAX_BUDGET = 10.0  # retries in a row
+_EARNED = (
+    0.1  # of a retry by each answer: while a server fails for long, retries add a tenth to its load, not double it
+)
+_IDLE_S = 4.0  # the server closes idle connections after 5 s; one that closes as it is used costs an attempt
+
+OPTIONS: Mapping[str, Any] = {
+    "trust_env": False,  # not through a proxy of the environment: the server is on this machine
+    "limits": httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=_IDLE_S),
+}
+"""Of the httpx client that carries calls out: connections are kept and used again."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Send this, and send back a `Reply` or the error of the transport."""
+
+    method: str
+    path: str
+    content: str | None
+    headers: Mapping[str, str]
+    timeout_s: float
+    """For all of it, until the last byte of the answer."""
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Let this time pass, and send back None."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A response, read to its end."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Names in any case."""
+    content: bytes
+
+
+Came = Reply | httpx.TransportError | None
+
+
+class Calls:
+    """The calls to one server. Shared by the threads or tasks of one client."""
+
+    def __init__(self, base_url: str, timeout_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.url, self._timeout_s, self._clock = base_url.rstrip("/"), timeout_s, clock
+        self._budget = _Budget()
+
+    def predict(
+        self,
+        task: str,
+        channel: str,
+        inputs: Sequence[Given],
+        unit: str | None,
+        timeout_s: float | None,
+        request_id: str | None,
+    ) -> Generator[Ask | Wait, Came, dict[str, Any]]:
+        body = {"task": task, "channel": channel, "inputs": [_as_object(given) for given in inputs]}
+        headers = {"X-Request-Id": request_id or uuid.uuid4().hex}
+        return (
+            yield from self._answered(
+                "POST", "/v1/predict", body | ({} if unit is None else {"unit": unit}), headers, timeout_s
+            )
+        )
+
+    def feedback(
+        self, prediction_id: str, said: Mapping[str, Any], labeller: str, key: str | None, timeout_s: float | None
+    ) -> Generator[Ask | Wait, Came, str]:
+        body = {"prediction_id": prediction_id, "labeller": labeller}
+        body |= {name: given for name, given in said.items() if given is not None}
+        headers = {"Idempotency-Key": key or uuid.uuid4().hex}
+        answer = yield from self._answered("POST", "/v1/feedback", body, headers, timeout_s)
+        return str(answer["id"])
+
+    def models(self, timeout_s: float | None) -> Generator[Ask | Wait, Came, list[dict[str, Any]]]:
+        found: list[dict[str, Any]] = (yield from self._answered("GET", "/v1/models", None, {}, timeout_s))["models"]
+        return found
+
+    def ready(self, timeout_s: float | None) -> Generator[Ask | Wait, Came, bool]:
+        came = yield Ask("GET", "/v2/health/ready", None, {}, timeout_s or self._timeout_s)
+        try:
+            self._read(came)
+        except HeadraceError as error:
+            if error.retryable:
+                return False
+            raise
+        return True
+
+    def _answered(
+        self, method: str, path: str, body: object, headers: Mapping[str, str], timeout_s: float | None
+    ) -> Generator[Ask | Wait, Came, dict[str, Any]]:
+        """The answer, after at most three attempts within the time. All that is asked here may be asked again."""
+        content = _as_json(body)
+        give_up_at = self._clock() + (timeout_s or self._timeout_s)
+        for attempt in range(1, _MAX_ATTEMPTS + 1):
+            left_s = give_up_at - self._clock()
+            limits = {"Content-Type": "application/json", "X-Request-Timeout-Ms": str(max(1, int(left_s * 1000)))}
+            came = yield Ask(method, path, content, {**headers, **limits}, left_s)
+            try:
+                answer = self._read(came)
+            except HeadraceError as error:
+                pause_s = _pause_s(came, attempt)
+                may_be_asked_again = error.retryable or (isinstance(came, Reply) and came.status in _BUSY)
+                in_time = self._clock() + pause_s < give_up_at
+                if attempt == _MAX_ATTEMPTS or not may_be_asked_again or not in_time or not self._budget.take():
+                    raise
+            else:
+                self._budget.earn()
+                return answer
+            yield Wait(pause_s)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _read(self, came: Came) -> dict[str, Any]:
+        """The answer in what came, or the error in it."""
+        if isinstance(came, httpx.TimeoutException):
+            raise TooLate("the server did not answer in time", value=self.url, next_step="Try again")
+        if isinstance(came, httpx.TransportError):
+            raise Unavailable(
+                f"no server answers there ({str(came) or type(came).__name__})",
+                value=self.url,
+                next_step="Start one: headrace serve",
+            )
+        assert came is not None, "an Ask is answered"
+        try:
+            answer: dict[str, Any] = {**json.loads(came.content)}
+            error = None if came.status == httpx.codes.OK else from_envelope(answer)
+        except (ValueError, KeyError, TypeError):
+            error = HeadraceError(
+                f"the answer with status {came.status} is not headrace's",
+                value=came.content.decode(errors="replace"),
+                next_step=f"Check what listens at {self.url}",
+            )
+        if error is not None:
+            raise error
+        return answer
+
+
+class _Budget:
+    """Retries that a client may still make, over all its calls."""
+
+    def __init__(self) -> None:
+        self._left, self._lock = _MAX_BUDGET, threading.Lock()
+
+    def earn(self) -> None:
+        with self._lock:
+            self._left = min(_MAX_BUDGET, self._left + _EARNED)
+
+    def take(self) -> bool:
+        """Take one, if there is one."""
+        with self._lock:
+            if self._left < 1:
+                return False
+            self._left -= 1
+            return True
+
+
+def _pause_s(came: Came, attempt: int) -> float:
+    """What the server asks for, else doubling; spread, so that many clients do not come back at one moment."""
+    asked_s = _retry_after_s(came.headers) if isinstance(came, Reply) else None
+    if asked_s is not None:
+        return asked_s * random.uniform(1, 1.5)
+    return _FIRST_PAUSE_S * 2.0 ** (attempt - 1) * random.uniform(0.5, 1.5)
+
+
+def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Seconds or a date (RFC 9110, section 10.2.3); None where there is neither."""
+    said = headers.get("Retry-After", "").strip()
+    if said.isascii() and said.isdigit():
+        return float(said)
+    with suppress(ValueError, TypeError):
+        return max(0.0, (parsedate_to_datetime(said) - datetime.now(UTC)).total_seconds())
+    return None
+
+
+def _as_object(given: Given) -> dict[str, Any]:
+    if isinstance(given, str):
+        return {"text": given}
+    return {"turns": given} if isinstance(given, list) else dict(given)
+
+
+def _as_json(body: object) -> str | None:
+    """In ASCII, so that half a surrogate reaches the server's check."""
+    try:
+        return None if body is None else json.dumps(body)
+    except (TypeError, ValueError) as error:
+        raise BadInput(
+            f"cannot be sent as JSON: {error}", value=body, next_step="Use text, numbers, lists, dicts"
+        ) from None
