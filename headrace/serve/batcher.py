@@ -1,11 +1,18 @@
 """What waits in the worker, and which of it goes into the next batch.
 
+Rows wait in the order in which they are due a turn: channels take turns by tokens, so a channel that sends twenty times
+as much delays the others no more than one that sends as much as they do. Within a channel the order is that of arrival.
+(Self-clocked fair queueing: S. Golestani, INFOCOM 1994.)
+
 A batch is padded to its longest text, so it takes texts of like length up to a budget of padded tokens. There is no
 fixed wait: an idle worker takes the first row at once, a busy one finds company for it.
 """
 
+import math
 import threading
-from collections.abc import Sequence
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +20,7 @@ from headrace.records import Input
 
 _BYTES_PER_TOKEN = 4  # word pieces of English hold 4 to 5 bytes, a CJK character (3 bytes) is one piece
 _SPECIAL_TOKENS = 2
+_NO_TIME_S = 0.001  # no model answers in less, so a row with less time left is late already
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -26,6 +34,11 @@ class Row:
     model: Any
     """The loaded model; a row keeps it alive, so that unloading never drops a waiting row."""
     background: bool = False
+    channel: str = ""
+    """Whose turn it uses up."""
+    arrived_at: float = 0.0
+    deadline: float = math.inf
+    """On the monotonic clock of this process; nobody wants the answer after it."""
 
 
 def estimate_tokens(given: Input, max_tokens: int) -> int:
@@ -57,27 +70,57 @@ def pick(waiting: Sequence[Row], budget: int) -> list[Row]:
 class Batcher:
     """Rows between the thread that reads requests and the thread that answers them."""
 
-    def __init__(self, budget: int) -> None:
-        self._budget = budget
+    def __init__(self, budget: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._budget, self._clock = budget, clock
         self._waiting: list[Row] = []
+        self._turns: list[tuple[bool, int]] = []
+        """Of each waiting row, in rising order: whether it is background, and the turn it is due."""
+        self._turn = 0
+        self._last_turns: dict[str, int] = {}
         self._changed = threading.Condition()
+        self.n_expired = 0
+        """Rows that were given up because their deadline had passed."""
 
     def put(self, rows: Sequence[Row]) -> None:
         with self._changed:
-            self._waiting += rows
+            for row in rows:
+                turn = max(self._turn, self._last_turns.get(row.channel, 0)) + row.n_tokens
+                self._last_turns[row.channel] = turn
+                place = bisect_right(self._turns, (row.background, turn))
+                self._turns.insert(place, (row.background, turn))
+                self._waiting.insert(place, row)
             self._changed.notify()
 
-    def take(self) -> list[Row]:
-        """Wait for rows and take the next batch."""
+    def take(self, timeout_s: float | None = None) -> list[Row]:
+        """Wait for rows and take the next batch, without those whose deadline has passed; empty after `timeout_s`."""
         with self._changed:
-            while not self._waiting:
-                self._changed.wait()
+            if not self._waiting:
+                self._changed.wait(timeout_s)
+            self._expire()
+            if not self._waiting:
+                return []
             batch = pick(self._waiting, self._budget)
             taken = {id(row) for row in batch}
-            self._waiting = [row for row in self._waiting if id(row) not in taken]
+            turns = zip(self._turns, self._waiting, strict=True)
+            wanted = (turn for (background, turn), row in turns if id(row) in taken and not background)
+            self._turn = max(wanted, default=self._turn)
+            self._keep(lambda row: id(row) not in taken)
             return batch
 
     def drop(self, request: int) -> None:
         """Forget the rows of a request that nobody waits for any more."""
         with self._changed:
-            self._waiting = [row for row in self._waiting if row.request != request]
+            self._keep(lambda row: row.request != request)
+
+    def _expire(self) -> None:
+        """Give up what comes too late."""
+        soon = self._clock() + _NO_TIME_S
+        if n_late := sum(row.deadline <= soon for row in self._waiting):
+            self._keep(lambda row: row.deadline > soon)
+            self.n_expired += n_late
+
+    def _keep(self, wanted: Callable[[Row], bool]) -> None:
+        kept = [(turn, row) for turn, row in zip(self._turns, self._waiting, strict=True) if wanted(row)]
+        self._turns, self._waiting = [turn for turn, _ in kept], [row for _, row in kept]
+        if not kept:  # nobody is owed anything any more
+            self._turn, self._last_turns = 0, {}

@@ -1,15 +1,20 @@
 """`python -m headrace.serve.worker`: the process that holds the models and answers inputs.
 
-    pool -> worker   load {id, digest, folder} | unload {digest} | predict {id, digest, inputs, background} | drop {id}
-    worker -> pool   ready | alive | {id, error} | {id, digest} | {id, digest, rows: [{output} | {error}]}
+    pool -> worker   load {id, digest, folder} | unload {digest} | drop {id}
+                     predict {id, digest, inputs, background, channel, timeout_ms}
+    worker -> pool   ready | alive {batches} | {id, error} | {id, digest}
+                     {id, digest, rows: [{output} | {error}], queue_s, batches}
 
 Messages are frames (see frames.py) over stdin and stdout, an input is a text or a list of two; whatever a library
-prints goes to stderr. The process ends when its stdin does, so it never outlives the server.
+prints goes to stderr. `timeout_ms` is what is left of the time that the answer may take: no row is begun after it, and
+the pool drops the request then. `batches` has the figures of those that ended since the last message that had them. The
+process ends when its stdin does, so it never outlives the server.
 """
 
 import argparse
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
@@ -25,7 +30,7 @@ from headrace.artifacts import verify
 from headrace.errors import HeadraceError, NotFound
 from headrace.export.artifact import load
 from headrace.records import Input
-from headrace.serve import frames
+from headrace.serve import frames, logs
 from headrace.serve.batcher import Batcher, Row, estimate_tokens
 from headrace.serve.frames import Message
 from headrace.tasks import TASK_TYPES, Calibration, Outputs, Predictor, TaskType
@@ -58,20 +63,36 @@ def load_model(folder: Path, digest: str, *, n_threads: int) -> Model:
     return Model(digest, predictor, task_type, facts.calibration, facts.task.max_tokens)
 
 
-def answer(model: Model, inputs: Sequence[Input]) -> list[Message]:
-    """One `{"output"}` or `{"error"}` per input, in order. A batch that fails is halved until the bad one is alone."""
+@dataclass(slots=True)
+class Spent:
+    """Seconds that a batch took, by stage."""
+
+    model_s: float = 0.0
+    decode_s: float = 0.0
+
+
+def answer(model: Model, inputs: Sequence[Input], spent: Spent | None = None) -> list[Message]:
+    """One `{"output"}` or `{"error"}` per input, in order. A batch that fails is halved until the bad one is alone.
+
+    Args:
+        spent: what the work took is added to it.
+    """
+    spent = spent or Spent()
     try:
-        return [{"output": output} for output in _decoded(model, inputs)]
+        return [{"output": output} for output in _decoded(model, inputs, spent)]
     except Exception as error:  # the border of a batch: its neighbours go on
         if len(inputs) == 1:
             _log.warning("an input could not be answered by %s", model.digest, exc_info=True)
             return [{"error": _error_of(error)}]
     half = len(inputs) // 2
-    return answer(model, inputs[:half]) + answer(model, inputs[half:])
+    return answer(model, inputs[:half], spent) + answer(model, inputs[half:], spent)
 
 
-def _decoded(model: Model, inputs: Sequence[Input]) -> list[dict[str, object]]:
+def _decoded(model: Model, inputs: Sequence[Input], spent: Spent) -> list[dict[str, object]]:
+    began_at = time.perf_counter()
     outputs = model.predictor.logits(inputs)
+    ended_at = time.perf_counter()
+    spent.model_s += ended_at - began_at
     n_outputs = model.task_type.n_outputs
     if outputs.dtype == object:  # a task on tokens: one element per input
         _check_logits(outputs, (len(inputs),))
@@ -79,7 +100,9 @@ def _decoded(model: Model, inputs: Sequence[Input]) -> list[dict[str, object]]:
             _check_logits(one.logits, (len(one.spans), n_outputs))
     else:
         _check_logits(outputs, (len(inputs), n_outputs))
-    return model.task_type.decode(outputs, model.calibration)
+    decoded = model.task_type.decode(outputs, model.calibration)
+    spent.decode_s += time.perf_counter() - ended_at
+    return decoded
 
 
 def _check_logits(logits: Outputs, shape: tuple[int, ...]) -> None:
@@ -103,6 +126,8 @@ class _Request:
 
     digest: str
     rows: list[Message | None]
+    queue_s: float = 0.0
+    """The longest that one of its rows waited."""
     n_missing: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -117,6 +142,8 @@ class Worker:
         self._batcher = Batcher(batch_tokens)
         self._models: dict[str, Model] = {}
         self._requests: dict[int, _Request] = {}
+        self._batches: list[Message] = []
+        """Figures of batches that no message has carried yet."""
         self._out_lock = threading.Lock()
         self._sent_at = 0.0
 
@@ -128,14 +155,28 @@ class Worker:
         sys.stderr.flush()
         os._exit(0)
 
-    def work(self) -> None:
-        """Answer batch after batch, for ever."""
+    def work(self, *, alive_every_s: float) -> None:
+        """Answer batch after batch, for ever, and say so also when there is none."""
         while True:
-            batch = self._batcher.take()
-            for row, result in zip(batch, answer(batch[0].model, [row.input for row in batch]), strict=True):
-                self._finish(row, result)
+            batch = self._batcher.take(alive_every_s)
+            if not batch:
+                self._send({"kind": "alive", "batches": self._handed_over()})
+                continue
+            began_at, spent = time.monotonic(), Spent()
+            results = answer(batch[0].model, [row.input for row in batch], spent)
+            self._batches.append(
+                {
+                    "n_rows": len(batch),
+                    "n_tokens": sum(row.n_tokens for row in batch),
+                    "n_late_rows": sum(row.deadline < began_at for row in batch),
+                    "model_s": spent.model_s,
+                    "decode_s": spent.decode_s,
+                }
+            )
+            for row, result in zip(batch, results, strict=True):
+                self._finish(row, result, began_at)
             if time.monotonic() - self._sent_at > _ALIVE_EVERY_S:
-                self._send({"kind": "alive"})
+                self._send({"kind": "alive", "batches": self._handed_over()})
 
     def _take(self, message: Message) -> None:
         match message["kind"]:
@@ -168,22 +209,39 @@ class Worker:
             self._send({"id": number, "error": _error_of(missing)})
             return
         self._requests[number] = _Request(model.digest, [None] * len(inputs))
+        now = time.monotonic()
         self._batcher.put(
             [
-                Row(number, place, given, estimate_tokens(given, model.max_tokens), model, message["background"])
+                Row(
+                    request=number,
+                    place=place,
+                    input=given,
+                    n_tokens=estimate_tokens(given, model.max_tokens),
+                    model=model,
+                    background=message["background"],
+                    channel=message["channel"],
+                    arrived_at=now,
+                    deadline=now + message["timeout_ms"] / 1000,
+                )
                 for place, given in enumerate(inputs)
             ]
         )
 
-    def _finish(self, row: Row, result: Message) -> None:
+    def _finish(self, row: Row, result: Message, began_at: float) -> None:
         request = self._requests.get(row.request)
         if request is None:  # dropped meanwhile
             return
         request.rows[row.place] = result
+        request.queue_s = max(request.queue_s, began_at - row.arrived_at)
         request.n_missing -= 1
         if request.n_missing == 0:
             self._requests.pop(row.request, None)
-            self._send({"id": row.request, "digest": request.digest, "rows": request.rows})
+            said = {"id": row.request, "digest": request.digest, "rows": request.rows, "queue_s": request.queue_s}
+            self._send({**said, "batches": self._handed_over()})
+
+    def _handed_over(self) -> list[Message]:
+        batches, self._batches = self._batches, []
+        return batches
 
     def _send(self, message: Message) -> None:
         with self._out_lock:
@@ -195,15 +253,27 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="headrace.serve.worker")
     parser.add_argument("--batch-tokens", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--alive-every-s", type=float, required=True)
+    parser.add_argument("--memory-bytes", type=int, default=0)
+    parser.add_argument("--cores", type=_numbers, default=[])
+    parser.add_argument("--log-format", default="text")
     args = parser.parse_args(argv)
-    logging.basicConfig(format="headrace worker: %(message)s", stream=sys.stderr, level=logging.WARNING)
+    logs.set_up(args.log_format, process="headrace worker")
+    if args.memory_bytes:
+        resource.setrlimit(resource.RLIMIT_AS, (args.memory_bytes, args.memory_bytes))
+    if args.cores:
+        os.sched_setaffinity(0, args.cores)
     for number in (signal.SIGINT, signal.SIGTERM):  # a server that drains still needs its worker; stdin ends it
         signal.signal(number, signal.SIG_IGN)
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     worker = Worker(out, batch_tokens=args.batch_tokens, n_threads=args.threads)
     threading.Thread(target=worker.listen, args=(sys.stdin.buffer,), daemon=True).start()
-    worker.work()
+    worker.work(alive_every_s=args.alive_every_s)
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
 
 
 if __name__ == "__main__":

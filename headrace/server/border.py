@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headrace.errors import BadInput, HeadraceError, NotFound, Unavailable
-from headrace.serve.pool import RETRY_AFTER_S
+from headrace.serve.process import RETRY_AFTER_S
 from headrace.server import error_forms
 from headrace.server.metrics import Metrics
 

@@ -74,6 +74,7 @@ class Lineup:
     def _run(self) -> None:
         try:
             self._put_in_charge()
+            self._pool.start()
             self._refresh(must_load=True)
         except Exception as error:  # the border of the thread: who waits for `first` gets it
             self.first.set_exception(error)
