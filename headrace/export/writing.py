@@ -49,7 +49,7 @@ def export(
     source = ws.artifacts.get(checkpoint)
     folder = ws.artifacts.new_folder()
     try:
-        given = {"task": task, "precision": precision, "calibration": calibration, **room}
+        given: dict[str, Any] = {"task": task, "precision": precision, "calibration": calibration, **room}
         facts: ArtifactFacts = format_.write(source, folder, **given)
         write_facts(folder, facts)
         fitted = _calibration(folder, facts.task, validation)
