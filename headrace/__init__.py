@@ -26,6 +26,7 @@ _PUBLIC = {
     "export_version": "headrace.loop:export_version",
     "compress": "headrace.compression:compress",
     "predict": "headrace.loop:predict",
+    "predict_file": "headrace.offline:predict_file",
     "start_server": "headrace.server.running:start_server",
     "give_feedback": "headrace.feedback.intake:give",
     "start_release": "headrace.release.releases:start",

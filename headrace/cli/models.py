@@ -241,7 +241,7 @@ def _predict_file(ws: "Workspace", source: str, out: Path | None, as_json: bool,
         print(f"{done.version}: {done.n_answered} rows answered in {done.output} ({done.seconds:.1f} s)")
         if done.n_bad:
             reasons = ", ".join(f"{n} {reason}" for reason, n in done.reasons.items())
-            print(f"  {done.n_bad} rows not answered ({reasons}), listed in {done.bad_rows}")
+            print(f"  Not answered: {reasons}. See them: {done.bad_rows}")
 
     emit(done, as_json, show)
 
