@@ -98,7 +98,7 @@ class Encoder:
         self.max_tokens = int(cut.get("max_length", 0))
         self._has_windows = bool(cut.get("stride", 0))
         self._cuts_second = cut.get("strategy") == "only_second"
-        self._pad_id = int((self._tokenizer.padding or {}).get("pad_id", 0))
+        self.pad_id = int((self._tokenizer.padding or {}).get("pad_id", 0))
         self._tokenizer.no_padding()  # rows are padded here, to the length of their own batch
         self._uncut: Any = Tokenizer.from_str(self._tokenizer.to_str()) if self._cuts_second else None
         if self._uncut is not None:
@@ -142,7 +142,7 @@ class Encoder:
         """Arrays (B, T) int64 for the model inputs `names`; T is the longest window, rounded up to `multiple`."""
         longest = max(len(window) for window in windows)
         shape = (len(windows), min(round_up(longest, multiple), max(longest, self.max_tokens)))
-        arrays = {name: np.full(shape, self._pad_id if name == "input_ids" else 0, dtype=np.int64) for name in names}
+        arrays = {name: np.full(shape, self.pad_id if name == "input_ids" else 0, dtype=np.int64) for name in names}
         for i, window in enumerate(windows):
             for name, array in arrays.items():
                 array[i, : len(window)] = values(window.encoding, name)

@@ -27,6 +27,10 @@ class ArtifactFacts(BaseModel):
     calibration: dict[str, Any] = {}
     """What decoding needs besides logits: fitted on the validation side by the task type, or left by training."""
     n_parameters: int = 0
+    first_position: int | None = None
+    """The number that positions of packed windows begin with; None where the graph takes padded batches."""
+    bank: dict[str, Any] = {}
+    """`targets` (paths of linear layers) and `rank` of the channel adapters there is room for; empty: none."""
     code_version: str = ""
 
 

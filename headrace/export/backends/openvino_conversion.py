@@ -2,22 +2,29 @@
 
 import gc
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openvino as ov
 import torch
+from safetensors.numpy import save_file
 
-from headrace.checkpoints.encoding import TOKENIZER, Encoder, input_names, standalone_tokenizer
+from headrace.checkpoints import packing
+from headrace.checkpoints.encoding import TOKENIZER, Encoder, Window, input_names, standalone_tokenizer
 from headrace.checkpoints.loading import load
+from headrace.checkpoints.network import Network
 from headrace.checkpoints.saving import read_decoding
 from headrace.config import TaskTable
 from headrace.errors import BadInput
 from headrace.export.artifact import ArtifactFacts
+from headrace.export.backends import openvino_bank, openvino_packing
 from headrace.export.backends.checkpoint_files import check_checkpoint, quietly
-from headrace.export.backends.one_token import keep_first_token
 from headrace.export.backends.openvino import MODEL
+from headrace.export.backends.openvino_trimming import keep_first_token
+from headrace.export.backends.slots import HEAD, OWNERS, SLOTS, Slots
 from headrace.records import Input
 from headrace.tasks import TASK_TYPES, TaskType
 from headrace.version import VERSION
@@ -26,12 +33,22 @@ _MIN_CALIBRATION = 10  # as settings.export.n_calibration; below it, ranges of a
 
 
 def convert(
-    checkpoint: Path, folder: Path, *, task: TaskTable, precision: str, calibration: Sequence[Input]
+    checkpoint: Path,
+    folder: Path,
+    *,
+    task: TaskTable,
+    precision: str,
+    calibration: Sequence[Input],
+    bank: Mapping[str, Any],
 ) -> ArtifactFacts:
-    """Write model.xml, model.bin and tokenizer.json into `folder`.
+    """Write model.xml, model.bin and tokenizer.json into `folder`; with a bank, also the shared head.
+
+    Args:
+        bank: `targets` and `rank` of the channel adapters that the graph gets room for; empty: none.
 
     Raises:
-        BadInput: the checkpoint does not fit the task, or there are too few inputs to calibrate on.
+        BadInput: the checkpoint does not fit the task, there are too few inputs to calibrate on, or the model cannot
+            have channel adapters.
     """
     if precision == "int8" and len(calibration) < _MIN_CALIBRATION:
         raise BadInput(
@@ -41,30 +58,74 @@ def convert(
         )
     task_type: TaskType = TASK_TYPES.get(task.type)(task)
     with quietly():
-        model, tokenizer = load(checkpoint, task_type)
-        check_checkpoint(model, tokenizer, task)
-        converted = _traced(model, input_names(model.encoder, tokenizer))
-    alone: Any = standalone_tokenizer(tokenizer, task)
+        network, tokenizer = load(checkpoint, task_type)
+        check_checkpoint(network, tokenizer, task)
+        alone: Any = standalone_tokenizer(tokenizer, task)
+        encoder = Encoder(alone)
+        graph = _traced(network, encoder, input_names(network.encoder, tokenizer), task_type, calibration)
     alone.save(str(folder / TOKENIZER), pretty=False)
-    n_parameters = sum(p.numel() for p in model.parameters())
-    del model
+    n_parameters = sum(p.numel() for p in network.parameters())
+    if bank:
+        graph = _with_bank(graph, network, bank, folder)
+    del network
     gc.collect()
-    keep_first_token(converted)
+    keep_first_token(graph.model)
     if precision == "int8":
-        converted = _quantised(converted, Encoder(alone), calibration)
-    _name_plainly(converted)
-    ov.save_model(converted, folder / MODEL, compress_to_fp16=False)
+        graph = _quantised(graph, encoder, calibration)
+    _name_plainly(graph.model)
+    ov.save_model(graph.model, folder / MODEL, compress_to_fp16=False)
     return ArtifactFacts(
         backend="openvino",
         precision=precision,
         task=task,
         calibration=read_decoding(checkpoint),
         n_parameters=n_parameters,
+        first_position=graph.first_position,
+        bank=dict(bank),
         code_version=VERSION,
     )
 
 
-def _traced(model: Any, names: Sequence[str]) -> Any:
+@dataclass(frozen=True)
+class _Graph:
+    model: Any
+    first_position: int | None
+    """As in headrace.json."""
+    slots: Slots | None = None
+    added: tuple[str, ...] = ()
+    """Operations of the bank, which quantisation leaves alone."""
+
+
+def _traced(
+    network: Network, encoder: Encoder, names: Sequence[str], task_type: TaskType, calibration: Sequence[Input]
+) -> _Graph:
+    """The packed form where the model has one, else the padded one."""
+    long = "word " * encoder.max_tokens
+    whole: Input = long if len(task_type.fields) == 1 else ("word", long)
+    packed = openvino_packing.trace(network, encoder, names, [whole, *calibration])
+    return _Graph(_padded(network, names), None) if packed is None else _Graph(*packed)
+
+
+def _with_bank(graph: _Graph, network: Network, bank: Mapping[str, Any], folder: Path) -> _Graph:
+    """Room for adapters, and the shared head as a file of its own."""
+    if graph.first_position is None:
+        raise BadInput(
+            "this model family cannot have channel adapters: its inputs cannot be packed",
+            value=network.config.model_type,
+            next_step="Train without --per-channel, or choose a base model of the BERT family",
+        )
+    path = next(name for name, module in network.model.named_modules() if module is network.head)
+    head = {name: value.detach().numpy() for name, value in network.head.state_dict().items()}
+    known = {operation.get_friendly_name() for operation in graph.model.get_ordered_ops()}
+    model = openvino_bank.insert(graph.model, bank["targets"], bank["rank"], path)
+    added = openvino_bank.mark(model, known)
+    save_file(head, folder / HEAD)
+    modules = dict(network.model.named_modules())
+    widths = {name: (modules[name].in_features, modules[name].out_features) for name in bank["targets"]}
+    return _Graph(model, graph.first_position, Slots(bank["targets"], widths, bank["rank"], head), tuple(added))
+
+
+def _padded(model: Any, names: Sequence[str]) -> Any:
     """The model with inputs (B, T), both of any size."""
     if hasattr(model.model, "peft_config"):
         _fix_prefix(model.model)
@@ -103,7 +164,7 @@ def _fix_prefix(peft_model: Any) -> None:
     peft_model.get_prompt = prompt
 
 
-def _quantised(model: Any, encoder: Encoder, calibration: Sequence[Input]) -> Any:
+def _quantised(graph: _Graph, encoder: Encoder, calibration: Sequence[Input]) -> _Graph:
     """Post-training int8, each input at its own length, so that padding does not widen the ranges.
 
     Symmetric ranges, and attention left in float: a tenth more rows a second than NNCF's own choice for transformers,
@@ -112,17 +173,34 @@ def _quantised(model: Any, encoder: Encoder, calibration: Sequence[Input]) -> An
     import nncf
 
     nncf.set_log_level(logging.ERROR)
-    names = [port.any_name for port in model.inputs]
-    feeds = [encoder.feed([window], names) for window in encoder.encode(calibration)]
+    feeds = [_feed(graph, encoder, window) for window in encoder.encode(calibration)]
     with quietly():
-        return nncf.quantize(
-            model,
+        model = nncf.quantize(
+            graph.model,
             nncf.Dataset(feeds),
             model_type=nncf.ModelType.TRANSFORMER,
             preset=nncf.QuantizationPreset.PERFORMANCE,
             subset_size=len(feeds),
-            ignored_scope=nncf.IgnoredScope(types=["ScaledDotProductAttention"], validate=False),
+            ignored_scope=nncf.IgnoredScope(
+                names=list(graph.added), types=["ScaledDotProductAttention"], validate=False
+            ),
         )
+    return replace(graph, model=model)
+
+
+def _feed(graph: _Graph, encoder: Encoder, window: Window) -> dict[str, Any]:
+    """One window alone, without an adapter."""
+    names = [port.any_name for port in graph.model.inputs]
+    if graph.first_position is None:
+        return dict(encoder.feed([window], names))
+    (batch,) = packing.pack([len(window)], batch_tokens=len(window))
+    feed: dict[str, Any] = dict(
+        packing.feed(batch, [window], names, pad_id=encoder.pad_id, first_position=graph.first_position)
+    )
+    if graph.slots is None:
+        return feed
+    none = {SLOTS: np.zeros((1, 1), dtype=np.int64), OWNERS: np.zeros(1, dtype=np.int64), **graph.slots.arrays}
+    return feed | {name: array for name, array in none.items() if name in names}
 
 
 def _name_plainly(model: Any) -> None:

@@ -5,6 +5,8 @@ the head reads are computed for the first token alone; attention still sees ever
 model of six layers this is an eighth of the arithmetic of linear layers.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,11 +20,21 @@ _PER_TOKEN = {
 
 
 def keep_first_token(model: Any) -> int:
-    """Slice (B, T, D) to (B, 1, D) as early as may be; returns how many operations run for one token from now on."""
+    """Pick the tokens that the head reads as early as may be; returns how many operations run for them alone now.
+
+    Of a padded batch (B, T, D) that is (B, 1, D); of a packed one (R, L, D), whose windows begin at `starts` (N,),
+    (N, 1, D).
+    """
     n_trimmed = 0
-    for head in model.get_ordered_ops():
-        if _reads_first_token(head):
-            n_trimmed += _trim(model, head)
+    for node in model.get_ordered_ops():
+        if _reads_first_token(node):
+            n_trimmed += _trim(model, node, _first)
+        elif (starts := _starts_of(node)) is not None:
+            tokens = node.input_value(0).get_node()  # flattens rows and tokens into one axis
+            n_picked = _trim(model, tokens, partial(_at, starts=starts))
+            if n_picked:
+                node.output(0).replace(tokens.output(0))
+            n_trimmed += n_picked
     model.validate_nodes_and_infer_types()
     return n_trimmed
 
@@ -34,7 +46,32 @@ def _reads_first_token(node: Any) -> bool:
     return index is not None and axis is not None and index.tolist() in (0, [0]) and axis.item() in (1, -2)
 
 
-def _trim(model: Any, head: Any) -> int:
+def _starts_of(node: Any) -> Any:
+    """The places that a node picks out of rows that were flattened to (R * L, D); None if it does no such thing."""
+    if node.get_type_name() != "Gather" or node.input_value(0).get_node().get_type_name() != "Reshape":
+        return None
+    if not _has_tokens(node.input_value(0).get_node().input_value(0)):
+        return None
+    given = node.input_value(1).get_node()
+    while given.get_type_name() == "Convert":
+        given = given.input_value(0).get_node()
+    names = given.output(0).get_names() if given.get_type_name() == "Parameter" else set()
+    return node.input_value(1) if "starts" in names else None
+
+
+def _first(source: Any) -> Any:
+    return ops.slice(source, *(np.array([i], dtype=np.int64) for i in (0, 1, 1, 1)))
+
+
+def _at(source: Any, starts: Any) -> Any:
+    """(N, 1, D) out of (R, L, D)."""
+    width = ops.slice(ops.shape_of(source), *(np.array([i], dtype=np.int64) for i in (2, 3, 1)))
+    flat = ops.reshape(source, ops.concat([ops.constant(np.array([-1], dtype=np.int64)), width], 0), False)
+    picked = ops.gather(flat, starts, ops.constant(np.array(0, dtype=np.int64)))
+    return ops.unsqueeze(picked, ops.constant(np.array([1], dtype=np.int64)))
+
+
+def _trim(model: Any, head: Any, pick: Callable[[Any], Any]) -> int:
     trimmed = {_key(head)}
     nodes = [head]
     for node in reversed(model.get_ordered_ops()):  # consumers come before producers
@@ -46,16 +83,16 @@ def _trim(model: Any, head: Any) -> int:
             nodes.append(node)
     if len(nodes) == 1:
         return 0
-    slices: dict[tuple[str, int], Any] = {}
+    picks: dict[tuple[str, int], Any] = {}
     for node in nodes:
         for port in node.inputs():
             source = port.get_source_output()
             if _key(source.get_node()) in trimmed or not _has_tokens(source):
                 continue
             place = (_key(source.get_node()), source.get_index())
-            if place not in slices:
-                slices[place] = ops.slice(source, *(np.array([i], dtype=np.int64) for i in (0, 1, 1, 1)))
-            port.replace_source_output(slices[place].output(0))
+            if place not in picks:
+                picks[place] = pick(source)
+            port.replace_source_output(picks[place].output(0))
     return len(nodes) - 1
 
 

@@ -6,7 +6,7 @@ import openvino as ov
 import pytest
 from openvino import opset13 as ops
 
-from headrace.export.backends.one_token import keep_first_token
+from headrace.export.backends.openvino_trimming import keep_first_token
 
 RNG = np.random.default_rng(0)
 WEIGHTS = RNG.normal(size=(4, 4)).astype(np.float32)

@@ -1,0 +1,140 @@
+"""The channel adapters of a bank: arrays with a row for each, which a graph picks from by slot.
+
+Slot 0 is no adapter. Arrays grow by doubling, so that the graph sees few shapes; what is handed out before stays valid.
+
+Dimensions: C slots, r rank, K outputs of the head, D_in and D_out of a linear layer.
+"""
+
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.checkpoints.low_rank import LowRank, read, weights_digest
+from headrace.errors import Damaged
+
+HEAD = "head.safetensors"
+"""The shared model's last linear layer, beside the graph."""
+HEAD_WEIGHT, HEAD_BIAS, SLOTS, OWNERS = "head.weight", "head.bias", "slots", "owners"
+"""Inputs of the graph besides `NAME.a` and `NAME.b` of each target (see openvino_bank.py)."""
+Arrays = Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """An adapter in its slot, which is nobody else's while this object lives."""
+
+    slot: int
+    digest: str
+    """Of the weights that lie in the slot."""
+
+
+class Slots:
+    """Room for adapters. Safe to use from several threads."""
+
+    def __init__(self, targets: Sequence[str], widths: Mapping[str, tuple[int, int]], rank: int, head: Arrays) -> None:
+        """Make slot 0.
+
+        Args:
+            targets: paths of linear layers.
+            widths: of each, (D_in, D_out).
+            head: the shared model's, `weight` (K, D) and `bias` (K,).
+        """
+        self._targets, self._rank = list(targets), rank
+        self._arrays: dict[str, NDArray[np.float32]] = {
+            HEAD_WEIGHT: np.ascontiguousarray(head["weight"][None], dtype=np.float32),
+            HEAD_BIAS: np.ascontiguousarray(head["bias"][None], dtype=np.float32),
+        }
+        for name in targets:
+            for side, width in zip("ab", widths[name], strict=True):
+                self._arrays[f"{name}.{side}"] = np.zeros((1, rank, width), dtype=np.float32)
+        self._held: dict[str, Adapter] = {}
+        self._taken: weakref.WeakValueDictionary[int, Adapter] = weakref.WeakValueDictionary()
+        self._lock = threading.Lock()
+
+    @property
+    def digests(self) -> list[str]:
+        return list(self._held)
+
+    def add(self, folder: Path) -> str:
+        """Put the adapter of a PEFT directory into a free slot; the digest of what lies there then.
+
+        Raises:
+            Damaged: it cannot be read, or is not of this model.
+        """
+        given = read(folder)
+        self._check(given, folder)
+        with self._lock:
+            slot = next((i for i in range(1, self._n_slots) if i not in self._taken), self._n_slots)
+            if slot == self._n_slots:
+                self._grow()
+            self._write(slot, given)
+            digest = weights_digest(self._written(slot, given))
+            adapter = Adapter(slot, digest)
+            self._held[digest] = self._taken[slot] = adapter
+        return digest
+
+    def remove(self, digest: str) -> None:
+        """Let go of an adapter; its slot is free when nobody holds what `find` gave for it."""
+        with self._lock:
+            self._held.pop(digest, None)
+
+    def find(self, digest: str) -> Adapter | None:
+        return self._held.get(digest)
+
+    @property
+    def arrays(self) -> Arrays:
+        """What the graph reads, C rows each; another object when it grew."""
+        return self._arrays
+
+    @property
+    def _n_slots(self) -> int:
+        return len(self._arrays[HEAD_BIAS])
+
+    def _grow(self) -> None:
+        self._arrays = {name: np.concatenate([old, np.zeros_like(old)]) for name, old in self._arrays.items()}
+
+    def _check(self, given: LowRank, folder: Path) -> None:
+        problem = None
+        if unknown := sorted(set(given.updates) - set(self._targets)):
+            problem = f"it changes {unknown[0]}, for which the bank has no room"
+        for name, (a, b) in given.updates.items():
+            expected = tuple(self._arrays[f"{name}.{side}"].shape[2] for side in "ab") if problem is None else ()
+            if problem is None and (a.shape[1], b.shape[0]) != expected:
+                problem = f"{name} has other widths than the model"
+            elif problem is None and len(a) > self._rank:
+                problem = f"its rank is {len(a)}, and the bank's is {self._rank}"
+        if given.head is not None and given.head[0].shape != self._arrays[HEAD_WEIGHT].shape[1:]:
+            problem = "its head is not that of the task"
+        if problem:
+            raise Damaged(
+                f"the adapter does not fit the model: {problem}",
+                value=str(folder),
+                next_step="Train it again on this version",
+            )
+
+    def _write(self, slot: int, given: LowRank) -> None:
+        for name in self._targets:
+            for side in "ab":
+                self._arrays[f"{name}.{side}"][slot] = 0
+        for name, (a, b) in given.updates.items():
+            self._arrays[f"{name}.a"][slot, : len(a)] = a
+            self._arrays[f"{name}.b"][slot, : len(a)] = b.T * np.float32(given.scale)
+        head = given.head or (self._arrays[HEAD_WEIGHT][0], self._arrays[HEAD_BIAS][0])
+        self._arrays[HEAD_WEIGHT][slot], self._arrays[HEAD_BIAS][slot] = head
+
+    def _written(self, slot: int, given: LowRank) -> LowRank:
+        """What lies in a slot, in the shapes of what was given."""
+        updates = {
+            name: (self._arrays[f"{name}.a"][slot, : len(a)], self._arrays[f"{name}.b"][slot, : len(a)].T)
+            for name, (a, _) in given.updates.items()
+        }
+        head: Any = None
+        if given.head is not None:
+            head = (self._arrays[HEAD_WEIGHT][slot], self._arrays[HEAD_BIAS][slot])
+        return replace(given, scale=1.0, updates=updates, head=head)
