@@ -190,7 +190,7 @@ def test_an_answer_lost_on_its_way_is_asked_for_again(client: Any, server: Scrip
 
 def test_a_connection_is_used_again(client: Any, server: Scripted) -> None:
     for _ in range(5):
-        client.models() if server.script else client.predict("tone", "web", ["a"])
+        client.predict("tone", "web", ["a"])
     assert len(server.seen) == 5
     assert server.n_connections == 1
 

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 
 from headrace.server import border
 from headrace.server.plane import ControlPlane
-from headrace.server.routes import feedback, health, metrics, models, predict
+from headrace.server.routes import embeddings_inference, feedback, health, metrics, models, open_inference, predict
 from headrace.version import VERSION
 from headrace.workspace import Workspace
 
@@ -28,6 +28,6 @@ def create_app(ws: Workspace) -> FastAPI:
     app.state.plane = plane
     app.add_middleware(border.Border, metrics=plane.metrics)
     border.install(app)
-    for noun in (predict, feedback, health, models, metrics):
+    for noun in (predict, feedback, health, models, metrics, open_inference, embeddings_inference):
         app.include_router(noun.router)
     return app

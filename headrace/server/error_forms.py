@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from headrace.errors import HeadraceError, Unavailable, UserError
+from headrace.errors import HeadraceError, UserError
 
 _OVERLOADED = 429
 _FAILED = 424
@@ -23,7 +23,7 @@ def written(error: HeadraceError, status: int, path: str) -> tuple[int, Mapping[
 
 
 def _of_embeddings(error: HeadraceError, status: int) -> tuple[int, Mapping[str, Any]]:
-    if isinstance(error, Unavailable):
+    if error.retryable:
         kind, status = "Overloaded", _OVERLOADED
     elif isinstance(error, UserError):
         kind = "Validation"
