@@ -14,7 +14,7 @@ from typing import Any
 from headrace import jobs, making
 from headrace.config import AugmentTable, FinetuneTable, RobustTable
 from headrace.data import snapshot
-from headrace.errors import BadConfig
+from headrace.errors import BadConfig, BadInput
 from headrace.evaluate import budget, comparison, evaluating
 from headrace.export import BACKENDS
 from headrace.export import load as load_artifact
@@ -82,6 +82,10 @@ def start(
     if not names:
         raise BadConfig("there is nothing to try", value="compress.ways", next_step="Name a way: --ways layers")
     points = ws.settings.compress.max_drop if max_drop is None else max_drop
+    if points < 0:
+        raise BadInput(
+            "the points that may be lost are 0 or more", value=points, next_step="Write such as --max-drop 0.5"
+        )
     args = {"version_id": found.id, "task": found.task, "ways": names, "max_drop": points}
     return making.submitted(ws, "headrace.compression:compress_version", args)
 
@@ -95,7 +99,16 @@ def compress(
     ways: Sequence[str] = (),
     report: Report = lambda *_args, **_facts: None,
 ) -> dict[str, Any]:
-    """Do what `start` starts, wait for it, and return what `compress_version` does."""
+    """Make smaller versions of a version and register the fastest that loses little enough; waits for the job.
+
+    The same version, rows and settings give the same result; a job that was killed goes on where it was.
+
+    Args:
+        max_drop, ways: as `start` takes them.
+
+    Returns:
+        As `compress_version`.
+    """
     started = start(ws, version, task=task, max_drop=max_drop, ways=ways)
     for job in jobs.follow(ws, started.id):
         if job.progress:

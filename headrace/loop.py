@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from headrace import jobs, making, search
+from headrace import compression, jobs, making, search
 from headrace.config import TaskTable
 from headrace.config_sources import read_catalogue
 from headrace.data import quality, snapshot
@@ -157,6 +157,30 @@ def export_version(
         "n_bytes": artifact.n_bytes,
         "destination": str(destination),
     }
+
+
+def export_compressed(
+    ws: Workspace,
+    version: str,
+    destination: Path | str,
+    *,
+    backend: str = "hf",
+    precision: str | None = None,
+    task: str | None = None,
+    max_drop: float | None = None,
+    ways: Sequence[str] = (),
+    report: Report = silent,
+) -> dict[str, Any]:
+    """Compress a version (see `compression.compress`), and export the one chosen as `export_version` does.
+
+    Returns:
+        What `export_version` returns, and as `compression` what was measured and chosen.
+    """
+    check_format(backend, precision or ("fp32" if backend == "hf" else ws.settings.export.precision))
+    check_destination(Path(destination))
+    found = compression.compress(ws, version, task=task, max_drop=max_drop, ways=ways, report=report)
+    written = export_version(ws, found["version"], destination, backend=backend, precision=precision, task=task)
+    return {**written, "compression": found}
 
 
 def predict(

@@ -5,8 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from headrace.cli.models import watch
-from headrace.cli.rendering import AsJson, Set, Task, Where, emit, opened, table
+from headrace.cli.rendering import AsJson, Set, Task, Where, emit, opened, table, watch
 
 MaxDrop = Annotated[
     float | None,

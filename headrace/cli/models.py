@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headrace.cli.compressing import MaxDrop, Ways, show_compression
 from headrace.cli.rendering import (
     AsJson,
     Set,
@@ -19,11 +20,11 @@ from headrace.cli.rendering import (
     opened,
     progress_bar,
     table,
+    watch,
 )
 from headrace.errors import BadInput
 
 if TYPE_CHECKING:
-    from headrace.records import Job
     from headrace.workspace import Workspace
 
 _job = typer.Typer(help="Look at background work, follow it, cancel it.", no_args_is_help=True)
@@ -75,24 +76,6 @@ def _train_together(ws: "Workspace", task: str | None, search: int | None, as_js
         result = train_together(ws, task=task, report=bar)
     if result is not None:
         emit(result, as_json, lambda: show_version(result))
-
-
-def watch(ws: "Workspace", job: "Job", *, quiet: bool, title: str = "train") -> dict[str, Any]:
-    """Follow a job with a bar and return its result; Ctrl-C leaves it running."""
-    from headrace import jobs
-
-    seen = job
-    try:
-        with progress_bar(title, quiet=quiet) as bar:
-            for seen in jobs.follow(ws, job.id):
-                at = seen.progress
-                if at:
-                    facts = {k: v for k, v in at.items() if k not in ("step", "done", "total")}
-                    bar(at["step"], at["done"], at["total"], **facts)
-    except KeyboardInterrupt:
-        print(f"\nStill running. Watch it: headrace job follow {job.id}", file=sys.stderr)
-        raise typer.Exit(130) from None
-    return jobs.result_of(seen)
 
 
 def show_version(result: dict[str, Any]) -> None:
@@ -168,18 +151,34 @@ def export(
     precision: Annotated[
         str | None, typer.Option(help="Of the weights; default: fp32 for hf, else export.precision.")
     ] = None,
+    compress: Annotated[
+        bool, typer.Option("--compress", help="Compress it first, as the verb compress does, and write the one chosen.")
+    ] = False,
+    max_drop: MaxDrop = None,
+    ways: Ways = None,
     task: Task = None,
     where: Where = Path("."),
+    settings: Set = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a version to a folder in a format others load."""
     from headrace import loop
 
-    with opened(where) as ws:
-        result = loop.export_version(ws, version, destination, backend=backend, precision=precision, task=task)
-    emit(
-        result, as_json, lambda: print(f"Wrote {result['backend']} ({result['n_bytes'] / 1e6:.1f} MB) to {destination}")
-    )
+    if not compress and (ways or max_drop is not None):
+        raise BadInput("--ways and --max-drop are for --compress", value=ways or max_drop, next_step="Add --compress")
+    how: dict[str, Any] = {"backend": backend, "precision": precision, "task": task}
+    with opened(where, settings) as ws, progress_bar("compress", quiet=as_json or not compress) as bar:
+        if compress:
+            how |= {"max_drop": max_drop, "ways": ways or (), "report": bar}
+        write = loop.export_compressed if compress else loop.export_version
+        result = write(ws, version, destination, **how)
+    emit(result, as_json, lambda: _show_export(result))
+
+
+def _show_export(result: dict[str, Any]) -> None:
+    if "compression" in result:
+        show_compression(result["compression"])
+    print(f"Wrote {result['backend']} ({result['n_bytes'] / 1e6:.1f} MB) to {result['destination']}")
 
 
 def predict(

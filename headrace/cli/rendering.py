@@ -14,6 +14,7 @@ import typer
 from headrace.errors import BadInput
 
 if TYPE_CHECKING:
+    from headrace.records import Job
     from headrace.workspace import Workspace
 
 Where = Annotated[Path, typer.Option("--workspace", "-w", envvar="HEADRACE_WORKSPACE", help="Folder of the workspace.")]
@@ -107,6 +108,24 @@ def progress_bar(title: str, *, quiet: bool) -> "Iterator[Callable[..., None]]":
             bars.live.transient = True  # a bar that stopped halfway says nothing beside the error
             bars.update(bar, visible=False)
             raise
+
+
+def watch(ws: "Workspace", job: "Job", *, quiet: bool, title: str = "train") -> dict[str, Any]:
+    """Follow a job with a bar and return its result; Ctrl-C leaves it running."""
+    from headrace import jobs
+
+    seen = job
+    try:
+        with progress_bar(title, quiet=quiet) as bar:
+            for seen in jobs.follow(ws, job.id):
+                at = seen.progress
+                if at:
+                    facts = {k: v for k, v in at.items() if k not in ("step", "done", "total")}
+                    bar(at["step"], at["done"], at["total"], **facts)
+    except KeyboardInterrupt:
+        print(f"\nStill running. Watch it: headrace job follow {job.id}", file=sys.stderr)
+        raise typer.Exit(130) from None
+    return jobs.result_of(seen)
 
 
 def interval(figure: dict[str, Any] | None, *, digits: int = 3) -> str:
