@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from headrace.checkpoints import packing
 from headrace.checkpoints.encoding import TOKENIZER, Encoder, Window, input_names, standalone_tokenizer
+from headrace.checkpoints.heads import drop_silent
 from headrace.checkpoints.loading import load
 from headrace.checkpoints.network import Network
 from headrace.checkpoints.saving import read_decoding
@@ -60,6 +61,8 @@ def convert(
     with quietly():
         network, tokenizer = load(checkpoint, task_type)
         check_checkpoint(network, tokenizer, task)
+        if not bank:  # whose adapters are as wide as the layers of the checkpoint
+            drop_silent(network)
         alone: Any = standalone_tokenizer(tokenizer, task)
         encoder = Encoder(alone)
         graph = _traced(network, encoder, input_names(network.encoder, tokenizer), task_type, calibration)
