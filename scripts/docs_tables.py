@@ -22,6 +22,7 @@ from bench_table import markdown as benchmarks
 import headrace
 from headrace import config, errors
 from headrace.cli.main import app
+from headrace.finetune.compressing import WAYS
 from headrace.finetune.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
@@ -77,6 +78,16 @@ def methods() -> str:
     return _table(("method", "what it does", "", "learning rate"), rows) + "\n"
 
 
+def ways() -> str:
+    """Every way to compress: what is cut out, and how much of it stays by default."""
+    rows = []
+    for name, target in WAYS.targets().items():
+        module = inspect.getdoc(import_module(target.partition(":")[0])) or ""
+        says, _, rest = module.partition("\n")
+        rows.append((f"`{name}`", says.partition(": ")[2], " ".join(rest.split()), f"{WAYS.get(name).share:g}"))
+    return _table(("way", "what goes", "", "share that stays"), rows) + "\n"
+
+
 def commands() -> str:
     """Every verb with its arguments and options."""
     parts = []
@@ -116,6 +127,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "errors": error_codes,
     "python": python,
     "methods": methods,
+    "ways": ways,
     "benchmarks": benchmarks,
 }
 

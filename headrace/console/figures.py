@@ -109,6 +109,23 @@ def differences(rows: Mapping[str, Interval], *, metric: str, name: str) -> Html
         return _svg(figure, name, f"Difference in {metric} between candidate and control")
 
 
+def trade(marks: Mapping[str, tuple[float, Interval]], *, chosen: str, metric: str, name: str) -> Html:
+    """A mark per candidate: how many times as fast it is, and its points with their interval."""
+    with mpl.rc_context(_STYLE):
+        figure, (axes,) = _figure(1, height_in=3.4)
+        axes.axhline(0, color=_INK, linewidth=1)
+        for mark, (times, points) in marks.items():
+            color = _SERIES[0] if mark == chosen else _SERIES[2]
+            axes.vlines(times, points.low, points.high, color=color, linewidth=2)
+            axes.plot(times, points.estimate, "o", color=color, markersize=7)
+            axes.annotate(mark, (times, points.estimate), xytext=(7, 4), textcoords="offset points")
+        axes.margins(x=0.12)
+        axes.grid()
+        axes.set_xlabel("times as fast as the uncompressed version")
+        axes.set_ylabel(f"points of {_short(metric)}")
+        return _svg(figure, name, f"Points of {metric} lost or gained, by speed, for each candidate")
+
+
 def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]], *, name: str) -> Html:
     """Rows are the truth, columns the answer; the shade is the share of the row, the number is the count."""
     size = len(labels)

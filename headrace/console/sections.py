@@ -30,7 +30,8 @@ _KINDS = {
 def task_page(facts: TaskFacts, prefix: str) -> Html:
     """All parts of one task. `prefix` keeps the ids of its figures apart from those of other tasks."""
     parts: list[Callable[[TaskFacts, str], Html | None]] = [
-        headline, decision, by_channel, comparison, confusion, per_class, reliability, learning, data, ledger,
+        headline, decision, by_channel, comparison, compressed, confusion, per_class, reliability, learning, data,
+        ledger,
     ]  # fmt: skip
     body = [part(facts, prefix) for part in parts]
     return element("section", element("h2", f"Task {facts.task}", id=prefix), *body)
@@ -185,6 +186,42 @@ def comparison(facts: TaskFacts, prefix: str) -> Html | None:
 def _difference(part: Mapping[str, Any]) -> Interval:
     found = part["difference"]
     return Interval(found["estimate"], found["low"], found["high"])
+
+
+def compressed(facts: TaskFacts, prefix: str) -> Html | None:
+    """The newest compression that made a version: what each candidate lost on the test side, and gained."""
+    known = [e for e in facts.evaluations if e.predictor == "uncompressed"]
+    if not known:
+        return None
+    found = known[-1].results["compression"]
+    shown = [one for one in found["candidates"] if one["points"]]
+    test = {str(number): one["points"]["test"]["overall"] for number, one in enumerate(shown, start=1)}
+    marks = {
+        number: (one["speed_times"], Interval(test[number]["points"], test[number]["low"], test[number]["high"]))
+        for number, one in zip(test, shown, strict=True)
+        if test[number]["points"] is not None
+    }
+    metric, chosen = _metric(found["main_metric"]), found["chosen"]
+    number_of_chosen = next(number for number, one in zip(test, shown, strict=True) if one["name"] == chosen)
+    figure = figures.trade(marks, chosen=number_of_chosen, metric=metric, name=f"{prefix}-compressed")
+    caption = (
+        f"Candidates made of {found['compressed_from']}, exported; higher is better, further right is faster. "
+        f"Lines are 95 % intervals on the test side. Chosen on the validation side: {chosen}, now {found['version']}."
+    )
+    rows: list[list[Part]] = [
+        [
+            number,
+            one["name"],
+            "not known" if test[number]["points"] is None else f"{test[number]['points']:+.2f}",
+            f"{one['speed_times']:.2f}",
+            f"{one['n_bytes'] / 1e6:.1f}",
+            "chosen" if one["name"] == chosen else "within" if one["within"] else "",
+        ]
+        for number, one in zip(test, shown, strict=True)
+    ]
+    head: list[Part] = ["", "candidate", "points", "times as fast", "MB", f"budget of {found['max_drop']:g} points"]
+    numbers = table(head, rows, caption="The same in numbers", numbers=(2, 3, 4))
+    return join(element("h3", "Smaller versions"), _figure(figure, caption), numbers)
 
 
 def confusion(facts: TaskFacts, prefix: str) -> Html | None:

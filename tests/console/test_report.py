@@ -257,3 +257,41 @@ def test_markup_escapes_text_and_attributes() -> None:
     )
     assert join("a&b", None).text == "a&amp;b"
     assert "<script" not in table([SCRIPT], [[SCRIPT]], caption=SCRIPT).text
+
+
+def test_smaller_versions_are_drawn_and_listed(workspace: Workspace) -> None:
+    fill(workspace)
+    version = plant_version(workspace)
+
+    def candidate(name: str, times: float, points: float | None, *, within: bool) -> dict[str, object]:
+        ends = {"low": None, "high": None} if points is None else {"low": points - 1, "high": points + 1}
+        part = {"overall": {"n": 90, "points": points, **ends}}
+        sides = {"validation": part, "test": part}
+        return {"name": name, "points": sides, "speed_times": times, "n_bytes": 9e6, "within": within}
+
+    found = {
+        "version": version.name,
+        "compressed_from": "tone/1",
+        "chosen": "layers=0.5",
+        "main_metric": "macro_f1",
+        "max_drop": 0.5,
+        "candidates": [
+            {"name": "uncompressed", "points": {}, "speed_times": 1.0, "n_bytes": 2e7, "within": True},
+            candidate("layers=0.5", 1.9, -0.31, within=True),
+            candidate("heads=0.25", 1.3, -2.4, within=False),
+            candidate("vocabulary=1", 1.0, None, within=True),
+        ],
+    }
+    results = results_of({"fine": COUNTS}, LABELS, compression=found, uncompressed="tone/1")
+    plant_evaluation(workspace, version, results, predictor="uncompressed")
+    _, page = read(report.write(workspace))
+    for words in (
+        "Smaller versions",
+        "layers=0.5",
+        "-0.31",
+        "1.90",
+        "not known",
+        "budget of 0.5 points",
+        f"now {version.name}",
+    ):
+        assert words in page.text, words

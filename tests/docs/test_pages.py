@@ -18,6 +18,7 @@ from headrace.cli.main import app
 from headrace.data.sources import SOURCES
 from headrace.export import BACKENDS
 from headrace.finetune.base_models import PACKAGED
+from headrace.finetune.compressing import WAYS
 from headrace.finetune.methods import METHODS
 from headrace.registry import Registry
 from headrace.release.policies import POLICIES
@@ -25,7 +26,7 @@ from headrace.server.app import create_app
 from headrace.tasks import TASK_TYPES
 from headrace.workspace import Workspace
 
-REGISTRIES = (SOURCES, TASK_TYPES, METHODS, BACKENDS, POLICIES)
+REGISTRIES = (SOURCES, TASK_TYPES, METHODS, WAYS, BACKENDS, POLICIES)
 BANNED = ("dataset version", "variant", "inference", "experiment", "deployment", "manager")
 DOCS = "\n".join(page.read_text("utf-8") for page in PAGES)
 _HOME = re.compile(r"(?<![\w.{$])/(?:home|root|Users|work|tmp/w)/\w")
