@@ -282,6 +282,16 @@ class ServeTable(Table):
     """A line in the server's log for every request."""
     log_inputs: Literal["text", "hash"] = "text"
     """What the prediction log keeps of an input. Feedback becomes training rows only with `text`."""
+    log: bool = True
+    """The prediction log. Without it no answer takes feedback, and no release can be judged."""
+    log_queue_rows: Annotated[int, Field(ge=1)] = 50_000
+    """Rows that may wait to be logged; more are dropped and counted, and no request waits."""
+    log_keep_days: Annotated[int, Field(ge=1)] = 30
+    """Days of the log in the store, where feedback finds them; older ones move to files."""
+    log_keep_rows: Annotated[int, Field(ge=0)] = 2_000_000
+    """Rows of the log in the store, about; the oldest move to files sooner when there are more."""
+    log_max_bytes: Annotated[int, Field(ge=0)] = 10_000_000_000
+    """Room for those files; the oldest days are deleted when they take more."""
 
 
 class ReleaseTable(Table):

@@ -2,6 +2,7 @@
 
 import os
 import time
+from datetime import datetime
 
 PREFIXES = {
     "channel": "ch",
@@ -19,13 +20,18 @@ PREFIXES = {
     "ledger": "led",
     "request": "req",
     "prediction": "prd",
+    "unlogged": "unlogged",  # an answer that the prediction log does not have
     "feedback": "fb",
 }
 
 
 def new_id(noun: str) -> str:
     """A fresh id for one of the nouns above, such as `prd_0199...`."""
-    stamp = time.time_ns() // 1_000_000
     tail = int.from_bytes(os.urandom(10), "big")
-    bits = (stamp & (1 << 48) - 1) << 80 | 0x7 << 76 | (tail >> 68) << 64 | 0b10 << 62 | tail & (1 << 62) - 1
+    bits = time.time_ns() // 1_000_000 << 80 | 0x7 << 76 | (tail >> 68) << 64 | 0b10 << 62 | tail & (1 << 62) - 1
     return f"{PREFIXES[noun]}_{bits:032x}"
+
+
+def first_id(noun: str, at: datetime) -> str:
+    """Where the ids of an instant begin: those made before it are smaller, all others are not."""
+    return f"{PREFIXES[noun]}_{int(at.timestamp() * 1000) << 80:032x}"

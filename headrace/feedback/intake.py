@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from headrace.errors import AlreadyExists, BadInput, NotFound
-from headrace.ids import new_id
+from headrace.ids import PREFIXES, new_id
 from headrace.records import Feedback, Input, Prediction
 from headrace.store import predictions
 from headrace.tasks import TASK_TYPES, TaskType
@@ -18,6 +18,7 @@ from headrace.workspace import Workspace
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
+_UNLOGGED = f"{PREFIXES['unlogged']}_"
 _MAX_NAME_CHARS = 200  # width of the columns labeller and idempotency_key
 _MAX_METRIC_CHARS = 64
 _MAX_COMMENT_CHARS = 20_000
@@ -98,11 +99,17 @@ def receive(ws: Workspace, conn: "Connection", given: Given) -> Feedback:
         NotFound, BadInput, AlreadyExists: see `give`.
     """
     prediction = predictions.find(conn, given.prediction_id)
+    if prediction is None and given.prediction_id.startswith(_UNLOGGED):
+        raise NotFound(
+            "this answer is not in the prediction log, so it takes no feedback",
+            value=given.prediction_id,
+            next_step="The log is off (serve.log), or its queue was full (serve.log_queue_rows)",
+        )
     if prediction is None:
         raise NotFound(
             "no such prediction",
             value=given.prediction_id,
-            next_step="Send the id that /v1/predict gave with the answer",
+            next_step="Send the id that came with the answer; one older than serve.log_keep_days takes none",
         )
     feedback = make(ws, prediction, given)
     known = given.idempotency_key and predictions.feedback_with_key(conn, given.idempotency_key)

@@ -4,18 +4,17 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from headrace.errors import BadInput, HeadraceError
+from headrace.errors import BadInput, Cancelled, HeadraceError, TooLate, TooMany, Unavailable
 from headrace.ids import new_id
-from headrace.records import Channel, Input, ModelVersion, Prediction
+from headrace.records import Channel, Input, ModelVersion
 from headrace.release.releases import Serving
 from headrace.serve.pool import Answer
 from headrace.server.plane import ControlPlane
-from headrace.store import predictions
-from headrace.tasks.inputs import parse_inputs, text_hash
+from headrace.server.terms import CURRENT
+from headrace.tasks.inputs import parse_inputs
 
 _log = logging.getLogger("headrace.server")
 
@@ -48,7 +47,10 @@ async def predict(
     Raises:
         BadInput: too many inputs, or one that is empty, too long or not of the task's shape.
         NotFound: no such task or channel.
-        Unavailable: the worker is restarting, full or late.
+        Unavailable: the workers are restarting or full.
+        TooMany: the channel has more than its share of the queue while others wait.
+        TooLate: no answer in the time that the request allows.
+        Cancelled: the client went away.
         HeadraceError: the model failed on every input.
     """
     started_at = time.monotonic()
@@ -56,17 +58,17 @@ async def predict(
     found = await plane.channel(channel)
     serving = plane.lineup.of(task)
     asked = _Asked(new_id("request"), task, found, unit, _parsed(plane, task, inputs), serving, started_at)
-    answer = await _ask(plane, serving.control, asked.inputs)
-    answered = _log_rows(plane, asked, serving.control, "control", answer)
-    if serving.candidate is not None:
+    answer = await _ask_in_time(plane, asked)
+    ids, is_logged = _log_rows(plane, asked, serving.control, "control", answer)
+    if serving.candidate is not None and is_logged:  # half a pair is no evidence
         plane.in_background(_shadow(plane, asked, serving.candidate))
     if all("error" in row for row in answer.rows):
         first = answer.rows[0]["error"]
         raise HeadraceError(first["message"], value=first["value"], next_step=first["next_step"])
     return {
         "predictions": [
-            {"id": row.id, **result.get("output", {}), **({"error": result["error"]} if "error" in result else {})}
-            for row, result in zip(answered, answer.rows, strict=True)
+            {"id": row_id, **result.get("output", {}), **({"error": result["error"]} if "error" in result else {})}
+            for row_id, result in zip(ids, answer.rows, strict=True)
         ],
         "model_version": serving.control.name,
         "arm": "control",
@@ -78,63 +80,67 @@ async def predict(
 async def _shadow(plane: ControlPlane, asked: _Asked, candidate: ModelVersion) -> None:
     """Ask the candidate too, and log what it said or why it said nothing. Never fails."""
     try:
-        answer = await _ask(plane, candidate, asked.inputs, background=True)
+        answer = await asyncio.wrap_future(plane.pool.predict(candidate.artifact, asked.inputs, background=True))
     except HeadraceError as error:
         rows = [{"error": error.envelope()["error"]} for _ in asked.inputs]
         answer = Answer(candidate.artifact, rows)
+    _log_rows(plane, asked, candidate, "shadow", answer)
+
+
+async def _ask_in_time(plane: ControlPlane, asked: _Asked) -> Answer:
+    """Ask the control until the request's deadline and as long as its client is there; count what came of it."""
+    terms, metrics, channel = CURRENT.get(), plane.metrics, asked.channel.name
+    result = "error"
     try:
-        _log_rows(plane, asked, candidate, "shadow", answer)
-    except HeadraceError as error:
-        plane.metrics.failed_writes.inc()
-        _log.warning("a shadow could not be logged: %s", error)
-
-
-async def _ask(
-    plane: ControlPlane, version: ModelVersion, inputs: Sequence[Input], *, background: bool = False
-) -> Answer:
-    return await asyncio.wrap_future(plane.pool.predict(version.artifact, inputs, background=background))
-
-
-def _log_rows(plane: ControlPlane, asked: _Asked, version: ModelVersion, arm: str, answer: Answer) -> list[Prediction]:
-    """Queue the prediction log of one arm; feedback goes through the same queue, so it cannot come first."""
-    now, latency_ms = plane.ws.clock(), (time.monotonic() - asked.started_at) * 1000
-    keeps_text = plane.ws.settings.serve.log_inputs == "text"
-    rows = [
-        Prediction(
-            id=new_id("prediction"),
-            request_id=asked.request_id,
-            task=asked.task,
-            channel=asked.channel.name,
-            unit=asked.unit,
-            arm=arm,
-            release_id=asked.release_id,
-            version_id=version.id,
-            artifact=answer.digest,
-            adapter=None,
-            text=(given if isinstance(given, str) else given[0]) if keeps_text else None,
-            text_hash=text_hash(given),
-            output=result.get("output", {}),
-            latency_ms=round(latency_ms, 3),
-            error=result["error"]["message"] if "error" in result else None,
-            at=now,
-            text_pair=given[1] if keeps_text and not isinstance(given, str) else None,
+        if terms.time_left_s <= 0:
+            raise TooLate("no time was left to answer in", next_step="Allow more time")
+        future = plane.pool.predict(
+            asked.serving.control.artifact, asked.inputs, channel=channel, timeout_s=terms.time_left_s
         )
-        for given, result in zip(asked.inputs, answer.rows, strict=True)
-    ]
-    channel_id, config_hash = asked.channel.id, plane.ws.config_hash
-    written = plane.writer.submit(
-        lambda conn: predictions.add(conn, rows, channel_id=channel_id, config_hash=config_hash), durable=False
+        answering = asyncio.wrap_future(future)
+        terms.when_gone(answering.cancel)
+        answer = await answering
+        result = "answer"
+    except (Unavailable, TooMany) as error:
+        result = "shed"
+        metrics.sheds.labels(error.code).inc()
+        raise
+    except TooLate:
+        result = "late"
+        metrics.late.inc()
+        raise
+    except asyncio.CancelledError:
+        if not answering.cancelled():
+            raise
+        result = "abandoned"
+        metrics.abandoned.inc()
+        raise Cancelled("the client went away", next_step="Stay until the answer comes") from None
+    finally:
+        metrics.note_rows(channel, result, len(asked.inputs))
+    metrics.note_stage("queue", answer.queue_s)
+    return answer
+
+
+def _log_rows(
+    plane: ControlPlane, asked: _Asked, version: ModelVersion, arm: str, answer: Answer
+) -> tuple[list[str], bool]:
+    """Queue the prediction log of one arm: the rows' ids, and whether there was room."""
+    n_failed = sum("error" in row for row in answer.rows)
+    for result, n_rows in (("error", n_failed), ("answer", len(answer.rows) - n_failed)):
+        if n_rows:
+            plane.metrics.predictions.labels(asked.task, arm, result).inc(n_rows)
+    return plane.log.add(
+        request_id=asked.request_id,
+        task=asked.task,
+        channel=asked.channel,
+        unit=asked.unit,
+        version=version,
+        arm=arm,
+        release_id=asked.release_id,
+        inputs=asked.inputs,
+        answer=answer,
+        latency_ms=(time.monotonic() - asked.started_at) * 1000,
     )
-    written.add_done_callback(lambda done: _check_written(plane, done))
-    for row in rows:
-        plane.metrics.predictions.labels(asked.task, arm, "error" if row.error else "answer").inc()
-    return rows
-
-
-def _check_written(plane: ControlPlane, done: "Future[Any]") -> None:
-    if error := done.exception():
-        plane.metrics.failed_writes.inc()
-        _log.error("predictions could not be logged: %s", error)
 
 
 def _check(plane: ControlPlane, unit: str | None, n_inputs: int) -> None:

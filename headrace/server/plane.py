@@ -11,8 +11,8 @@ from headrace.records import Channel
 from headrace.serve.pool import Pool
 from headrace.server.lineup import Lineup
 from headrace.server.metrics import Metrics
+from headrace.server.prediction_log import Moving, PredictionLog
 from headrace.store import channels
-from headrace.store.writer import Writer
 from headrace.tasks import TASK_TYPES, TaskType
 from headrace.workspace import Workspace
 
@@ -26,17 +26,22 @@ class ControlPlane:
 
     def __init__(self, ws: Workspace) -> None:
         self.ws = ws
-        self.pool = Pool(ws.settings.serve)
-        self.writer = Writer(ws.store)
-        self.lineup = Lineup(ws, self.pool)
         self.metrics = Metrics()
+        self.log = PredictionLog(ws, self.metrics)
+        self.pool = Pool(ws.settings.serve, on_batches=self.metrics.note_batches)
+        self.lineup = Lineup(ws, self.pool, on_swap=self.metrics.note_swap)
         self.draining = False
         """True once the server was told to stop: it answers what it has, and is not ready."""
         self._channels: dict[str, Channel] = {}
         self._task_types: dict[str, TaskType] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._parts = ExitStack()
-        self.metrics.watch("queue_rows", "Rows sent to the worker and not yet answered", lambda: self.pool.n_waiting)
+        self.metrics.watch("queue_rows", "Rows sent to the workers and not yet answered", lambda: self.pool.n_waiting)
+        self.metrics.watch(
+            "expired_rows", "Rows whose deadline passed before their answer", lambda: self.pool.n_expired_rows
+        )
+        self.metrics.watch("rows_per_s", "Rows that busy workers answer in a second", lambda: self.pool.rows_per_s)
+        self.metrics.watch("workers", "Worker processes that live", lambda: len(self.pool.pids))
         self.metrics.watch("worker_starts", "Worker processes started", lambda: self.pool.n_starts)
         self.metrics.watch("ready", "1 when the server takes requests", lambda: self.is_ready)
 
@@ -45,7 +50,12 @@ class ControlPlane:
         return self.lineup.is_ready and not self.draining
 
     def open(self) -> None:
-        for part in (self.writer, self.lineup, self.pool):  # left in reverse: the lineup may wait for the pool
+        for part in (
+            self.log.writer,
+            Moving(self.ws),
+            self.lineup,
+            self.pool,
+        ):  # left in reverse: the lineup may wait for the pool
             self._parts.enter_context(part)
 
     async def close(self) -> None:

@@ -16,7 +16,7 @@ async def receive(plane: ControlPlane, given: Given) -> Feedback:
         NotFound, BadInput, AlreadyExists: see `headrace.feedback.intake.give`.
         Unavailable: the write queue is full or the disk is slow.
     """
-    written = plane.writer.submit(lambda conn: intake.receive(plane.ws, conn, given), durable=True)
+    written = plane.log.writer.submit(lambda conn: intake.receive(plane.ws, conn, given), durable=True)
     timeout_s = plane.ws.settings.serve.timeout_s
     try:
         feedback: Feedback = await asyncio.wait_for(asyncio.wrap_future(written), timeout_s)

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any, TypeVar
 
 from sqlalchemy import Table, insert
-from sqlalchemy.engine import Connection, RowMapping
+from sqlalchemy.engine import Connection, Dialect, RowMapping
 
 from headrace.version import VERSION
 
@@ -42,24 +44,37 @@ def insert_many(
         columns: names of the values in each of `rows`.
         constants: column to the value it has in all rows.
     """
-    compiled = insert(table).compile(dialect=conn.dialect, column_keys=[*columns, *constants])
-    convert = {name: table.c[name].type.dialect_impl(conn.dialect).bind_processor(conn.dialect) for name in columns}
+    order = (*columns, *constants)
+    statement, names, converters = _insertion(table, order, conn.dialect)
     ready = list(rows)
-    for place, name in enumerate(columns):
-        if process := convert[name]:
-            ready = [(*row[:place], process(row[place]), *row[place + 1 :]) for row in ready]
     if not ready:
         return
-    same = {}
-    for name, value in constants.items():
-        process = table.c[name].type.dialect_impl(conn.dialect).bind_processor(conn.dialect)
-        same[name] = process(value) if process else value
-    order = [*columns, *same]
-    tail = tuple(same.values())
-    if compiled.positiontup is None:
-        conn.exec_driver_sql(str(compiled), [dict(zip(order, (*row, *tail), strict=True)) for row in ready])
-        return
-    places = [order.index(name) for name in compiled.positiontup]
-    conn.exec_driver_sql(
-        str(compiled), [tuple([full[p] for p in places]) for row in ready for full in ((*row, *tail),)]
+    tail = tuple(
+        convert(value) if convert else value
+        for convert, value in zip(converters[len(columns) :], constants.values(), strict=True)
     )
+    converted = [(place, convert) for place, convert in enumerate(converters[: len(columns)]) if convert]
+    full = []
+    for row in ready:
+        values = [*row, *tail]
+        for place, convert in converted:
+            values[place] = convert(values[place])
+        full.append(values)
+    if names is None:
+        conn.exec_driver_sql(statement, [dict(zip(order, values, strict=True)) for values in full])
+    elif names == order:
+        conn.exec_driver_sql(statement, [tuple(values) for values in full])
+    else:
+        in_order = itemgetter(*(order.index(name) for name in names))
+        conn.exec_driver_sql(statement, [in_order(values) for values in full])
+
+
+@lru_cache(maxsize=32)  # compiling takes longer than writing a row
+def _insertion(
+    table: Table, columns: tuple[str, ...], dialect: Dialect
+) -> tuple[str, tuple[str, ...] | None, list[Any]]:
+    """The statement, the order of its values where they have no names, and what converts the value of each column."""
+    compiled = insert(table).compile(dialect=dialect, column_keys=list(columns))
+    converters = [table.c[name].type.dialect_impl(dialect).bind_processor(dialect) for name in columns]
+    places = compiled.positiontup
+    return str(compiled), None if places is None else tuple(places), converters

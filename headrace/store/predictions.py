@@ -1,48 +1,124 @@
 """The prediction log and the feedback on it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
 
-from sqlalchemy import insert, select
-from sqlalchemy.engine import Connection
+from sqlalchemy import ColumnElement, and_, delete, exists, func, insert, select
+from sqlalchemy.engine import Connection, RowMapping
 
+from headrace.ids import first_id
 from headrace.records import Feedback, Prediction
 from headrace.store import schema
-from headrace.store.noun import as_record, one_or_none, origin
+from headrace.store.noun import as_record, insert_many, one_or_none, origin
 
 _PREDICTIONS = schema.predictions
 _FEEDBACK = schema.feedback
 _CHANNELS = schema.channels
+_CHUNK = 400  # bound values per query; SQLite allows 999 in old builds
 
 
-def add(conn: Connection, answers: Sequence[Prediction], *, channel_id: str, config_hash: str) -> None:
-    """Log the answers of one request to one channel; their order is their row number."""
-    rows = [
-        {**vars(answer), "row": row, "channel_id": channel_id, **origin(config_hash)}
-        for row, answer in enumerate(answers)
-    ]
-    for values in rows:
-        del values["channel"]
-    conn.execute(insert(_PREDICTIONS), rows)
+class LogRow(NamedTuple):
+    """One answered input on its way to the log, as the columns of the table; `row` is its place in the request."""
+
+    id: str
+    request_id: str
+    row: int
+    task: str
+    channel_id: str
+    unit: str | None
+    arm: str
+    release_id: str | None
+    version_id: str
+    artifact: str
+    adapter: str | None
+    text: str | None
+    text_pair: str | None
+    text_hash: str
+    output: dict[str, Any]
+    latency_ms: float
+    error: str | None
+    at: datetime
+
+
+def add_rows(conn: Connection, rows: Sequence[LogRow], *, config_hash: str) -> None:
+    """Log answers, of any number of requests."""
+    insert_many(conn, _PREDICTIONS, LogRow._fields, rows, origin(config_hash))
 
 
 def find(conn: Connection, prediction_id: str) -> Prediction | None:
-    query = (
-        select(_PREDICTIONS, _CHANNELS.c.name.label("channel"))
-        .join(_CHANNELS, _CHANNELS.c.id == _PREDICTIONS.c.channel_id)
-        .where(_PREDICTIONS.c.id == prediction_id)
+    return one_or_none(
+        Prediction, conn.execute(_with_channel().where(_PREDICTIONS.c.id == prediction_id)).mappings().first()
     )
-    return one_or_none(Prediction, conn.execute(query).mappings().first())
 
 
 def of_request(conn: Connection, request_id: str, arm: str) -> list[Prediction]:
     """The answers that one arm gave to a request, in the order of its inputs."""
     query = (
-        select(_PREDICTIONS, _CHANNELS.c.name.label("channel"))
-        .join(_CHANNELS, _CHANNELS.c.id == _PREDICTIONS.c.channel_id)
+        _with_channel()
         .where(_PREDICTIONS.c.request_id == request_id, _PREDICTIONS.c.arm == arm)
         .order_by(_PREDICTIONS.c.row)
     )
     return [as_record(Prediction, row) for row in conn.execute(query).mappings()]
+
+
+def count(conn: Connection) -> int:
+    """Rows of the log that are in the store."""
+    return conn.execute(select(func.count()).select_from(_PREDICTIONS)).scalar_one()
+
+
+def listing(
+    conn: Connection, *, task: str | None = None, since: datetime | None = None, until: datetime | None = None
+) -> Iterator[RowMapping]:
+    """Whole rows in the order of their ids, which is that of time, each with the name of its channel.
+
+    Args:
+        since, until: of the ids; the end is not in it.
+    """
+    query = _with_channel().order_by(_PREDICTIONS.c.id)
+    if task is not None:
+        query = query.where(_PREDICTIONS.c.task == task)
+    if since is not None:
+        query = query.where(_PREDICTIONS.c.id >= first_id("prediction", since))
+    if until is not None:
+        query = query.where(_PREDICTIONS.c.id < first_id("prediction", until))
+    yield from conn.execution_options(yield_per=1000).execute(query).mappings()
+
+
+def oldest_movable(
+    conn: Connection, *, after: str, before: datetime | None, spare_open: bool, limit: int
+) -> Sequence[RowMapping]:
+    """The oldest rows that nothing in the store refers to, whole, each with the name of its channel.
+
+    A row stays with the other arm's answer to its input as long as there is feedback on either.
+
+    Args:
+        after: id from which on to look.
+        before: rows made from then on stay.
+        spare_open: whether rows of open releases stay.
+    """
+    query = _with_channel().where(_PREDICTIONS.c.id > after, ~_has_feedback())
+    if before is not None:
+        query = query.where(_PREDICTIONS.c.id < first_id("prediction", before))
+    if spare_open:
+        releases = schema.releases.c
+        is_open = exists().where(releases.id == _PREDICTIONS.c.release_id, releases.state == "open")
+        query = query.where(~is_open)
+    return conn.execute(query.order_by(_PREDICTIONS.c.id).limit(limit)).mappings().all()
+
+
+def remove(conn: Connection, ids: Sequence[str]) -> None:
+    """Take rows out of the store, except those that feedback came for."""
+    for part in _chunks(ids):
+        conn.execute(delete(_PREDICTIONS).where(_PREDICTIONS.c.id.in_(part), ~_has_feedback()))
+
+
+def present(conn: Connection, ids: Sequence[str]) -> set[str]:
+    """Those of the ids that are in the store."""
+    found: set[str] = set()
+    for part in _chunks(ids):
+        found.update(conn.execute(select(_PREDICTIONS.c.id).where(_PREDICTIONS.c.id.in_(part))).scalars())
+    return found
 
 
 def add_feedback(conn: Connection, feedback: Feedback, *, config_hash: str) -> None:
@@ -57,3 +133,28 @@ def feedback_with_key(conn: Connection, idempotency_key: str) -> Feedback | None
 def feedback_on(conn: Connection, prediction_id: str) -> list[Feedback]:
     query = select(_FEEDBACK).where(_FEEDBACK.c.prediction_id == prediction_id).order_by(_FEEDBACK.c.id)
     return [as_record(Feedback, row) for row in conn.execute(query).mappings()]
+
+
+def _with_channel() -> Any:
+    return select(_PREDICTIONS, _CHANNELS.c.name.label("channel")).join(
+        _CHANNELS, _CHANNELS.c.id == _PREDICTIONS.c.channel_id
+    )
+
+
+def _has_feedback() -> ColumnElement[bool]:
+    """Whether somebody said something of a row's input, on the answer of any arm."""
+    same = _PREDICTIONS.alias("same")
+    of_same_input = and_(same.c.request_id == _PREDICTIONS.c.request_id, same.c.row == _PREDICTIONS.c.row)
+    return (
+        select(_FEEDBACK.c.id)
+        .select_from(same)
+        .join(_FEEDBACK, _FEEDBACK.c.prediction_id == same.c.id)
+        .where(of_same_input)
+        .correlate(_PREDICTIONS)
+        .exists()
+    )
+
+
+def _chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
+    for i in range(0, len(values), _CHUNK):
+        yield values[i : i + _CHUNK]

@@ -311,7 +311,7 @@ predictions = Table(
     "predictions",
     metadata,
     _id(),
-    Column("request_id", String(48), nullable=False, index=True),
+    Column("request_id", String(48), nullable=False),
     Column("row", Integer, nullable=False),  # place in the request; pairs a shadow with its control
     Column("task", String(64), nullable=False),
     _ref("channel_id", "channels.id"),
@@ -330,6 +330,8 @@ predictions = Table(
     Column("at", Instant, nullable=False),
     *_origin(),
 )
+
+Index(None, predictions.c.request_id, predictions.c.row)
 
 feedback = Table(
     "feedback",

@@ -1,14 +1,18 @@
 """One queue for everything a server writes, so that feedback cannot overtake its prediction.
 
-States of an operation: queued -> in a transaction with its neighbours (group commit) -> done, or failed alone. The
-queue is bounded: a full queue refuses at once instead of growing.
+Two things go through it: operations, whose outcome somebody waits for, and rows of the prediction log, which nobody
+waits for. States of both: queued -> in a transaction with their neighbours (group commit) -> done, or failed alone. The
+queue is bounded: a full one refuses at once instead of growing.
+
+Rows alone are let gather for a moment, since a commit costs more than a row; an operation is never kept waiting.
 """
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 from sqlalchemy.engine import Connection
@@ -19,23 +23,57 @@ from headrace.store.engine import Store
 
 Operation = Callable[[Connection], Any]
 _MAX_GROUP = 500
+_MAX_GROUP_ROWS = 2000  # a commit of as many takes some 30 ms, for which an operation behind it waits
+_LINGER_S = 0.05  # how long rows gather; what a kill can lose
+_MAX_CHARS = 64 << 20  # of the texts of queued rows
 
 
-@dataclass
+@dataclass(slots=True)
 class _Item:
     operation: Operation
     durable: bool
     done: "Future[Any]" = field(default_factory=Future)
 
 
-class Writer:
-    """A thread that commits queued operations in groups. Use as a context manager; leaving drains the queue."""
+@dataclass(slots=True)
+class _Rows:
+    """Rows of one request."""
 
-    def __init__(self, store: Store, *, max_queued: int = 10_000) -> None:
-        self._store = store
-        self._queue: queue.Queue[_Item | None] = queue.Queue(maxsize=max_queued)
+    rows: Sequence[Any]
+    n_chars: int
+
+
+def _no_rows(_conn: Connection, _rows: Sequence[Any]) -> None:
+    raise TypeError("this writer was made without a way to add rows")
+
+
+class Writer:
+    """A thread that commits what is queued in groups. Use as a context manager; leaving drains the queue.
+
+    Args:
+        add_rows: writes rows of the log, of any number of requests.
+        max_queued: operations that may wait.
+        max_rows: rows that may wait.
+        on_lost: is told of rows that could not be written, on the writer's thread.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        add_rows: Callable[[Connection, Sequence[Any]], None] = _no_rows,
+        max_queued: int = 10_000,
+        max_rows: int = 50_000,
+        on_lost: Callable[[int, Exception], None] = lambda _n_rows, _error: None,
+    ) -> None:
+        self._store, self._add_rows, self._on_lost = store, add_rows, on_lost
+        self._max_queued, self._max_rows = max_queued, max_rows
+        self._queue: queue.SimpleQueue[_Item | _Rows | None] = queue.SimpleQueue()
+        self._n_operations = self._n_rows = self._n_chars = 0  # queued, or in a transaction
         self._closing = False
-        self._submitting = threading.Lock()  # so that nothing comes after the None that ends the queue
+        self._submitting = threading.Lock()  # of the counts; and so that nothing comes after the None that ends it
+        self._hurry = threading.Event()
+        """Set when rows should gather no longer."""
         self._thread = threading.Thread(target=self._run, name="headrace-writer", daemon=True)
 
     def __enter__(self) -> "Writer":
@@ -45,8 +83,14 @@ class Writer:
     def __exit__(self, *_: object) -> None:
         with self._submitting:
             self._closing = True
-        self._queue.put(None)
+            self._queue.put(None)
+        self._hurry.set()
         self._thread.join()
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the log that are not written yet."""
+        return self._n_rows
 
     def submit(self, operation: Operation, *, durable: bool) -> "Future[Any]":
         """Queue an operation; the future holds its result once it is committed. Until then it can be cancelled.
@@ -58,51 +102,107 @@ class Writer:
         with self._submitting:
             if self._closing:
                 raise Unavailable("the server is shutting down", next_step="Retry after a second")
-            try:
-                self._queue.put_nowait(item)
-            except queue.Full:
-                raise Unavailable(
-                    "the write queue is full", value=self._queue.maxsize, next_step="Retry after a second"
-                ) from None
+            if self._n_operations >= self._max_queued:
+                raise Unavailable("the write queue is full", value=self._max_queued, next_step="Retry after a second")
+            self._n_operations += 1
+            self._queue.put(item)
+        self._hurry.set()
         return item.done
 
+    def log(self, rows: Sequence[Any], *, n_chars: int = 0) -> bool:
+        """Queue rows of one request, all or none; whether there was room. Never waits.
+
+        Args:
+            n_chars: about how much memory they take.
+        """
+        with self._submitting:
+            n_rows, all_chars = self._n_rows + len(rows), self._n_chars + n_chars
+            if self._closing or n_rows > self._max_rows or (all_chars > _MAX_CHARS and self._n_rows):
+                return False
+            self._n_rows, self._n_chars = n_rows, all_chars
+            self._queue.put(_Rows(rows, n_chars))
+        if n_rows > _MAX_GROUP_ROWS:
+            self._hurry.set()
+        return True
+
     def _run(self) -> None:
-        more = True
-        while more:
-            group, more = self._next_group()
+        item = self._queue.get()
+        while item is not None:
+            self._hurry.clear()
+            if isinstance(item, _Rows) and not (self._n_operations or self._closing or self._n_rows > _MAX_GROUP_ROWS):
+                self._hurry.wait(_LINGER_S)
+            group, more = self._next_group(item)
             if group:
                 self._commit(group)
+            if not more:
+                return
+            item = self._queue.get()
 
-    def _next_group(self) -> tuple[list[_Item], bool]:
+    def _next_group(self, first: _Item | _Rows) -> tuple[list[_Item | _Rows], bool]:
         """What waits, up to a limit, and whether more may come. Items cancelled while they waited are left out."""
-        group: list[_Item] = []
-        next_item = self._queue.get()
-        while next_item is not None:
-            if next_item.done.set_running_or_notify_cancel():
-                group.append(next_item)
-            if len(group) == _MAX_GROUP:
+        group: list[_Item | _Rows] = []
+        n_rows = 0
+        item: _Item | _Rows | None = first
+        while item is not None:
+            if isinstance(item, _Rows):
+                n_rows += len(item.rows)
+                group.append(item)
+            elif item.done.set_running_or_notify_cancel():
+                group.append(item)
+            else:
+                self._release([item])
+            if len(group) == _MAX_GROUP or n_rows >= _MAX_GROUP_ROWS:
                 return group, True
             try:
-                next_item = self._queue.get_nowait()
+                item = self._queue.get_nowait()
             except queue.Empty:
                 return group, True
         return group, False
 
-    def _commit(self, group: list[_Item]) -> None:
+    def _release(self, items: Sequence[_Item | _Rows]) -> None:
+        """Give the room of items back."""
+        rows = [item for item in items if isinstance(item, _Rows)]
+        with self._submitting:
+            self._n_operations -= len(items) - len(rows)
+            self._n_rows -= sum(len(item.rows) for item in rows)
+            self._n_chars -= sum(item.n_chars for item in rows)
+
+    def _commit(self, group: list[_Item | _Rows]) -> None:
+        items = [item for item in group if isinstance(item, _Item)]
         results: list[tuple[_Item, Any, Exception | None]] = []
+        lost: list[tuple[int, Exception]] = []
         try:
-            with self._store.write(durable=any(item.durable for item in group)) as conn:
-                for item in group:
-                    results.append((item, *self._attempt(conn, item)))
-        except Exception as error:  # the commit failed: no operation of the group is acknowledged
-            for item in group:
-                item.done.set_exception(_as_ours(error))
-            return
+            with self._store.write(durable=any(item.durable for item in items)) as conn:
+                for kind, run in groupby(group, type):
+                    if kind is _Rows:
+                        lost += self._attempt_rows(conn, [item for item in run if isinstance(item, _Rows)])
+                    else:
+                        results += [(item, *self._attempt(conn, item)) for item in run if isinstance(item, _Item)]
+        except Exception as error:  # the commit failed: nothing of the group is acknowledged
+            n_rows = sum(len(item.rows) for item in group if isinstance(item, _Rows))
+            lost = [(n_rows, error)] if n_rows else []
+            results = [(item, None, _as_ours(error)) for item in items]
+        self._release(group)
+        for n_lost, why in lost:
+            self._on_lost(n_lost, why)
         for item, result, failure in results:
             if failure is not None:
                 item.done.set_exception(failure)
             else:
                 item.done.set_result(result)
+
+    def _attempt_rows(self, conn: Connection, items: Sequence[_Rows]) -> list[tuple[int, Exception]]:
+        """Write the rows of several requests at once, or each alone if that fails; how many are lost, and why."""
+        try:
+            with conn.begin_nested():
+                self._add_rows(conn, [row for item in items for row in item.rows])
+        except OperationalError:
+            raise
+        except Exception as error:  # some request's own fault, not its neighbours'
+            if len(items) == 1:
+                return [(len(items[0].rows), error)]
+            return [one for item in items for one in self._attempt_rows(conn, [item])]
+        return []
 
     @staticmethod
     def _attempt(conn: Connection, item: _Item) -> tuple[Any, Exception | None]:

@@ -1,0 +1,144 @@
+"""The prediction log of a running server: what was asked and answered, written behind the answers.
+
+    answer -> rows -> the writer's queue -> store -> (days later) files by day, see headrace/retention
+
+No request waits for it. A row that finds the queue full is dropped and counted; its answer says so by its id, which
+begins with `unlogged`, and feedback on such an id is refused. All rows of a request are logged, or none.
+"""
+
+import json
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from functools import partial
+
+from headrace.ids import new_id
+from headrace.records import Channel, Input, ModelVersion
+from headrace.serve.pool import Answer
+from headrace.server.metrics import Metrics
+from headrace.store import predictions
+from headrace.store.predictions import LogRow
+from headrace.store.writer import Writer
+from headrace.tasks.inputs import text_hash
+from headrace.workspace import Workspace
+
+_log = logging.getLogger("headrace.server")
+
+_FIRST_MOVE_S, _MOVE_EVERY_S = 60.0, 600.0
+_TERMINATE_S = 5.0
+
+
+class PredictionLog:
+    """Makes rows of answers and queues them. The writer is part of it, and writes feedback too."""
+
+    def __init__(self, ws: Workspace, metrics: Metrics) -> None:
+        serve = ws.settings.serve
+        self._clock, self._metrics = ws.clock, metrics
+        self._is_on, self._keeps_text = serve.log, serve.log_inputs == "text"
+        self.writer = Writer(
+            ws.store,
+            add_rows=partial(predictions.add_rows, config_hash=ws.config_hash),
+            max_rows=serve.log_queue_rows,
+            on_lost=self._note_lost,
+        )
+        metrics.watch("log_queue_rows", "Rows of the prediction log not yet written", lambda: self.writer.n_rows)
+
+    def add(
+        self,
+        *,
+        request_id: str,
+        task: str,
+        channel: Channel,
+        unit: str | None,
+        version: ModelVersion,
+        arm: str,
+        release_id: str | None,
+        inputs: Sequence[Input],
+        answer: Answer,
+        latency_ms: float,
+    ) -> tuple[list[str], bool]:
+        """Queue the answers of one arm to one request; their ids, and whether the log has them."""
+        if not self._is_on:
+            return [new_id("unlogged") for _ in inputs], False
+        now, latency_ms, keeps_text = self._clock(), round(latency_ms, 3), self._keeps_text
+        rows = []
+        n_chars = 0
+        for place, (given, result) in enumerate(zip(inputs, answer.rows, strict=True)):
+            text, pair = (given, None) if isinstance(given, str) else given
+            if keeps_text:
+                n_chars += len(text) + len(pair or "")
+            rows.append(
+                LogRow(
+                    new_id("prediction"),
+                    request_id,
+                    place,
+                    task,
+                    channel.id,
+                    unit,
+                    arm,
+                    release_id,
+                    version.id,
+                    answer.digest,
+                    answer.adapter,
+                    text if keeps_text else None,
+                    pair if keeps_text else None,
+                    text_hash(given),
+                    result.get("output", {}),
+                    latency_ms,
+                    result["error"]["message"] if "error" in result else None,
+                    now,
+                )
+            )
+        if self.writer.log(rows, n_chars=n_chars):
+            return [row.id for row in rows], True
+        self._metrics.dropped_log_rows.inc(len(rows))
+        return [new_id("unlogged") for _ in inputs], False
+
+    def _note_lost(self, n_rows: int, error: Exception) -> None:
+        self._metrics.failed_writes.inc(n_rows)
+        _log.error("%d rows of the prediction log could not be written: %s", n_rows, error)
+
+
+class Moving:
+    """Has old rows moved to files now and then, in a process of low priority. Use as a context manager.
+
+    A process of its own, since what it reads and packs would stand in the way of requests here; ended at any moment it
+    leaves nothing half done.
+    """
+
+    def __init__(self, ws: Workspace) -> None:
+        keeping = {name: value for name, value in ws.settings.serve if name.startswith("log_")}
+        self._command = [sys.executable, "-m", "headrace.retention", str(ws.root), json.dumps(keeping)]
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="headrace-moving", daemon=True)
+
+    def __enter__(self) -> "Moving":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        wait_s = _FIRST_MOVE_S
+        while not self._stop.wait(wait_s):
+            wait_s = _MOVE_EVERY_S
+            try:
+                self._move()
+            except OSError as error:  # no process to be had: the next time, perhaps
+                _log.warning("old predictions could not be moved: %s", error)
+
+    def _move(self) -> None:
+        with subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+            while process.poll() is None:
+                if self._stop.wait(0.2):
+                    process.terminate()
+                    try:
+                        process.wait(_TERMINATE_S)
+                    except subprocess.TimeoutExpired:
+                        process.kill()
+        if process.returncode and not self._stop.is_set():
+            _log.warning("old predictions could not be moved; the process ended with status %d", process.returncode)
