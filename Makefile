@@ -33,5 +33,5 @@ clean:
 
 .venv/.test: .venv/bin/python pyproject.toml constraints.txt
 	@echo "Installing headrace with its tests into .venv (about 2 GB, a few minutes)"
-	$(PIP) -e '.[test]'
+	$(PIP) -e '.[test,protocols]'
 	touch $@ .venv/.demo

@@ -70,7 +70,8 @@ async def predict(body: ScoresRequest, request: Request, channel: _Channel = Non
     """Scores of all labels for a text or a pair, or for each of a batch; the highest first."""
     plane: ControlPlane = request.app.state.plane
     task = defaults.task_of(plane)
-    task_type = _scoring(plane.task_type(task))
+    task_type = plane.task_type(task)
+    check_scoring(task_type)
     rows = _rows(_batch(body.inputs), task_type.fields)
     _check(body, rows, plane.ws.task(task), task_type)
     answer = await answering.predict(
@@ -90,7 +91,8 @@ async def info(request: Request) -> dict[str, Any]:
     plane: ControlPlane = request.app.state.plane
     task = defaults.task_of(plane)
     version, serve = plane.lineup.of(task).control, plane.ws.settings.serve
-    names = _scoring(plane.task_type(task)).output_names
+    check_scoring(plane.task_type(task))
+    names = plane.task_type(task).output_names
     labels = {
         "id2label": {str(place): name for place, name in enumerate(names)},
         "label2id": {name: place for place, name in enumerate(names)},
@@ -107,12 +109,16 @@ async def info(request: Request) -> dict[str, Any]:
     }
 
 
-def _scoring(task_type: TaskType) -> TaskType:
+def check_scoring(task_type: TaskType) -> None:
+    """Check that answers of the task are scores of labels.
+
+    Raises:
+        HeadraceError: they are not.
+    """
     if task_type.problem not in _PROBLEMS:
         raise HeadraceError(
             "the task has no scores of labels", value=task_type.name, next_step="Ask POST /v1/predict instead"
         )
-    return task_type
 
 
 def _is_batch(inputs: Any) -> bool:
@@ -155,7 +161,7 @@ def _check(body: ScoresRequest, rows: Sequence[Mapping[str, str]], settings: Tas
 
 
 def scores_of(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Label and score of one answer, the highest score first.
+    """Labels and scores of one answer, the highest score first.
 
     Raises:
         HeadraceError: the model failed on the input.
