@@ -23,7 +23,7 @@ from headrace.ids import new_id
 from headrace.records import Artifact, Input, Job, ModelVersion, Run, SnapshotRow
 from headrace.registry import resolve
 from headrace.release import releases
-from headrace.store import runs, versions
+from headrace.store import adapters, runs, versions
 from headrace.tasks import Calibration, Outputs, Predictor, TaskType
 from headrace.workspace import Workspace
 
@@ -53,6 +53,8 @@ class _Whole:
     artifact: Artifact
     rows: Sequence[SnapshotRow]
     task_type: TaskType
+    adapters: dict[str, str]
+    """Channel to the artifact of its adapter, where it has one. What is smaller has none: they would not fit."""
 
     def side(self, name: str) -> list[SnapshotRow]:
         return [row for row in self.rows if row.side == name]
@@ -138,6 +140,7 @@ def compress_version(
             "compressed_from": whole.version.name,
             "chosen": None if best["name"] == UNCOMPRESSED else best["name"],
             "reason": _reason(best, candidates, max_drop),
+            "n_adapters_left_out": len(whole.adapters),
             "main_metric": whole.task_type.main_metric,
             "max_drop": max_drop,
             "candidates": candidates,
@@ -153,10 +156,12 @@ def _whole(ws: Workspace, task: str, version_id: str, report: Report) -> _Whole:
     rows = snapshot.rows(ws, snapshot.find(ws, version.snapshot_id))
     with ws.store.read() as conn:
         artifact = runs.find_artifact(conn, version.artifact)
+        known = adapters.of_version(conn, version.id)
     assert artifact is not None
-    if (artifact.facts["backend"], artifact.facts["precision"]) != _format(ws):
+    kept = {one.channel: one.artifact for one in known if one.is_kept and one.artifact is not None}
+    if not kept and (artifact.facts["backend"], artifact.facts["precision"]) != _format(ws):
         artifact = making.export_checkpoint(ws, run, version.checkpoint, rows, report)
-    return _Whole(version, run, artifact, rows, making.task_type_of(making.task_of(run)))
+    return _Whole(version, run, artifact, rows, making.task_type_of(making.task_of(run)), kept)
 
 
 def _format(ws: Workspace) -> tuple[str, str]:
@@ -191,7 +196,7 @@ def _within(report: Report, candidate: str) -> Report:
 def _exact(ws: Workspace, whole: _Whole, report: Report) -> str | None:
     """Digest of the uncompressed version in fp32, to show what int8 gains; None where it is that already."""
     backend, precision = _format(ws)
-    if precision == EXACT or EXACT not in BACKENDS.get(backend).precisions:
+    if precision == EXACT or whole.adapters or EXACT not in BACKENDS.get(backend).precisions:
         return None
     made = making.export_checkpoint(ws, whole.run, whole.version.checkpoint, whole.rows, report, precision=EXACT)
     return made.digest
@@ -286,8 +291,7 @@ def _compared(ws: Workspace, whole: _Whole, artifact: str, answers: dict[str, _A
         rows = whole.side(name)
         inputs = [row.input for row in rows]
         if name not in answers:
-            own, own_facts = load_artifact(ws.artifacts.get(whole.artifact.digest))
-            answers[name] = _Answers(own.logits(inputs), own_facts.calibration)
+            answers[name] = _answers_of(ws, whole, rows)
         found[name] = comparison.compare(
             whole.task_type,
             rows,
@@ -297,6 +301,17 @@ def _compared(ws: Workspace, whole: _Whole, artifact: str, answers: dict[str, _A
             calibration_b=facts.calibration,
         )
     return found
+
+
+def _answers_of(ws: Workspace, whole: _Whole, rows: Sequence[SnapshotRow]) -> _Answers:
+    """What the uncompressed version says, each channel by its adapter where it has one."""
+    predictor, facts = load_artifact(ws.artifacts.get(whole.artifact.digest))
+    inputs = [row.input for row in rows]
+    if not whole.adapters:
+        return _Answers(predictor.logits(inputs), facts.calibration)
+    bank: Any = predictor
+    keys = {channel: bank.add_adapter(ws.artifacts.get(digest)) for channel, digest in whole.adapters.items()}
+    return _Answers(bank.logits(inputs, [keys.get(row.channel) for row in rows]), facts.calibration)
 
 
 def _speeds(
@@ -370,8 +385,7 @@ def _keep_comparison(ws: Workspace, whole: _Whole, version: ModelVersion, result
     if any(one.predictor == UNCOMPRESSED and one.results["compression"] == result for one in known):
         return
     rows = whole.side("test")
-    predictor, facts = load_artifact(ws.artifacts.get(whole.artifact.digest))
-    outputs = predictor.logits([row.input for row in rows])
-    results = evaluating.evaluate(whole.task_type, rows, outputs, calibration=facts.calibration)
+    own = _answers_of(ws, whole, rows)
+    results = evaluating.evaluate(whole.task_type, rows, own.outputs, calibration=own.calibration)
     results |= {"compression": result, UNCOMPRESSED: whole.version.name}
     making.keep(ws, [making.evaluation_of(ws, version.task, version.id, UNCOMPRESSED, version.snapshot_id, results)])
