@@ -239,6 +239,15 @@ def test_what_json_cannot_hold_is_told(client: Any) -> None:
         client.feedback("prd_1", correction=object())
 
 
+@pytest.mark.parametrize("name", ["", "ü", "a\nb", " a", "a\0"])
+def test_ids_that_no_header_holds_are_told(client: Any, server: Scripted, name: str) -> None:
+    with pytest.raises(BadInput, match="request_id"):
+        client.predict("tone", "web", ["a"], request_id=name)
+    with pytest.raises(BadInput, match="idempotency_key"):
+        client.feedback("prd_1", comment="x", idempotency_key=name)
+    assert server.seen == []
+
+
 def test_ready_is_no_while_the_server_says_so(client: Any, server: Scripted) -> None:
     server.script = [BUSY]
     assert client.ready() is False

@@ -25,6 +25,7 @@ Given = str | Mapping[str, Any] | list[Any]
 
 _MAX_ATTEMPTS = 3  # Google SRE book, chapter 21
 _FIRST_PAUSE_S = 1.0
+_MAX_TOLD_MS = 999_999_999
 _BUSY = (429, 503)
 _MAX_BUDGET = 10.0  # retries in a row
 _EARNED = (
@@ -88,7 +89,7 @@ class Calls:
         request_id: str | None,
     ) -> Generator[Ask | Wait, Came, dict[str, Any]]:
         body = {"task": task, "channel": channel, "inputs": [_as_object(given) for given in inputs]}
-        headers = {"X-Request-Id": request_id or uuid.uuid4().hex}
+        headers = {"X-Request-Id": _as_header("request_id", request_id)}
         return (
             yield from self._answered(
                 "POST", "/v1/predict", body | ({} if unit is None else {"unit": unit}), headers, timeout_s
@@ -100,7 +101,7 @@ class Calls:
     ) -> Generator[Ask | Wait, Came, str]:
         body = {"prediction_id": prediction_id, "labeller": labeller}
         body |= {name: given for name, given in said.items() if given is not None}
-        headers = {"Idempotency-Key": key or uuid.uuid4().hex}
+        headers = {"Idempotency-Key": _as_header("idempotency_key", key)}
         answer = yield from self._answered("POST", "/v1/feedback", body, headers, timeout_s)
         return str(answer["id"])
 
@@ -126,7 +127,8 @@ class Calls:
         give_up_at = self._clock() + (timeout_s or self._timeout_s)
         for attempt in range(1, _MAX_ATTEMPTS + 1):
             left_s = give_up_at - self._clock()
-            limits = {"Content-Type": "application/json", "X-Request-Timeout-Ms": str(max(1, int(left_s * 1000)))}
+            left_ms = min(_MAX_TOLD_MS, max(1, int(left_s * 1000)))
+            limits = {"Content-Type": "application/json", "X-Request-Timeout-Ms": str(left_ms)}
             came = yield Ask(method, path, content, {**headers, **limits}, left_s)
             try:
                 answer = self._read(came)
@@ -208,6 +210,13 @@ def _as_object(given: Given) -> dict[str, Any]:
     if isinstance(given, str):
         return {"text": given}
     return {"turns": given} if isinstance(given, list) else dict(given)
+
+
+def _as_header(what: str, given: str | None) -> str:
+    """`given` or something new, as a header can carry it."""
+    if given is not None and not (given.isascii() and given.isprintable() and given.strip() == given != ""):
+        raise BadInput(f"{what} cannot be sent", value=given, next_step="Use letters, digits and signs of ASCII")
+    return given or uuid.uuid4().hex
 
 
 def _as_json(body: object) -> str | None:
