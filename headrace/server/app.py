@@ -26,7 +26,7 @@ def create_app(ws: Workspace) -> FastAPI:
 
     app = FastAPI(title="headrace", version=VERSION, lifespan=lifespan, redoc_url=None)
     app.state.plane = plane
-    app.add_middleware(border.Border, metrics=plane.metrics)
+    app.add_middleware(border.Border, plane=plane)
     border.install(app)
     for noun in (predict, feedback, health, models, metrics, open_inference, embeddings_inference):
         app.include_router(noun.router)

@@ -12,37 +12,50 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from headrace.errors import BadInput, HeadraceError, NotFound, Unavailable
+from headrace.errors import BadInput, HeadraceError, NotFound, TooMany, Unavailable
 from headrace.serve.process import RETRY_AFTER_S
 from headrace.server import error_forms
-from headrace.server.metrics import Metrics
+from headrace.server.plane import ControlPlane
+from headrace.server.terms import CURRENT, Terms, given_id, time_allowed_s
 
 _log = logging.getLogger("headrace.server")
 
 _MAX_BODY_BYTES = 16 * 2**20  # 1000 inputs of 4,000 characters in UTF-8; a body is read whole before it is parsed
-_MAX_DISCARDED_BYTES = 8 * _MAX_BODY_BYTES
+_MAX_SMALL_BODY_BYTES = 2**20
+_SMALL_BODIES = "/v1/feedback"
 
 
 class Border:
-    """Counts and times every request, and turns what nobody foresaw into an envelope with an id for the log."""
+    """Counts, times and names every request, and turns what nobody foresaw into an envelope with an id for the log."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app, self._metrics = app, metrics
+    def __init__(self, app: ASGIApp, plane: ControlPlane) -> None:
+        self._app, self._plane, self._metrics = app, plane, plane.metrics
+        self._serve = plane.ws.settings.serve
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        status, started_at = 0, time.monotonic()
+        status, started_at, headers = 0, time.monotonic(), dict(scope["headers"])
+        request_id = given_id(headers)
 
         async def watched_send(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                message["headers"] = [*message.get("headers", ()), *self._own_headers(request_id)]
             await send(message)
 
         try:
-            await self._app(scope, _limited(receive), watched_send)
+            _check_head(scope, headers)
+            allowed_s = time_allowed_s(headers, self._serve.timeout_s)
+            CURRENT.set(Terms(request_id, started_at + allowed_s, scope.setdefault("state", {})))
+            await self._app(scope, _limited(receive, _max_bytes(scope["path"])), watched_send)
+        except HeadraceError as error:  # of the head: no route was asked
+            await render(error, path=scope["path"])(scope, receive, watched_send)
+        except HTTPException as error:
+            refused = BadInput(error.detail, value=scope["path"], next_step="Send less, or send it in parts")
+            await render(refused, path=scope["path"], status=error.status_code)(scope, receive, watched_send)
         except Exception:  # the border of a request: the server goes on
             error_id = uuid.uuid4().hex
             _log.exception("request failed, id %s", error_id)
@@ -51,27 +64,58 @@ class Border:
             failure = HeadraceError("the server failed", value=error_id, next_step="The server's log has this id")
             await render(failure, path=scope["path"])(scope, receive, watched_send)
         finally:
-            route = getattr(scope.get("route"), "path", "other")
-            self._metrics.requests.labels(route, status).inc()
-            self._metrics.seconds.labels(route).observe(time.monotonic() - started_at)
+            self._note(scope, status, time.monotonic() - started_at, request_id)
+
+    def _own_headers(self, request_id: str) -> list[tuple[bytes, bytes]]:
+        own = [(b"x-request-id", request_id.encode("ascii"))]
+        return [*own, (b"connection", b"close")] if self._plane.draining else own
+
+    def _note(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
+        route = getattr(scope.get("route"), "path", "other")
+        self._metrics.requests.labels(route, status).inc()
+        self._metrics.seconds.labels(route).observe(seconds)
+        if self._serve.log_requests:
+            facts = {"method": scope["method"], "route": route, "status": status, "ms": round(seconds * 1000, 3)}
+            said = " ".join(str(fact) for fact in facts.values())
+            _log.info("%s ms %s", said, request_id, extra={"facts": {**facts, "request_id": request_id}})
 
 
-def _limited(receive: Receive) -> Receive:
-    """`receive` that gives up on a body that is too long, after reading on a little so that the client can listen."""
+def _check_head(scope: Scope, headers: Mapping[bytes, bytes]) -> None:
+    """Refuse what another server before or after this one may read in another way, and what is not read here.
+
+    Raises:
+        HTTPException: with the status for it.
+    """
+    n_hosts = sum(name == b"host" for name, _ in scope["headers"])
+    if n_hosts != 1 and (n_hosts or scope["http_version"] == "1.1"):
+        raise HTTPException(400, f"a request names one host, not {n_hosts}")
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise HTTPException(415, "a body comes as it is, without a Content-Encoding")
+    if int(headers.get(b"content-length", 0)) > (limit := _max_bytes(scope["path"])):
+        raise _too_long(limit)
+
+
+def _max_bytes(path: str) -> int:
+    return _MAX_SMALL_BODY_BYTES if path == _SMALL_BODIES else _MAX_BODY_BYTES
+
+
+def _limited(receive: Receive, limit: int) -> Receive:
+    """`receive` that gives up on a body that is too long; the connection reads on, so that the client can listen."""
     n_bytes = 0
 
     async def limited() -> Message:
         nonlocal n_bytes
         message = await receive()
         n_bytes += len(message.get("body", b""))
-        if n_bytes > _MAX_BODY_BYTES:
-            while message.get("more_body") and n_bytes < _MAX_DISCARDED_BYTES:
-                message = await receive()
-                n_bytes += len(message.get("body", b""))
-            raise HTTPException(413, f"the body has more than {_MAX_BODY_BYTES} bytes")
+        if n_bytes > limit:
+            raise _too_long(limit)
         return message
 
     return limited
+
+
+def _too_long(limit: int) -> HTTPException:
+    return HTTPException(413, f"the body has more than {limit} bytes")
 
 
 def render(
@@ -79,7 +123,7 @@ def render(
 ) -> Response:
     """An error as a response, in the form of the protocol that `path` belongs to."""
     headers = dict(headers or {})
-    if isinstance(error, Unavailable):
+    if isinstance(error, Unavailable | TooMany):
         headers["Retry-After"] = str(RETRY_AFTER_S)
     status, written = error_forms.written(error, status or error.http_status, path)
     body = json.dumps(written)  # in ASCII: a value may hold half a surrogate pair, which UTF-8 does not have
@@ -95,7 +139,7 @@ def install(app: FastAPI) -> None:
 
 async def _headrace_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HeadraceError)
-    return render(error, path=request.url.path)
+    return render(error, path=request.scope["path"])
 
 
 async def _unsound_request(request: Request, error: Exception) -> Response:
@@ -105,12 +149,12 @@ async def _unsound_request(request: Request, error: Exception) -> Response:
     value = where if first["type"] in ("extra_forbidden", "missing") else first.get("input")
     problem = f"{where}: {first['msg']}"
     unsound = BadInput(problem, value=value, next_step="GET /docs shows the fields; send application/json")
-    return render(unsound, path=request.url.path)
+    return render(unsound, path=request.scope["path"])
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, AnyHTTPException)
-    path = request.url.path
+    path = request.scope["path"]
     asked, problem = f"{request.method} {path}", str(error.detail)
     if error.status_code == NotFound.http_status:
         failure: HeadraceError = NotFound("no such address", value=asked, next_step="GET /docs lists them")

@@ -7,6 +7,7 @@ that a change of release drops no request.
 import logging
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 
 from headrace.errors import HeadraceError, NotFound, Unavailable, WrongState, nearest
@@ -25,8 +26,12 @@ _RETRY_S = 10.0  # how soon a model that could not be loaded is tried again
 class Lineup:
     """The serving versions of every task of a workspace. Use as a context manager."""
 
-    def __init__(self, ws: Workspace, pool: Pool) -> None:
-        self._ws, self._pool = ws, pool
+    def __init__(self, ws: Workspace, pool: Pool, *, on_swap: Callable[[str], None]) -> None:
+        """
+        Args:
+            on_swap: told the task, whenever another version takes charge of one; in a thread of its own.
+        """
+        self._ws, self._pool, self._on_swap = ws, pool, on_swap
         self._serving: dict[str, Serving] = {}
         self._held: set[str] = set()
         self._leaving: set[str] = set()
@@ -128,7 +133,10 @@ class Lineup:
                 self._bring(wanted.candidate.artifact, must_load=False)
             if self._bring(wanted.control.artifact, must_load=must_load):
                 serving[task] = wanted
+        swapped = [t for t, s in serving.items() if t in self._serving and self._serving[t].control != s.control]
         self._serving = serving
+        for task in swapped:
+            self._on_swap(task)
         held = {s.control.artifact for s in serving.values()}
         held |= {s.candidate.artifact for s in serving.values() if s.candidate is not None}
         self._leaving |= self._held - held

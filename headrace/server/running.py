@@ -1,7 +1,7 @@
 """Run a server until it is told to stop.
 
 Order: check the address, take the port, start the worker, load the models, say where. On SIGTERM or SIGINT: not ready,
-finish what is under way, write what is queued, stop the worker, end with status 0.
+finish what is under way, write what is queued, stop the worker, end with status 0. On the second: end at once.
 """
 
 import asyncio
@@ -11,15 +11,18 @@ import ipaddress
 import json
 import logging
 import os
+import resource
 import signal
 import socket
-import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import uvicorn
 
 from headrace.errors import BadConfig, BadInput, Unusable
+from headrace.serve import logs
+from headrace.server import http
 from headrace.server.app import create_app
 from headrace.server.plane import ControlPlane
 from headrace.workspace import Workspace
@@ -28,6 +31,8 @@ ADDRESS_FILE = "server.json"
 """In the state folder while a server runs: `{"pid", "host", "port", "url"}`."""
 
 _BACKLOG = 2048
+_OTHER_FILES = 128  # database, pipes to workers, what libraries open
+_DEAD_PEERS = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
 _GRACE_S = 5  # beyond serve.timeout_s, for requests under way when the server is told to stop
 
 
@@ -45,8 +50,9 @@ def start_server(ws: Workspace, *, host: str | None = None, port: int | None = N
         WrongState: no task has a model version.
         Damaged: the version in charge cannot be loaded.
     """
-    logging.basicConfig(format="headrace: %(message)s", stream=sys.stderr, level=logging.WARNING)
     serve = ws.settings.serve
+    logs.set_up(serve.log_format, process="headrace")
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns of each request that is no HTTP
     listener = _listen(serve.host if host is None else host, serve.port if port is None else port)
     with listener, _address_file(ws, listener) as url:
         asyncio.run(_serve(ws, listener, url))
@@ -55,23 +61,30 @@ def start_server(ws: Workspace, *, host: str | None = None, port: int | None = N
 async def _serve(ws: Workspace, listener: socket.socket, url: str) -> None:
     app = create_app(ws)
     plane: ControlPlane = app.state.plane
+    serve = ws.settings.serve
+    limits = http.Limits(serve.header_timeout_s, serve.body_timeout_s, _room_for(serve.max_connections))
     config = uvicorn.Config(
         app,
+        http=partial(http.Connection, limits=limits, on_cut=plane.metrics.note_cut),  # type: ignore[arg-type]
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
         lifespan="on",
-        timeout_graceful_shutdown=int(ws.settings.serve.timeout_s) + _GRACE_S,
+        timeout_graceful_shutdown=int(serve.timeout_s) + _GRACE_S,
     )
     server = _Server(config)
 
     def stop() -> None:
+        if plane.draining:  # told twice: at once, whatever is under way
+            os._exit(1)
         plane.draining = True
         server.should_exit = True
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop)
     running = asyncio.create_task(server.serve(sockets=[listener]))
+    watching = asyncio.create_task(http.watch(server.server_state.connections))  # type: ignore[arg-type]
     loading = asyncio.wrap_future(plane.lineup.first)
     await asyncio.wait({running, loading}, return_when=asyncio.FIRST_COMPLETED)
     was_stopped = plane.draining  # while it loaded: that the loading failed is no news then
@@ -81,6 +94,7 @@ async def _serve(ws: Workspace, listener: socket.socket, url: str) -> None:
     elif not was_stopped:
         print(f"headrace serves {', '.join(sorted(plane.lineup.now()))} at {url}", flush=True)
     await running
+    watching.cancel()
     if failure is not None and not was_stopped:
         raise failure
     if loading.done():
@@ -93,6 +107,16 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def _room_for(n_connections: int) -> int:
+    """How many connections there can be: as many as asked for, or as this process may open files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = n_connections + _OTHER_FILES
+    room = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < room:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (room, hard))
+    return min(n_connections, max(1, room - _OTHER_FILES))
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -108,6 +132,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _reclaim_dead(listener)
         listener.bind((host, port))
         listener.listen(_BACKLOG)
     except OverflowError:
@@ -122,6 +147,14 @@ def _listen(host: str, port: int) -> socket.socket:
             next_step="Stop what uses it, or choose another with --port" if taken else "Check --host and --port",
         ) from None
     return listener
+
+
+def _reclaim_dead(listener: socket.socket) -> None:
+    """Have the kernel notice peers that are gone without a word; connections inherit it."""
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _DEAD_PEERS.items():
+        if hasattr(socket, name):  # Linux has all of them
+            listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _is_this_machine(host: str) -> bool:

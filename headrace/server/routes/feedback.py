@@ -8,8 +8,9 @@ from fastapi.responses import JSONResponse
 from headrace.feedback.intake import Given
 from headrace.server import receiving
 from headrace.server.bodies import ERRORS, FeedbackAnswer, FeedbackRequest
+from headrace.server.strictness import StrictRoute
 
-router = APIRouter()
+router = APIRouter(route_class=StrictRoute)
 
 
 @router.post("/v1/feedback", response_model=FeedbackAnswer, responses=ERRORS)

@@ -5,8 +5,9 @@ from fastapi.responses import JSONResponse
 
 from headrace.server import answering
 from headrace.server.bodies import ERRORS, PredictAnswer, PredictRequest
+from headrace.server.strictness import StrictRoute
 
-router = APIRouter()
+router = APIRouter(route_class=StrictRoute)
 
 
 @router.post("/v1/predict", response_model=PredictAnswer, responses=ERRORS)
