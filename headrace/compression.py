@@ -14,7 +14,7 @@ from typing import Any
 from headrace import jobs, making
 from headrace.config import AugmentTable, FinetuneTable, RobustTable
 from headrace.data import snapshot
-from headrace.errors import BadConfig, BadInput
+from headrace.errors import BadConfig, BadInput, Unusable
 from headrace.evaluate import budget, comparison, evaluating
 from headrace.export import BACKENDS
 from headrace.export import load as load_artifact
@@ -125,11 +125,15 @@ def compress_version(
 
     Returns:
         `version`: the one to use, which is the uncompressed one where nothing smaller is within the budget;
-        `compressed_from`, `chosen` (the ways, or None), `reason`, `main_metric`, `max_drop` and `candidates`.
+        `compressed_from`, `chosen` (the ways, or None), `reason`, `main_metric`, `max_drop`, `candidates`, and
+        `refused`: candidates that could not be made, with the reason.
+
+    Raises:
+        BadInput: none can be made.
     """
     with jobs.only_one(ws, f"compress-{version_id}", progress):
         whole = _whole(ws, task, version_id, progress.report)
-        candidates = _measured(ws, whole, [parse(way) for way in ways], max_drop, progress.report)
+        candidates, refused = _measured(ws, whole, [parse(way) for way in ways], max_drop, progress.report)
         best = candidates[budget.chosen(candidates)]
         version = whole.version
         if best["name"] != UNCOMPRESSED:
@@ -144,6 +148,7 @@ def compress_version(
             "main_metric": whole.task_type.main_metric,
             "max_drop": max_drop,
             "candidates": candidates,
+            "refused": refused,
         }
         if version.id != whole.version.id:
             _keep_comparison(ws, whole, version, result)
@@ -170,9 +175,14 @@ def _format(ws: Workspace) -> tuple[str, str]:
 
 def _measured(
     ws: Workspace, whole: _Whole, ways: Sequence[tuple[Step, ...]], max_drop: float, report: Report
-) -> list[dict[str, Any]]:
-    """All candidates with points, speed and size; the first is the uncompressed version."""
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """All candidates with points, speed and size, the uncompressed version first; and why others cannot be made.
+
+    Raises:
+        BadInput: none can.
+    """
     answers: dict[str, _Answers] = {}
+    refused: dict[str, str] = {}
     found: list[dict[str, Any]] = [
         {"name": UNCOMPRESSED, "artifact": whole.artifact.digest, "run_id": whole.run.id, "is_candidate": True}
     ]
@@ -182,11 +192,18 @@ def _measured(
     for number, steps in enumerate(ways, start=1):
         watched = _within(report, f"{number}/{len(ways)} {candidate_name(steps)}")
         run = _run_of(ws, whole, steps)
-        measured = _found_or_compared(ws, whole, run, answers, watched)
+        try:
+            measured = _found_or_compared(ws, whole, run, answers, watched)
+        except (BadInput, Unusable) as error:  # of a family that cannot be cut so, or diverged: others may do
+            refused[candidate_name(steps)] = str(error)
+            continue
         found.append({"name": candidate_name(steps), "is_candidate": True, "run_id": run.id, **measured})
+    if len(refused) == len(ways):
+        raise BadInput("no candidate can be made", value=refused, next_step="Name other ways: --ways layers")
     speeds = _speeds(ws, [one["artifact"] for one in found], [row.input for row in whole.rows], report)
     size = whole.artifact.n_bytes
-    return [_described(ws, one, speed, max_drop, size) for one, speed in zip(found, speeds, strict=True)]
+    shown = [_described(ws, one, speed, max_drop, size) for one, speed in zip(found, speeds, strict=True)]
+    return shown, refused
 
 
 def _within(report: Report, candidate: str) -> Report:

@@ -46,8 +46,12 @@ class Attention:
 
 def attentions(network: Network) -> list[Attention]:
     """Of every layer, lowest first; none where the family is not known to keep each head in places of its own."""
-    config = network.config
-    found = [_attention(layer, config.hidden_size // config.num_attention_heads) for layer in network.layers]
+    width, n_heads = (getattr(network.config, name, 0) for name in ("hidden_size", "num_attention_heads"))
+    try:
+        layers = list(network.layers) if width and n_heads else []
+    except LookupError:
+        return []
+    found = [_attention(layer, width // n_heads) for layer in layers]
     known = [one for one in found if one is not None]
     return known if len(known) == len(found) else []
 

@@ -62,6 +62,8 @@ def show_compression(result: dict[str, Any]) -> None:
     head = ("candidate", "validation, points", "worst channel", "test, points", "rows/s", "MB", "")
     table(head, rows, title=f"Gain of {result['main_metric']} over {result['compressed_from']}, with 95 % intervals")
     print(result["reason"][0].upper() + result["reason"][1:] + ".")
+    for name, why in result["refused"].items():
+        print(f"Not made: {name}. {why}")
     if n_adapters := result["n_adapters_left_out"]:
         print(f"{result['compressed_from']} answers with {n_adapters} channel adapters, which no candidate has.")
     if result["chosen"] is None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from headrace.checkpoints.encoding import Encoder, input_names, standalone_tokenizer
 from headrace.checkpoints.network import Network
-from headrace.finetune.batching import Features, Padding, TokenBudgetSampler
+from headrace.finetune.batching import Padding, TokenBudgetSampler
 from headrace.finetune.features import featurise
 from headrace.finetune.methods import Method, Plan
 from headrace.finetune.wrapping import objective_of
@@ -46,7 +46,7 @@ def importance(network: Network, plan: Plan, linears: Sequence[nn.Linear], *, wi
     with _Inputs(linears) as seen:
         for done, batch in enumerate(sampler):
             seen.clear()
-            loss, _ = plain(network, padding([Features(side.features)[i] for i in batch]))
+            loss, _ = plain(network, padding([side.features[i] for i in batch]))
             _add(found, loss * len(batch), seen.inputs, width)
             plan.report("importance", done + 1, len(sampler))
     return found

@@ -57,13 +57,13 @@ def cut(network: Network, plan: Plan, share: float) -> Any:
     alone: Any = Tokenizer.from_str(plan.tokenizer.backend_tokenizer.to_str())
     alone.no_truncation()
     alone.no_padding()
-    encodings = alone.encode_batch(texts, add_special_tokens=False)
-    counts = Counter(piece for encoding in encodings for piece in encoding.ids)
+    before = [encoding.ids for encoding in alone.encode_batch_fast(texts)]
     fixed = _fixed(network, plan.tokenizer)
+    counts = Counter(i for ids in before for i in ids if i not in fixed)
     spec, kept = trimmed(json.loads(alone.to_str()), counts, share=share, fixed=fixed)
     tokenizer = _with_spec(plan.tokenizer, spec)
     place = {old: new for new, old in enumerate(kept)}
-    _check_same(tokenizer, texts, [encoding.ids for encoding in encodings], place)
+    _check_same(tokenizer, texts, before, place)
     _trim_embeddings(network, kept, place)
     return tokenizer
 
@@ -81,7 +81,8 @@ def trimmed(
     model = spec["model"]
     ids = _ids_of(model)
     added = {one["content"]: one["id"] for one in spec.get("added_tokens", [])}
-    pieces = {piece for piece, i in ids.items() if i in _commonest(counts, share)}
+    common = _commonest(counts, share)
+    pieces = {piece for piece, i in ids.items() if i in common}
     kept = _NEEDED[model["type"]](model, ids, pieces)
     stay = {ids[piece] for piece in kept} | set(added.values()) | set(fixed) | _named(spec.get("post_processor"))
     stay &= set(ids.values()) | set(added.values())
@@ -237,7 +238,7 @@ def _check_same(
     alone: Any = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     alone.no_truncation()
     alone.no_padding()
-    for text, old, new in zip(texts, before, alone.encode_batch(texts, add_special_tokens=False), strict=True):
+    for text, old, new in zip(texts, before, alone.encode_batch_fast(texts), strict=True):
         if all(i in place for i in old) and [place[i] for i in old] != new.ids:
             raise BadInput(
                 "the trimmed tokenizer cuts a text into other pieces, so this tokenizer cannot be trimmed",
