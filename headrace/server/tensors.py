@@ -16,7 +16,10 @@ from pydantic import Field, StrictBool, StrictInt, ValidationError
 
 from headrace.errors import BadInput
 from headrace.server.bodies import Closed, Text, storable
+from headrace.server.strictness import loads
 
+JSON_LENGTH = "Inference-Header-Content-Length"
+"""The header that says where the JSON ends and bytes begin."""
 _LENGTH = struct.Struct("<I")
 
 
@@ -79,18 +82,23 @@ def parse(body: bytes, json_length: str | None) -> tuple[TensorRequest, dict[str
     """(request, input name to its N texts).
 
     Args:
-        json_length: the header Inference-Header-Content-Length; without it, the whole body is JSON.
+        json_length: the header JSON_LENGTH; without it, the whole body is JSON.
 
     Raises:
         RequestValidationError: the JSON has another shape.
-        BadInput: a tensor has no texts, another shape or size than it says, or one name comes twice.
+        BadInput: it is no JSON; a tensor has no texts, another shape or size than it says, or one name comes twice.
     """
     end = _json_end(json_length, len(body))
     try:
-        request = TensorRequest.model_validate_json(body[:end])
+        request = TensorRequest.model_validate(loads(body[:end]))
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False)
         raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in found]) from None
+    except (ValueError, RecursionError) as error:
+        problem = "lists and objects too deep within each other" if isinstance(error, RecursionError) else error
+        raise BadInput(
+            f"the body cannot be read as JSON: {problem}", next_step=f"Bytes behind the JSON need {JSON_LENGTH}"
+        ) from None
     rest, texts = body[end:], {}
     for tensor in request.inputs:
         if tensor.name in texts:
@@ -130,7 +138,7 @@ def _json_end(json_length: str | None, n_bytes: int) -> int:
         return n_bytes
     if not (json_length.isascii() and json_length.isdigit() and len(json_length) < 12 and int(json_length) <= n_bytes):
         raise BadInput(
-            "Inference-Header-Content-Length is not a length within the body",
+            f"{JSON_LENGTH} is not a length within the body",
             value=json_length,
             next_step="Send the length of the JSON in bytes",
         )

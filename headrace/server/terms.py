@@ -4,7 +4,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from headrace.errors import BadInput
@@ -35,6 +35,12 @@ class Terms:
 
 CURRENT: ContextVar[Terms] = ContextVar("headrace_terms")
 """Of the request that this task answers."""
+
+
+def allow_at_most(seconds: float) -> None:
+    """Have the request of this task answered within `seconds` from now, where it is not due earlier."""
+    terms = CURRENT.get()
+    CURRENT.set(replace(terms, deadline=min(terms.deadline, time.monotonic() + seconds)))
 
 
 def given_id(headers: Mapping[bytes, bytes]) -> str:

@@ -4,6 +4,7 @@ another's answer, a request that is answered without being logged."""
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,17 @@ def test_tritonclient_asks_with_pairs(triton: Any) -> None:
     assert triton.infer("match", given).as_numpy("label").tolist() == [b"yes", b"no"]
 
 
+def test_tritonclient_says_how_long_it_waits(triton: Any) -> None:
+    from tritonclient.utils import InferenceServerException
+
+    started_at = time.monotonic()
+    with pytest.raises(InferenceServerException) as caught:
+        triton.infer("tone", [triton_input(["stub:slow"])], timeout=100_000)
+    assert caught.value.status() == "504"
+    assert time.monotonic() - started_at < 0.5
+    assert triton.infer("tone", [triton_input(["positive"])], timeout=9_000_000).as_numpy("label") == [b"positive"]
+
+
 def test_tritonclient_is_told_what_is_wrong(triton: Any) -> None:
     from tritonclient.utils import InferenceServerException
 
@@ -265,9 +277,13 @@ def binary(texts: list[bytes], *, size: int | None = None, behind: bytes = b"", 
         ({"json": {"inputs": [tensor(["a"])], "outputs": [{"name": "label", "parameters": {"classification": 2}}]}},
          "classification"),
         ({"json": {"inputs": [tensor(["a"])], "parameters": {"unit": "u" * 201}}}, "unit"),
-        ({"content": "[" * 100_000}, ""),
-        ({"content": b"\xff"}, ""),
-        ({"content": ""}, ""),
+        ({"content": "[" * 100_000}, "too deep"),
+        ({"content": b"\xff"}, "UTF-8"),
+        ({"content": ""}, "JSON"),
+        ({"content": "[]"}, "the body"),
+        ({"content": '{"inputs": [], "inputs": []}'}, "same key twice"),
+        ({"content": '{"inputs": [], "parameters": {"timeout": NaN}}'}, "NaN"),
+        ({"json": {"inputs": [tensor(["a"])], "parameters": {"timeout": 0}}}, "timeout"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_used_is_an_error_of_the_protocol(http: httpx.Client, sent: dict[str, Any], words: str) -> None:
@@ -296,10 +312,21 @@ def test_addresses_that_lead_nowhere(http: httpx.Client, method: str, path: str,
     assert ("retry-after" in response.headers) == (status == 503)
 
 
-def test_a_body_that_is_too_long_is_an_error_of_the_protocol(http: httpx.Client) -> None:
-    response = http.post("/v2/models/tone/infer", content=b"x" * (17 * 2**20))
-    assert response.status_code == 413
-    assert isinstance(response.json()["error"], str)
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        ({"content": b"x" * (17 * 2**20)}, 413),
+        ({"content": b"{}", "headers": {"Content-Encoding": "gzip"}}, 415),
+        ({"content": b"{}", "headers": {"X-Request-Timeout-Ms": "soon"}}, 422),
+    ],
+)
+def test_what_is_refused_before_a_route_is_asked_has_the_form_too(
+    http: httpx.Client, sent: dict[str, Any], status: int
+) -> None:
+    for path, keys in (("/v2/models/tone/infer", {"error"}), ("/predict", {"error", "error_type"})):
+        response = http.post(path, **sent)
+        assert response.status_code == status
+        assert set(response.json()) == keys
 
 
 @pytest.mark.slow

@@ -15,10 +15,11 @@ from headrace.errors import BadInput, HeadraceError
 from headrace.server import answering, defaults
 from headrace.server.bodies import Closed, storable
 from headrace.server.plane import ControlPlane
+from headrace.server.strictness import StrictRoute
 from headrace.tasks import TaskType
 from headrace.version import VERSION
 
-router = APIRouter()
+router = APIRouter(route_class=StrictRoute)
 
 _PROBLEMS = ("single_label_classification", "multi_label_classification", "regression", "retrieval")
 _CALIBRATED = ("single_label_classification", "multi_label_classification")

@@ -11,12 +11,12 @@ from headrace.errors import BadInput, HeadraceError, NotFound, Unavailable, near
 from headrace.server import answering, defaults, tensors
 from headrace.server.plane import ControlPlane
 from headrace.server.tensors import Tensor, TensorRequest
+from headrace.server.terms import allow_at_most
 from headrace.tasks import TaskType
 from headrace.version import VERSION
 
 router = APIRouter(prefix="/v2")
 
-_JSON_LENGTH = "Inference-Header-Content-Length"
 _OUTPUTS = {  # by the task type's problem; `json` has the whole answer of any
     "single_label_classification": ("label", "confidence", "scores"),
     "multi_label_classification": ("scores",),
@@ -96,6 +96,8 @@ async def infer(
     task_type = plane.task_type(task)
     asked, texts = tensors.parse(await request.body(), inference_header_content_length)
     names = _asked_outputs(asked, task_type)
+    if asked.parameters.timeout is not None:
+        allow_at_most(asked.parameters.timeout / 1_000_000)
     channel = await defaults.channel_of(plane, asked.parameters.channel, 'send "parameters": {"channel": "..."}')
     answer = await answering.predict(
         plane, task=task, channel=channel, unit=asked.parameters.unit, inputs=_rows(texts, task_type.fields)
@@ -110,7 +112,7 @@ async def infer(
     body, json_length = tensors.render(head, outputs, asked)
     if json_length is None:
         return Response(body, media_type="application/json")
-    return Response(body, headers={_JSON_LENGTH: str(json_length)}, media_type="application/octet-stream")
+    return Response(body, headers={tensors.JSON_LENGTH: str(json_length)}, media_type="application/octet-stream")
 
 
 def _check_version(task: str, version: str | None, in_charge: int) -> None:
