@@ -73,6 +73,8 @@ def _drawn(sizes: Scores, lowest: float, rng: np.random.Generator) -> float:
 
 def n_needed(n_tests: int, *, alpha: float) -> int:
     """Differing rows from which one of `n_tests` can come out at all: so many that, all won, p <= alpha / n_tests."""
+    if alpha >= 1:
+        return 1
     return max(1, math.ceil(math.log2(max(1, n_tests) / alpha) - 1e-12))
 
 

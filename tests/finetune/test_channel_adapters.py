@@ -1,5 +1,5 @@
 """Adapters of many channels on one shared model. Catches: a channel whose result hangs on who else is there, an adapter
-that peft reads otherwise, a small channel thrown far from the shared model, a training that ends elsewhere after a kill,
+that peft reads otherwise, a small channel thrown far from the shared model, a kill after which training ends elsewhere,
 memory and time that explode with a thousand channels."""
 
 import time
