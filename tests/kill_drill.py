@@ -42,6 +42,7 @@ from headrace.release import releases
 from headrace.store import channels, examples, imports, predictions, runs, versions
 from headrace.store import releases as release_rows
 from headrace.workspace import Workspace, open_workspace
+from planted import log_row
 
 KINDS = ("import", "train", "export", "improve")
 TIMEOUT_S = 180
@@ -149,7 +150,8 @@ def _collect_feedback(root: Path) -> None:
             assert channel is not None
             rows = sentences(80, seed=1, channel="a")
             answers = [_answer(ws, version, row["text"]) for row in rows]
-            predictions.add(conn, answers, channel_id=channel.id, config_hash=ws.config_hash)
+            logged = [log_row(answer, channel.id, row) for row, answer in enumerate(answers)]
+            predictions.add_rows(conn, logged, config_hash=ws.config_hash)
         for answer, row in zip(answers, rows, strict=True):
             intake.give(ws, answer.id, correction=row["label"], labeller="user")
 

@@ -7,9 +7,10 @@ from typing import Any
 from sqlalchemy import insert
 
 from headrace.ids import new_id
-from headrace.records import Artifact, Channel, Evaluation, ModelVersion, Run
+from headrace.records import Artifact, Channel, Evaluation, ModelVersion, Prediction, Run
 from headrace.store import channels, runs, schema, versions
 from headrace.store.noun import origin
+from headrace.store.predictions import LogRow
 from headrace.workspace import Workspace
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -61,6 +62,12 @@ def plant_evaluation(
     )
     with ws.store.write() as conn:
         versions.add_evaluation(conn, evaluation, config_hash=ORIGIN["config_hash"])
+
+
+def log_row(answer: Prediction, channel_id: str, row: int = 0) -> LogRow:
+    """A prediction as the server hands it to the log."""
+    facts = {**vars(answer), "channel_id": channel_id, "row": row}
+    return LogRow(**{name: facts[name] for name in LogRow._fields})
 
 
 def plant_answer(

@@ -19,7 +19,7 @@ def origin(config_hash: str) -> dict[str, str]:
     return {"config_hash": config_hash, "code_version": VERSION}
 
 
-def as_record(kind: type[T], row: RowMapping) -> T:
+def as_record(kind: type[T], row: RowMapping | Mapping[str, Any]) -> T:
     """The record whose fields are columns of the same name."""
     return kind(**{f.name: row[f.name] for f in fields(kind)})  # type: ignore[arg-type]
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, and_, delete, exists, func, insert, select
-from sqlalchemy.engine import Connection, RowMapping
+from sqlalchemy.engine import Connection
 
 from headrace.ids import first_id
 from headrace.records import Feedback, Prediction
@@ -69,7 +69,7 @@ def count(conn: Connection) -> int:
 
 def listing(
     conn: Connection, *, task: str | None = None, since: datetime | None = None, until: datetime | None = None
-) -> Iterator[RowMapping]:
+) -> Iterator[dict[str, Any]]:
     """Whole rows in the order of their ids, which is that of time, each with the name of its channel.
 
     Args:
@@ -82,12 +82,13 @@ def listing(
         query = query.where(_PREDICTIONS.c.id >= first_id("prediction", since))
     if until is not None:
         query = query.where(_PREDICTIONS.c.id < first_id("prediction", until))
-    yield from conn.execution_options(yield_per=1000).execute(query).mappings()
+    for row in conn.execute(query, execution_options={"yield_per": 1000}).mappings():
+        yield dict(row)
 
 
 def oldest_movable(
     conn: Connection, *, after: str, before: datetime | None, spare_open: bool, limit: int
-) -> Sequence[RowMapping]:
+) -> list[dict[str, Any]]:
     """The oldest rows that nothing in the store refers to, whole, each with the name of its channel.
 
     A row stays with the other arm's answer to its input as long as there is feedback on either.
@@ -104,7 +105,7 @@ def oldest_movable(
         releases = schema.releases.c
         is_open = exists().where(releases.id == _PREDICTIONS.c.release_id, releases.state == "open")
         query = query.where(~is_open)
-    return conn.execute(query.order_by(_PREDICTIONS.c.id).limit(limit)).mappings().all()
+    return [dict(row) for row in conn.execute(query.order_by(_PREDICTIONS.c.id).limit(limit)).mappings()]
 
 
 def remove(conn: Connection, ids: Sequence[str]) -> None:

@@ -52,8 +52,8 @@ class Writer:
 
     Args:
         add_rows: writes rows of the log, of any number of requests.
-        max_queued: operations that may wait.
-        max_rows: rows that may wait.
+        max_queued: operations that may wait or be under way.
+        max_rows: rows that may.
         on_lost: is told of rows that could not be written, on the writer's thread.
     """
 

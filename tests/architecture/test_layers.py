@@ -21,7 +21,7 @@ LAYERS = [
     {"data", "finetune", "evaluate", "export", "release", "serve", "feedback"},
     {"making"},
     {"search", "distributed", "advising", "compression"},
-    {"loop", "offline"},
+    {"loop", "offline", "retention"},
     {"server", "console", "cli", "client", "testing"},
 ]
 SIDEWAYS = {
@@ -35,7 +35,7 @@ HEAVY = {  # library -> where it may be imported at module level
     "peft": ("checkpoints", "finetune", "export.backends"),
     "accelerate": ("finetune",),
     "datasets": ("data.sources",),
-    "pyarrow": ("data.sources", "data.parquet", "offline.parquet"),
+    "pyarrow": ("data.sources", "data.parquet", "offline.parquet", "retention.parquet"),
     "openvino": ("export.backends",),
     "nncf": ("export.backends",),
     "tokenizers": ("checkpoints", "finetune", "export.backends"),

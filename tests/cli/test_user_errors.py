@@ -24,7 +24,7 @@ from headrace.records import Prediction
 from headrace.release import releases
 from headrace.store import channels, predictions, schema
 from headrace.workspace import Workspace, init
-from planted import NOON, plant_channel, plant_version
+from planted import NOON, log_row, plant_channel, plant_version
 
 TASK = 'type = "text-classification"\nlabels = ["negative", "neutral", "positive"]\n'
 
@@ -80,7 +80,7 @@ def _predict(ws: Workspace, version_id: str, artifact: str) -> None:
             "prd_1", new_id("request"), "tone", "web", None, "control", None, version_id, artifact, None, "a text", "h",
             {"label": "neutral"}, 1.0, None, NOON,
         )  # fmt: skip
-        predictions.add(conn, [one], channel_id=channel.id, config_hash=ws.config_hash)
+        predictions.add_rows(conn, [log_row(one, channel.id)], config_hash=ws.config_hash)
 
 
 def refused(ask: Ask, *words: str, says: tuple[str, ...]) -> None:

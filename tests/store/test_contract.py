@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from headrace.ids import new_id
 from headrace.records import Adapter, Artifact, Channel, Feedback, LedgerEntry, Prediction
 from headrace.store import Store, adapters, channels, predictions, releases, runs, schema
-from planted import NOON, plant_version
+from planted import NOON, log_row, plant_version
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 JSON = st.recursive(
@@ -92,7 +92,7 @@ def test_names_are_unique_and_references_are_real(store: Store) -> None:
     with pytest.raises(sa.exc.IntegrityError), store.write() as conn:
         channels.add(conn, a_channel())
     with pytest.raises(sa.exc.IntegrityError), store.write() as conn:
-        predictions.add(conn, [a_prediction(a_channel())], channel_id="ch_0", config_hash="0")
+        predictions.add_rows(conn, [log_row(a_prediction(a_channel()), "ch_0")], config_hash="0")
 
 
 @one_store

@@ -1,7 +1,10 @@
 """The queue of a server's writes. Catches: feedback that overtakes, one bad write that fails its neighbours, an
-acknowledgement before the commit, a thread that dies of a cancelled write, a queue that hangs at the end."""
+acknowledgement before the commit, a thread that dies of a cancelled write, a queue that hangs at the end; rows of the
+log that are lost, wait for an operation, keep one waiting, or grow without bound."""
 
 import threading
+import time
+from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -13,6 +16,7 @@ from headrace.errors import BadInput, Unavailable, Unusable
 from headrace.ids import new_id
 from headrace.records import Channel
 from headrace.store import Store, channels
+from headrace.store import writer as module
 from headrace.store.writer import Writer
 from planted import NOON
 
@@ -100,7 +104,7 @@ def test_a_cancelled_write_is_left_out_and_the_queue_goes_on(store: Store) -> No
 
 
 def test_a_full_queue_refuses_and_leaving_drains_it(store: Store) -> None:
-    with Writer(store, max_queued=2) as writer:
+    with Writer(store, max_queued=3) as writer:  # the one under way is one of them
         held = Held(writer)
         futures = [writer.submit(adding(name), durable=False) for name in "ab"]
         with pytest.raises(Unavailable, match="full"):
@@ -130,3 +134,110 @@ def test_many_threads_lose_nothing_while_it_closes(store: Store) -> None:
     for thread in threads:
         thread.join(WAIT_S)
     assert [future.result(0) for future in accepted] == [1] * len(accepted)
+
+
+class Rows:
+    """Writes rows as channels of that name; remembers how many came at once."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+        self.lost: list[tuple[int, Exception]] = []
+
+    def add(self, conn: Connection, rows: Sequence[str]) -> None:
+        self.calls.append(len(rows))
+        for name in rows:
+            adding(name)(conn)
+
+    def writer(self, store: Store, **options: Any) -> Writer:
+        return Writer(store, add_rows=self.add, on_lost=lambda n, error: self.lost.append((n, error)), **options)
+
+
+def test_rows_of_many_requests_are_written_at_once_and_in_the_order_they_came(store: Store) -> None:
+    rows = Rows()
+    with rows.writer(store) as writer:
+        held = Held(writer)
+        assert all(writer.log([f"a{n}"]) for n in range(20))
+        there = writer.submit(names_in, durable=True)
+        assert writer.log(["b", "c"])
+        assert writer.n_rows == 22
+        held.go.set()
+        assert there.result(WAIT_S) == sorted(f"a{n}" for n in range(20))
+    assert rows.calls == [20, 2]
+    assert len(names(store)) == 22
+    assert writer.n_rows == 0
+
+
+def names_in(conn: Connection) -> list[str]:
+    return [channel.name for channel in channels.listing(conn)]
+
+
+def test_rows_that_fail_are_told_of_and_their_neighbours_kept(store: Store) -> None:
+    rows = Rows()
+    with rows.writer(store) as writer:
+        held = Held(writer)
+        for some in (["a"], ["b", "a"], ["c"]):
+            assert writer.log(some)
+        held.go.set()
+    assert names(store) == ["a", "c"]
+    assert [(n, type(error)) for n, error in rows.lost] == [(2, sa.exc.IntegrityError)]
+
+
+def test_rows_of_a_commit_that_fails_are_told_of(store: Store) -> None:
+    rows = Rows()
+
+    def lose_the_disk(conn: Connection, some: Sequence[str]) -> None:
+        raise sa.exc.OperationalError("insert", {}, Exception("database or disk is full"))
+
+    with Writer(store, add_rows=lose_the_disk, on_lost=lambda n, error: rows.lost.append((n, error))) as writer:
+        held = Held(writer)
+        writer.log(["a", "b"])
+        waited_for = writer.submit(adding("c"), durable=True)
+        held.go.set()
+        with pytest.raises(Unusable, match="disk is full"):
+            waited_for.result(WAIT_S)
+        assert writer.submit(adding("d"), durable=True).exception(WAIT_S) is None
+    assert [n for n, _ in rows.lost] == [2]
+    assert names(store) == ["d"]
+
+
+def test_a_full_log_refuses_all_rows_of_a_request_and_takes_some_again_later(store: Store) -> None:
+    rows = Rows()
+    with rows.writer(store, max_rows=3) as writer:
+        held = Held(writer)
+        assert writer.log(["a", "b"])
+        assert not writer.log(["c", "d"])
+        assert writer.log(["e"])
+        assert writer.submit(adding("feedback still comes in"), durable=True)
+        held.go.set()
+        until = time.monotonic() + WAIT_S
+        while not writer.log(["f"]):
+            assert time.monotonic() < until
+    assert names(store) == ["a", "b", "e", "f", "feedback still comes in"]
+    assert not writer.log(["g"])
+
+
+def test_long_texts_fill_the_log_before_their_number_does(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MAX_CHARS", 10)
+    rows = Rows()
+    with rows.writer(store) as writer:
+        held = Held(writer)
+        assert writer.log(["alone, it may be as long as it is"], n_chars=33)
+        assert not writer.log(["b"], n_chars=1)
+        held.go.set()
+
+
+def test_rows_gather_but_no_operation_waits_for_them(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LINGER_S", 60.0)
+    rows = Rows()
+    started_at = time.monotonic()
+    with rows.writer(store) as writer:
+        writer.log(["a"])
+        time.sleep(0.05)
+        writer.log(["b"])
+        assert writer.submit(names_in, durable=False).result(WAIT_S) == ["a", "b"]
+        writer.log(["c"])
+        time.sleep(0.05)
+        assert names(store) == ["a", "b"]
+    assert names(store) == ["a", "b", "c"]
+    assert rows.calls == [2, 1]
+    assert time.monotonic() - started_at < WAIT_S

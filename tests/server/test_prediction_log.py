@@ -1,0 +1,115 @@
+"""The prediction log of a running server. Catches: a request that waits for the disk, rows that pile up, a dropped row
+that is not counted or takes feedback without saying so, half a pair of a release, a log that cannot be switched off."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from headrace.client import Client
+from headrace.errors import NotFound
+from headrace.ids import first_id
+from headrace.release import releases
+from headrace.server import prediction_log
+from headrace.server.prediction_log import Moving
+from headrace.store import predictions
+from headrace.workspace import Workspace, open_workspace
+from planted import plant_answer, plant_channel
+from stub_model import Server, plant_stub, running
+
+WAIT_S = 15
+
+
+@pytest.fixture
+def ws(root: Path) -> Iterator[Workspace]:
+    with open_workspace(root) as opened:
+        yield opened
+
+
+def metric(server: Server, name: str) -> float:
+    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith(f"{name} ")))
+
+
+def n_logged(ws: Workspace) -> int:
+    with ws.store.read() as conn:
+        return predictions.count(conn)
+
+
+def ask(client: Client, n: int = 1) -> list[str]:
+    return [row["id"] for row in client.predict("tone", "web", ["positive"] * n)["predictions"]]
+
+
+def test_a_store_that_is_busy_delays_no_answer_and_what_does_not_fit_is_said(
+    root: Path, plugin_env: dict[str, str], ws: Workspace
+) -> None:
+    releases.promote(ws, "1", task="tone")
+    releases.start(ws, candidate=plant_stub(ws, answer="positive"))
+    with running(root, plugin_env, serve__log_queue_rows=20) as server, Client(server.url) as client:
+        until = time.monotonic() + WAIT_S
+        while len(client.models()) < 2:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        assert ask(client)[0].startswith("prd_")
+        ids: list[str] = []
+        slowest_s = 0.0
+        with ws.store.write():
+            for _ in range(12):
+                started_at = time.monotonic()
+                ids += ask(client, 4)
+                slowest_s = max(slowest_s, time.monotonic() - started_at)
+        assert slowest_s < 1
+        dropped = [one for one in ids if one.startswith("unlogged_")]
+        assert 0 < len(dropped) < len(ids)
+        assert metric(server, "headrace_dropped_log_rows_total") >= len(dropped)
+        with pytest.raises(NotFound, match=r"not in the prediction log.*serve.log_queue_rows"):
+            client.feedback(dropped[0], correction="negative")
+        logged = [one for one in ids if one not in dropped]
+        assert client.feedback(logged[-1], correction="negative")
+        while metric(server, "headrace_log_queue_rows"):
+            assert time.monotonic() < until
+        assert ask(client)[0].startswith("prd_")
+    with ws.store.read() as conn:
+        rows = list(predictions.listing(conn))
+    by_arm = {
+        arm: {(row["request_id"], row["row"]) for row in rows if row["arm"] == arm} for arm in ("control", "shadow")
+    }
+    assert {row["id"] for row in rows} >= set(logged)
+    assert not {row["id"] for row in rows} & set(dropped)
+    assert by_arm["shadow"] <= by_arm["control"]
+
+
+def test_the_log_can_be_off(root: Path, plugin_env: dict[str, str], ws: Workspace) -> None:
+    with running(root, plugin_env, serve__log="false") as server, Client(server.url) as client:
+        (one,) = ask(client)
+        assert one.startswith("unlogged_")
+        with pytest.raises(NotFound, match=r"serve\.log"):
+            client.feedback(one, correction="negative")
+        assert metric(server, "headrace_dropped_log_rows_total") == 0
+    assert n_logged(ws) == 0
+
+
+def test_a_server_has_old_rows_moved(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, _ = plant_answer(ws, plant_channel(ws, "old"), plant_stub(ws), "positive")
+    with ws.store.write() as conn:
+        ancient = first_id("prediction", ws.clock().replace(year=2020))
+        conn.exec_driver_sql(f"update predictions set id = '{ancient}' where id = '{old}'")
+    monkeypatch.setattr(prediction_log, "_FIRST_MOVE_S", 0.01)
+    with Moving(ws):
+        until = time.monotonic() + WAIT_S
+        while n_logged(ws):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+    assert len(list((ws.state_folder / "predictions").glob("task=tone/day=2026-03-01/*"))) == 1
+
+
+def test_a_server_that_stops_does_not_wait_for_a_move(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prediction_log, "_FIRST_MOVE_S", 0.01)
+    monkeypatch.setattr(prediction_log.sys, "executable", "/bin/sleep")
+    with Moving(ws) as moving:
+        moving._command[1:] = ["60"]
+        time.sleep(0.3)
+        stopped_at = time.monotonic()
+    assert time.monotonic() - stopped_at < 2
