@@ -35,6 +35,11 @@ class Size:
     cores: tuple[tuple[int, ...], ...] = ()
     """Of each worker; none: any."""
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What keeps a tokenizer to the threads that the model has."""
+        return {"RAYON_NUM_THREADS": str(self.n_threads)} if self.n_threads else {}
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -84,7 +89,12 @@ class Pool:
         """Start the workers; once. By default as many as the settings say, or one."""
         size = size or Size(self._settings.n_workers or 1, self._settings.n_threads)
         self._workers = [
-            WorkerProcess(self._command(size, place), silence_s=self._settings.timeout_s, on_batches=self._on_batches)
+            WorkerProcess(
+                self._command(size, place),
+                environment=size.environment,
+                silence_s=self._settings.timeout_s,
+                on_batches=self._on_batches,
+            )
             for place in range(size.n_workers)
         ]
         for worker in self._workers:

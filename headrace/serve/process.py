@@ -13,7 +13,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -56,15 +56,21 @@ class WorkerProcess:
     """A process that is kept alive from `start` to `stop`."""
 
     def __init__(
-        self, command: Sequence[str], *, silence_s: float, on_batches: Callable[[list[Message]], None]
+        self,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        silence_s: float,
+        on_batches: Callable[[list[Message]], None],
     ) -> None:
         """
         Args:
-            command: what runs it.
+            command: what runs it, with `environment` beside that of this process.
             silence_s: a worker that was asked and says nothing for so long hangs, and is replaced.
             on_batches: told the figures of batches; called in a thread of this object.
         """
-        self._command, self._silence_s, self._on_batches = list(command), silence_s, on_batches
+        self._command, self._environment = list(command), {**os.environ, **environment}
+        self._silence_s, self._on_batches = silence_s, on_batches
         self._lock = threading.Lock()
         self._calls: dict[int, Call] = {}
         self._wanted: dict[Key, Path] = {}
@@ -217,7 +223,10 @@ class WorkerProcess:
     def _live(self) -> int:
         """One life of the process, from start to end; its exit status."""
         # A session of its own: Ctrl-C in the server's terminal must not end it before the server is done.
-        process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(
+            self._command, stdin=pipe, stdout=pipe, env=self._environment, start_new_session=True
+        )
         outbox: queue.Queue[Message | None] = queue.Queue()
         self._owes_since = None
         self._process, self._outbox, self.n_starts = process, outbox, self.n_starts + 1

@@ -13,7 +13,8 @@ from concurrent.futures import Future
 from headrace.errors import HeadraceError, NotFound, Unavailable, WrongState, nearest
 from headrace.release import releases
 from headrace.release.releases import Serving
-from headrace.serve.pool import Pool
+from headrace.serve import threads
+from headrace.serve.pool import Pool, Size
 from headrace.store import releases as rows
 from headrace.workspace import Workspace
 
@@ -79,7 +80,7 @@ class Lineup:
     def _run(self) -> None:
         try:
             self._put_in_charge()
-            self._pool.start()
+            self._pool.start(self._size())
             self._refresh(must_load=True)
         except Exception as error:  # the border of the thread: who waits for `first` gets it
             self.first.set_exception(error)
@@ -107,6 +108,16 @@ class Lineup:
                 failures.append(error)
         if len(failures) == len(tasks):
             raise failures[0]
+
+    def _size(self) -> Size:
+        """Of the pool: that which suits the first task's model."""
+        serve = self._ws.settings.serve
+        if serve.n_workers and serve.n_threads:
+            return Size(serve.n_workers, serve.n_threads)
+        with self._ws.store.read() as conn:
+            task = next(task for task in sorted(self._ws.settings.tasks) if rows.control_id(conn, task))
+        digest = releases.serving(self._ws, task).control.artifact
+        return threads.choose(serve, self._ws.artifacts.get(digest), digest, self._ws.state_folder, self._stop)
 
     def _tick(self) -> None:
         for digest in self._leaving - self._held:
