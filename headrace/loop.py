@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from headrace import compression, jobs, making, search
+from headrace import per_channel as adapting
 from headrace.config import TaskTable
 from headrace.config_sources import read_catalogue
 from headrace.data import quality, snapshot
 from headrace.errors import BadInput
 from headrace.evaluate import comparison, evaluating, gates, model_card, renaming
-from headrace.export import load as load_artifact
 from headrace.export.writing import check_destination, check_format, export_to
 from headrace.feedback import labels as feedback_labels
 from headrace.feedback import outcomes
@@ -69,7 +69,13 @@ def check_quality(ws: Workspace, *, task: str | None = None, report: Report = si
 
 
 def train(
-    ws: Workspace, *, task: str | None = None, n_trials: int | None = None, report: Report = silent
+    ws: Workspace,
+    *,
+    task: str | None = None,
+    n_trials: int | None = None,
+    per_channel: bool = False,
+    channel: str | None = None,
+    report: Report = silent,
 ) -> dict[str, Any]:
     """Make a model version of the newest labelled rows and describe it; waits for the job.
 
@@ -77,20 +83,43 @@ def train(
 
     Args:
         n_trials: search the settings within the ranges of `[search]` first, with this many runs.
+        per_channel: give each channel an adapter on top, where held-out rows say that it helps.
+        channel: with `per_channel`, train this one's only, on the shared model of the version in charge.
 
     Raises:
-        BadInput: the rows cannot train the task.
+        BadInput: the rows cannot train the task, or no adapters can stand on what the settings make.
         MissingExtra: the training parts, or the library of finetune.tracker, are not installed.
     """
-    started = start_training(ws, task=task, n_trials=n_trials)
+    started = start_training(ws, task=task, n_trials=n_trials, per_channel=per_channel, channel=channel)
     for job in jobs.follow(ws, started.id):
         if job.progress:
             report(**job.progress)
     return jobs.result_of(job)
 
 
-def start_training(ws: Workspace, *, task: str | None = None, n_trials: int | None = None) -> Job:
-    """Start the job of `train`, or find the one that is at that work already."""
+def start_training(
+    ws: Workspace,
+    *,
+    task: str | None = None,
+    n_trials: int | None = None,
+    per_channel: bool = False,
+    channel: str | None = None,
+) -> Job:
+    """Start the job of `train`, or find the one that is at that work already.
+
+    Raises:
+        BadInput: options that do not go together.
+    """
+    if channel is not None and not per_channel:
+        raise BadInput("a single channel is trained with --per-channel only", value=channel, next_step="Add it")
+    if per_channel and n_trials is not None:
+        raise BadInput(
+            "a search does not train adapters",
+            value=f"--search {n_trials}",
+            next_step="Search first, then train --per-channel with the settings found",
+        )
+    if per_channel:
+        return adapting.start(ws, task=task, channel=channel)
     return making.start_training(ws, task=task) if n_trials is None else search.start(ws, n_trials, task=task)
 
 
@@ -159,6 +188,13 @@ def export_version(
     }
 
 
+def export_adapter(
+    ws: Workspace, version: str, channel: str, destination: Path | str, *, task: str | None = None
+) -> dict[str, Any]:
+    """Write a channel's adapter into an empty or new folder, as peft loads it; see `per_channel.export_adapter`."""
+    return adapting.export_adapter(ws, version, channel, destination, task=task)
+
+
 def export_compressed(
     ws: Workspace,
     version: str,
@@ -184,12 +220,18 @@ def export_compressed(
 
 
 def predict(
-    ws: Workspace, inputs: Sequence[object], *, version: str | None = None, task: str | None = None
+    ws: Workspace,
+    inputs: Sequence[object],
+    *,
+    version: str | None = None,
+    task: str | None = None,
+    channel: str | None = None,
 ) -> list[dict[str, Any]]:
     """Answers of a version (default: the one in charge), here and unlogged.
 
     Args:
         inputs: texts, objects with the parts that the task type reads, or conversations as lists of {role, text}.
+        channel: whose inputs they are; its adapter answers where the version has one for it.
 
     Raises:
         BadInput: no input, or one that is empty or of another shape.
@@ -201,9 +243,9 @@ def predict(
     name = ws.task_name(task)
     parsed = parse_inputs(ws.task(name), task_type_of(ws.task(name)).fields, inputs)
     found = releases.find_version(ws, name, version) if version else releases.serving(ws, name).control
-    predictor, facts = load_artifact(ws.artifacts.get(found.artifact))
+    outputs, facts = adapting.answers_of(ws, found, parsed, [channel] * len(parsed))
     task_type: TaskType = TASK_TYPES.get(facts.task.type)(facts.task)
-    return task_type.decode(predictor.logits(parsed), facts.calibration)
+    return task_type.decode(outputs, facts.calibration)
 
 
 def improve(ws: Workspace, *, task: str | None = None, report: Report = silent) -> dict[str, Any]:
@@ -224,7 +266,7 @@ def improve(ws: Workspace, *, task: str | None = None, report: Report = silent) 
     n_new = _n_new(old, new)
     if n_new < ws.settings.feedback.min_new_labels:
         return {"step": "waiting", "n_new_labels": n_new, "n_needed": ws.settings.feedback.min_new_labels}
-    result = train(ws, task=name, report=report)
+    result = train(ws, task=name, per_channel=adapting.has_adapters(ws, serving.control), report=report)
     candidate = releases.find_version(ws, name, result["version"])
     return _try(ws, serving.control, candidate, result, report)
 
@@ -316,8 +358,7 @@ def _outputs(
     ws: Workspace, version: ModelVersion, task_type: TaskType, rows: Sequence[SnapshotRow]
 ) -> tuple[Outputs, Calibration]:
     """What a version says, in the names that the task has now, and how to read it."""
-    predictor, facts = load_artifact(ws.artifacts.get(version.artifact))
-    outputs = predictor.logits([row.input for row in rows])
+    outputs, facts = adapting.answers_of(ws, version, [row.input for row in rows], [row.channel for row in rows])
     return renaming.as_now(task_type_of(facts.task), task_type, outputs, facts.calibration)
 
 

@@ -26,7 +26,7 @@ from headrace.ids import new_id
 from headrace.records import Artifact, Evaluation, Input, Job, ModelVersion, Run, Snapshot, SnapshotRow
 from headrace.registry import require, resolve
 from headrace.release import releases
-from headrace.store import examples, runs, snapshots, versions
+from headrace.store import adapters, examples, runs, snapshots, versions
 from headrace.tasks import TASK_TYPES, FloatArray, Outputs, Predictor, TaskType
 from headrace.tasks.inputs import as_one_text
 from headrace.workspace import Workspace
@@ -78,7 +78,7 @@ def make_version(ws: Workspace, progress: jobs.Progress, *, run_id: str) -> dict
 
 def made_version(ws: Workspace, run: Run, report: Report) -> ModelVersion:
     """The version of a run in the format that the settings ask for, found or made."""
-    made = _version_of(ws, run)
+    made = version_of(ws, run)
     if made is None:
         rows = snapshot.rows(ws, snapshot.find(ws, run.snapshot_id))
         checkpoint = fine_tuned(ws, run, rows, report)
@@ -231,9 +231,10 @@ def task_type_of(settings: TaskTable) -> TaskType:
 
 
 def describe(ws: Workspace, version: ModelVersion) -> dict[str, Any]:
-    """What is known of a version, as JSON: its run, and its evaluation beside checkpoint and baselines."""
+    """What is known of a version, as JSON: its run, its evaluation beside checkpoint and baselines, its adapters."""
     with ws.store.read() as conn:
         run = runs.find(conn, version.run_id)
+        own_channels = adapters.of_version(conn, version.id)
         found = versions.evaluations(conn, version.task, version_id=version.id)
     assert run is not None
     results = {e.predictor: e.results for e in found}
@@ -249,10 +250,11 @@ def describe(ws: Workspace, version: ModelVersion) -> dict[str, Any]:
         "agreement": own["agreement"],
         "rows_per_s": own["rows_per_s"],
         "evaluations": results,
+        "adapters": [vars(one) for one in own_channels],
     }
 
 
-def _version_of(ws: Workspace, run: Run) -> ModelVersion | None:
+def version_of(ws: Workspace, run: Run) -> ModelVersion | None:
     """The version of a run in the format that the settings ask for."""
     wanted = (ws.settings.export.backend, ws.settings.export.precision)
     with ws.store.read() as conn:

@@ -27,6 +27,7 @@ from headrace.errors import BadInput
 if TYPE_CHECKING:
     from headrace.workspace import Workspace
 
+_N_SHOWN = 40  # channels in a table
 _job = typer.Typer(help="Look at background work, follow it, cancel it.", no_args_is_help=True)
 
 
@@ -42,6 +43,12 @@ def train(
     method: Annotated[str | None, typer.Option(help="What trains, in place of finetune.method.")] = None,
     search: Annotated[int | None, typer.Option(help="Try this many settings within [search]; keep the best.")] = None,
     tracker: Annotated[str | None, typer.Option(help="Where curves go too, in place of finetune.tracker.")] = None,
+    per_channel: Annotated[
+        bool, typer.Option("--per-channel", help="Give each channel an adapter, where held-out rows say it helps.")
+    ] = False,
+    channel: Annotated[
+        str | None, typer.Option(help="With --per-channel: this one's only, on the version in charge.")
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow/--detach", help="Watch it, or return at once.")] = True,
     task: Task = None,
     where: Where = Path("."),
@@ -54,9 +61,9 @@ def train(
     chosen = {"finetune.method": method, "finetune.tracker": tracker}
     with opened(where, settings, **{key: value for key, value in chosen.items() if value is not None}) as ws:
         if "WORLD_SIZE" in os.environ:  # one of the processes of torchrun
-            _train_together(ws, task, search, as_json)
+            _train_together(ws, task, search, per_channel, as_json)
             return
-        job = loop.start_training(ws, task=task, n_trials=search)
+        job = loop.start_training(ws, task=task, n_trials=search, per_channel=per_channel, channel=channel)
         if not follow:
             emit(job, as_json, lambda: print(f"Started {job.id}. Watch it: headrace job follow {job.id}"))
             return
@@ -64,10 +71,12 @@ def train(
         emit(result, as_json, lambda: show_version(result))
 
 
-def _train_together(ws: "Workspace", task: str | None, search: int | None, as_json: bool) -> None:
+def _train_together(ws: "Workspace", task: str | None, search: int | None, per_channel: bool, as_json: bool) -> None:
     """One process's share of a training; the first of them shows it."""
     from headrace.distributed import is_first, train_together
 
+    if per_channel:
+        raise BadInput("adapters do not train under torchrun", value="--per-channel", next_step="Run it as one process")
     if search is not None:
         raise BadInput(
             "a search does not run under torchrun", value=f"--search {search}", next_step="Run it as one process"
@@ -100,6 +109,24 @@ def show_version(result: dict[str, Any]) -> None:
         f"The exported model agrees with its checkpoint on {100 * agreement['share']:.1f} % of held-out rows "
         f"and answers {speed['exported']:.0f} rows/s (the checkpoint in torch: {speed['checkpoint']:.0f})."
     )
+    if result["adapters"]:
+        _show_adapters(result["adapters"])
+
+
+def _show_adapters(adapters: list[dict[str, Any]]) -> None:
+    """Which channels answer by an adapter of their own, which by the shared model, and why."""
+    rows = []
+    for one in adapters:
+        said = one["evidence"]
+        test = said.get("test", {})
+        gain = interval(test.get("difference")) if test else None
+        rows.append((one["channel"], "yes" if one["is_kept"] else "no", gain, said["reason"]))
+    kept = sum(one["is_kept"] for one in adapters)
+    title = f"{kept} of {len(adapters)} channels answer by an adapter of their own"
+    shown = rows if len(rows) <= _N_SHOWN else [row for row in rows if row[1] == "yes"][:_N_SHOWN]
+    table(("channel", "kept", "gain on test rows", "on validation rows"), shown, title=title)
+    if len(shown) < len(rows):
+        print(f"{len(rows) - len(shown)} more channels: --json has all of them.")
 
 
 def _show_trials(trials: list[dict[str, Any]], best: int) -> None:
@@ -156,6 +183,9 @@ def export(
     ] = False,
     max_drop: MaxDrop = None,
     ways: Ways = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="Write this channel's adapter alone, as peft loads it onto the shared model.")
+    ] = None,
     task: Task = None,
     where: Where = Path("."),
     settings: Set = None,
@@ -164,6 +194,13 @@ def export(
     """Write a version to a folder in a format others load."""
     from headrace import loop
 
+    if adapter is not None:
+        if compress or backend != "hf" or precision is not None:
+            raise BadInput("an adapter is written for peft, in fp32", value=adapter, next_step="Leave the others out")
+        with opened(where, settings) as ws:
+            result = loop.export_adapter(ws, version, adapter, destination, task=task)
+        emit(result, as_json, lambda: _show_export(result))
+        return
     if not compress and (ways or max_drop is not None):
         raise BadInput("--ways and --max-drop are for --compress", value=ways or max_drop, next_step="Add --compress")
     how: dict[str, Any] = {"backend": backend, "precision": precision, "task": task}

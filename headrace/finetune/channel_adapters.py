@@ -34,11 +34,12 @@ from headrace.checkpoints.low_rank import LowRank
 from headrace.checkpoints.network import Network
 from headrace.checkpoints.windows import outputs_of
 from headrace.config import FinetuneTable, TaskTable
-from headrace.errors import BadInput, Unusable
+from headrace.errors import Unusable
 from headrace.finetune.banked import Banked, Layout, Vector, as_low_rank, as_vector, beginning, layout_of
 from headrace.finetune.batching import Padding, TokenBudgetSampler
 from headrace.finetune.features import FeatureSet, Scale, featurise
 from headrace.finetune.losses import criterion_of
+from headrace.finetune.methods import cannot_adapt
 from headrace.finetune.objectives import Batch, Criterion, feed_of
 from headrace.finetune.training import computes_in_bf16
 from headrace.records import SnapshotRow
@@ -99,7 +100,7 @@ def open_shared(
     task_type: TaskType = TASK_TYPES.get(task.type)(task)
     network, tokenizer = load(checkpoint, task_type)
     if network.crf is not None:
-        raise cannot_adapt("a CRF, whose scores are those of all channels", next_step="Remove finetune.loss.crf")
+        raise cannot_adapt("a CRF, whose scores are those of all channels")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":  # the plain form learns faster there, as in checkpoints.loading.fresh
         network.model.set_attn_implementation("eager")
@@ -120,10 +121,6 @@ def check_checkpoint(checkpoint: Path) -> None:
         raise cannot_adapt("no head of transformers' but a linear layer on the mean of its tokens")
     if (checkpoint / "adapter_config.json").exists():
         raise cannot_adapt("tokens or layers of peft's that cannot be merged into its weights")
-
-
-def cannot_adapt(what: str, *, next_step: str = "Set finetune.method to full or lora") -> BadInput:
-    return BadInput(f"adapters need a plain shared model, and this one has {what}", next_step=next_step)
 
 
 @dataclass

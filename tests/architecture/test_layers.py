@@ -20,7 +20,7 @@ LAYERS = [
     {"checkpoints"},
     {"data", "finetune", "evaluate", "export", "release", "serve", "feedback"},
     {"making"},
-    {"search", "distributed", "advising", "compression"},
+    {"search", "distributed", "advising", "compression", "per_channel"},
     {"loop", "offline", "retention"},
     {"server", "console", "cli", "client", "testing"},
 ]

@@ -117,3 +117,25 @@ def method_for(name: str, task_type: TaskType) -> Method:
             next_step=f"Choose one of: {', '.join(able)}",
         )
     return method
+
+
+def check_adaptable(method: Method, task_type: TaskType, settings: FinetuneTable) -> None:
+    """Check that a method leaves one plain transformers model, which adapters of channels can stand on.
+
+    Raises:
+        BadInput: it does not; the message says what it leaves.
+    """
+    on_tokens = task_type.problem in ("token_classification", "question_answering")
+    if task_type.problem == "retrieval":
+        raise cannot_adapt("no head at all, as a retrieval task has none")
+    if method.form == "embedding" and method.then is None and not on_tokens:
+        raise cannot_adapt("no head of transformers' but a linear layer on the mean of its tokens")
+    if settings.loss.crf:
+        raise cannot_adapt("a CRF, whose scores are those of all channels")
+
+
+def cannot_adapt(what: str) -> BadInput:
+    return BadInput(
+        f"adapters of channels need a plain shared model, and this one has {what}",
+        next_step="Set finetune.method to full or lora, without finetune.loss.crf, or train without --per-channel",
+    )

@@ -1,0 +1,404 @@
+"""From a shared model to a version with channel adapters: shared version, adapters in one pass, decision, registration.
+
+Each step leaves something that is found again (shared version, cohorts of adapters, artifacts, version), so a killed
+one goes on from there.
+"""
+
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from headrace import jobs, making
+from headrace.checkpoints import low_rank
+from headrace.checkpoints.low_rank import LowRank
+from headrace.config import FinetuneTable, TaskTable
+from headrace.data import snapshot
+from headrace.errors import NotFound, WrongState, nearest
+from headrace.evaluate import adapters as evidence_for
+from headrace.evaluate import agreement, comparison, evaluating
+from headrace.export import ArtifactFacts
+from headrace.export import load as load_artifact
+from headrace.export.writing import check_format, export_to
+from headrace.finetune.methods import check_adaptable, method_for
+from headrace.ids import new_id
+from headrace.records import Adapter, Artifact, Input, Job, ModelVersion, Run, Snapshot, SnapshotRow
+from headrace.registry import resolve
+from headrace.release import releases
+from headrace.store import adapters, runs, versions
+from headrace.tasks import Outputs, TaskType
+from headrace.workspace import Workspace
+
+Report = Callable[..., None]
+_N_CHECKED_ROWS = 512  # of the checkpoint, which is slow; enough for a share
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a run with adapters reads, and where it leaves what it makes."""
+
+    ws: Workspace
+    run: Run
+    shared: ModelVersion
+    rows: Sequence[SnapshotRow]
+    folder: Path
+    report: Report
+
+    @property
+    def settings(self) -> FinetuneTable:
+        return FinetuneTable.model_validate(self.run.params["finetune"])
+
+    @property
+    def channel(self) -> str | None:
+        """The only one that is trained; None: all."""
+        name: str | None = self.run.params["per_channel"]["channel"]
+        return name
+
+    @property
+    def task_type(self) -> TaskType:
+        return making.task_type_of(making.task_of(self.run))
+
+    def side(self, name: str) -> list[SnapshotRow]:
+        return [row for row in self.rows if row.side == name]
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """Adapters that were tried, and the model they stand on."""
+
+    shared: Any
+    """headrace.finetune.channel_adapters.Shared."""
+    folders: Mapping[str, Path]
+    own: Mapping[str, LowRank]
+
+    def answers(self, rows: Sequence[SnapshotRow], channels: Sequence[str] = ()) -> Outputs:
+        """What the checkpoint says, with the adapters of `channels`."""
+        outputs: Outputs = _part("answers")(self.shared, rows, {name: self.own[name] for name in channels})
+        return outputs
+
+
+def start(ws: Workspace, *, task: str | None = None, channel: str | None = None) -> Job:
+    """Start the job that makes a version with channel adapters, or find the one that is at that work already.
+
+    Args:
+        channel: train only this one's, on the shared model of the version in charge; the others' stay as they are.
+
+    Raises:
+        BadInput: no adapters can stand on what the settings make.
+        NotFound: the channel has no rows.
+        WrongState: no version is in charge whose adapter could be replaced.
+    """
+    name = ws.task_name(task)
+    making.check_ready(ws)
+    check_format(ws.settings.export.backend, ws.settings.export.precision, with_bank=True)
+    frozen = snapshot.freeze(ws, task=name)
+    if channel is None:
+        task_type, finetune = making.task_type_of(ws.task(name)), ws.settings.finetune
+        check_adaptable(method_for(finetune.method, task_type), task_type, finetune)
+        beneath = making.run_of(ws, name, frozen, ws.settings.finetune)
+        run = _run_of(ws, beneath, frozen, {"channel": None, "shared_run": beneath.id, "shared": beneath.fingerprint})
+    else:
+        if channel not in frozen.n_by_channel:
+            raise NotFound(
+                "the channel has no labelled rows", value=channel, next_step=nearest(channel, [*frozen.n_by_channel])
+            )
+        control = releases.serving(ws, name).control
+        beneath = making.find_run(ws, control.run_id)
+        _check_same_task(ws.task(name), making.task_of(beneath), control)
+        facts = {"channel": channel, "shared_version": control.name, "shared": control.id}
+        run = _run_of(ws, beneath, frozen, facts)
+    return making.submitted(ws, "headrace.per_channel:make_version", {"run_id": run.id})
+
+
+def _check_same_task(now: TaskTable, then: TaskTable, version: ModelVersion) -> None:
+    if (now.type, now.labels) != (then.type, then.labels):
+        raise WrongState(
+            f"the task's type or labels are others than those of {version.name}",
+            value=list(now.labels),
+            next_step="Train all channels: headrace train --per-channel",
+        )
+
+
+def _run_of(ws: Workspace, beneath: Run, frozen: Snapshot, facts: dict[str, Any]) -> Run:
+    """The run of adapters on the model of another run, found or made."""
+    finetune = ws.settings.finetune.model_dump(mode="json", exclude={"tracker"})
+    known = {key: facts[key] for key in ("channel", "shared")}  # a run's id is drawn, its fingerprint is not
+    run = replace(
+        beneath,
+        id=new_id("run"),
+        snapshot_id=frozen.id,
+        method=f"{beneath.method.partition(' + ')[0]} + per-channel",
+        params={**beneath.params, "finetune": finetune, "per_channel": facts},
+        fingerprint=making.hash_of(["per-channel", frozen.content_hash, known, finetune]),
+        seed=ws.settings.finetune.seed,
+        state="running",
+        job_id=None,
+        checkpoint=None,
+        history=[],
+        facts={},
+        created_at=ws.clock(),
+    )
+    with ws.store.write() as conn:
+        found = runs.with_fingerprint(conn, run.fingerprint)
+        if found is None:
+            runs.add(conn, run, config_hash=ws.config_hash)
+    return found or run
+
+
+def make_version(ws: Workspace, progress: jobs.Progress, *, run_id: str) -> dict[str, Any]:
+    """The job: do what is not done yet of the shared version, the adapters, the decision and the registration."""
+    with jobs.only_one(ws, run_id, progress):
+        run = making.find_run(ws, run_id)
+        version = _version_of(ws, run)
+        if version is None:
+            shared = _shared_version(ws, run, progress)
+            rows = snapshot.rows(ws, snapshot.find(ws, run.snapshot_id))
+            folder = ws.state_folder / "runs" / run.id
+            version = _make(_Work(ws, run, shared, rows, folder, progress.report))
+            shutil.rmtree(folder, ignore_errors=True)
+        return making.describe(ws, version)
+
+
+def _version_of(ws: Workspace, run: Run) -> ModelVersion | None:
+    """The version of a run: in the format that the settings ask for, or in that of the model that was there before."""
+    if run.params["per_channel"]["channel"] is None:
+        return making.version_of(ws, run)
+    with ws.store.read() as conn:
+        return next((one for one in versions.listing(conn, run.task) if one.run_id == run.id), None)
+
+
+def _shared_version(ws: Workspace, run: Run, progress: jobs.Progress) -> ModelVersion:
+    facts = run.params["per_channel"]
+    if "shared_version" in facts:
+        return releases.find_version(ws, run.task, facts["shared_version"])
+    with jobs.only_one(ws, facts["shared_run"], progress):
+        return making.made_version(ws, making.find_run(ws, facts["shared_run"]), progress.report)
+
+
+def _make(work: _Work) -> ModelVersion:
+    started = time.perf_counter()
+    earlier = _adapters(work.ws, work.shared)
+    bank = _bank_of(work.ws, work.shared)
+    checkpoint = work.ws.artifacts.get(work.shared.checkpoint)
+    shared = _part("open_shared")(checkpoint, making.task_of(work.run), work.settings, bank=bank)
+    decided, trained = _tried(work, shared)
+    artifact = work.shared.artifact if bank else _exported(work, shared.bank)
+    kept = [name for name, one in decided.items() if one["kept"]]
+    others = [one for one in earlier if work.channel is not None and one.channel != work.channel]
+    made = [_stored(work, name, trained.folders[name] if name in kept else None, decided[name]) for name in decided]
+    facts = {
+        "seconds": round(time.perf_counter() - started, 2),
+        "n_train_rows": len(work.side("train")),
+        "n_channels": len(decided),
+        "n_trained": len(trained.folders),
+        "n_kept": len(kept),
+    }
+    evaluations, told = _evaluated(work, artifact, trained, [*others, *made])
+    made = [replace(one, evidence=one.evidence | told.get(one.channel, {})) for one in made]
+    return _register(work, artifact, [*others, *made], evaluations, facts)
+
+
+def _bank_of(ws: Workspace, version: ModelVersion) -> dict[str, Any]:
+    """The room for adapters that a version's artifact has; empty: none."""
+    with ws.store.read() as conn:
+        artifact = runs.find_artifact(conn, version.artifact)
+    assert artifact is not None
+    bank: dict[str, Any] = artifact.facts.get("bank", {})
+    return bank
+
+
+def _tried(work: _Work, shared: Any) -> tuple[dict[str, dict[str, Any]], _Trained]:
+    """The evidence of every channel that was asked for, and the adapters of those that could be told."""
+    own, train, validation = work.settings.per_channel, work.side("train"), work.side("validation")
+    n_train = dict(sorted(Counter(row.channel for row in train).items()))
+    wanted = {row.channel: n_train.get(row.channel, 0) for row in work.rows if work.channel in (None, row.channel)}
+    n_validation = Counter(row.channel for row in validation)
+    decided = evidence_for.too_small(wanted, n_validation, alpha=own.alpha, min_rows=own.min_rows)
+    channels = sorted(wanted.keys() - decided.keys())
+    folders = _part("train")(shared, work.settings, train, channels, work.folder, work.report) if channels else {}
+    trained = _Trained(shared, folders, {name: low_rank.read(path) for name, path in folders.items()})
+    held_out = [row for row in validation if row.channel in folders]
+    if held_out:
+        work.report("decide", 0, 1)
+        plain = trained.answers(held_out)
+        calibration = work.task_type.calibrate([row.target for row in held_out], plain)
+        outputs = trained.answers(held_out, channels)
+        decided |= evidence_for.decide(
+            work.task_type, held_out, plain, outputs, calibration=calibration, alpha=own.alpha
+        )
+    return dict(sorted(decided.items())), trained
+
+
+def _exported(work: _Work, bank: dict[str, Any]) -> str:
+    return making.export_checkpoint(work.ws, work.run, work.shared.checkpoint, work.rows, work.report, bank=bank).digest
+
+
+def _stored(work: _Work, channel: str, folder: Path | None, evidence: dict[str, Any]) -> Adapter:
+    """A channel's adapter, its files in the artifact store where it is kept."""
+    if folder is None:
+        return Adapter(channel, None, None, False, evidence)
+    weights = low_rank.weights_digest(low_rank.read(folder))
+    copy = work.ws.artifacts.new_folder()
+    shutil.copytree(folder, copy, dirs_exist_ok=True)
+    digest, n_bytes = work.ws.artifacts.put(copy)
+    artifact = Artifact(digest, "adapter", n_bytes, {"run": work.run.id, "channel": channel, "weights": weights})
+    with work.ws.store.write() as conn:
+        runs.add_artifact(conn, artifact, work.ws.clock())
+    return Adapter(channel, digest, weights, True, evidence)
+
+
+def _evaluated(
+    work: _Work, artifact: str, trained: _Trained, adapters_: Sequence[Adapter]
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """Evaluations of the test side by predictor, and what each kept channel gains there."""
+    test, task_type = work.side("test"), work.task_type
+    inputs, channels = [row.input for row in test], [row.channel for row in test]
+    work.report("evaluate", 0, 2, on="exported version")
+    predictor, facts = load_artifact(work.ws.artifacts.get(artifact))
+    shared_outputs, _ = making.timed(predictor, inputs)
+    started = time.perf_counter()
+    outputs = _with_adapters(work.ws, predictor, adapters_, inputs, channels)
+    rate = len(inputs) / (time.perf_counter() - started)
+    work.report("evaluate", 1, 2, on="checkpoint")
+    step = max(1, len(test) // _N_CHECKED_ROWS)
+    own = evaluating.evaluate(task_type, test, outputs, calibration=facts.calibration)
+    started = time.perf_counter()
+    of_checkpoint = _of_checkpoint(work, trained, adapters_, test[::step])
+    slow_rate = len(test[::step]) / (time.perf_counter() - started)
+    own["agreement"] = agreement.agreement(task_type, outputs[::step], of_checkpoint, facts.calibration)
+    own["rows_per_s"] = {"exported": round(rate, 1), "checkpoint": round(slow_rate, 1)}
+    read = facts.calibration
+    compared = comparison.compare(task_type, test, shared_outputs, outputs, calibration_a=read, calibration_b=read)
+    before = evaluating.evaluate(task_type, test, shared_outputs, calibration=facts.calibration)
+    metric = task_type.main_metric
+    told = {
+        name: {"test": {**part, "shared": before["channels"][name][metric], "own": own["channels"][name][metric]}}
+        for name, part in compared["channels"].items()
+    }
+    work.report("evaluate", 2, 2, on="done")
+    kept = {one.channel for one in adapters_ if one.is_kept}
+    return {"version": own, "shared": before | {"comparison": compared}}, {n: told[n] for n in kept & told.keys()}
+
+
+def _of_checkpoint(
+    work: _Work, trained: _Trained, adapters_: Sequence[Adapter], rows: Sequence[SnapshotRow]
+) -> Outputs:
+    """What the checkpoint says with the adapters that the version has."""
+    kept = [one for one in adapters_ if one.artifact is not None]
+    own = {one.channel: low_rank.read(work.ws.artifacts.get(str(one.artifact))) for one in kept}
+    return replace(trained, own=own).answers(rows, [one.channel for one in kept])
+
+
+def _register(
+    work: _Work,
+    artifact: str,
+    adapters_: Sequence[Adapter],
+    evaluations: Mapping[str, dict[str, Any]],
+    facts: dict[str, Any],
+) -> ModelVersion:
+    """Version, adapters, evaluations and the end of the run in one transaction."""
+    ws, run = work.ws, work.run
+    with ws.store.write() as conn:
+        version = ModelVersion(
+            id=new_id("version"),
+            task=run.task,
+            number=versions.next_number(conn, run.task),
+            run_id=run.id,
+            snapshot_id=run.snapshot_id,
+            checkpoint=work.shared.checkpoint,
+            artifact=artifact,
+            created_at=ws.clock(),
+        )
+        done = {"state": "done", "checkpoint": version.checkpoint, "facts": facts, "finished_at": ws.clock()}
+        runs.change(conn, run.id, **done)
+        versions.add(conn, version, config_hash=ws.config_hash)
+        adapters.add(conn, version.id, adapters_)
+        for predictor, results in evaluations.items():
+            evaluation = making.evaluation_of(ws, run.task, version.id, predictor, run.snapshot_id, results)
+            versions.add_evaluation(conn, evaluation, config_hash=ws.config_hash)
+    return version
+
+
+def answers_of(
+    ws: Workspace, version: ModelVersion, inputs: Sequence[Input], channels: Sequence[str | None]
+) -> tuple[Outputs, ArtifactFacts]:
+    """What a version says, each input by the adapter of its channel where it has one; and how to read it."""
+    predictor, facts = load_artifact(ws.artifacts.get(version.artifact))
+    return _with_adapters(ws, predictor, _adapters(ws, version), inputs, channels), facts
+
+
+def _with_adapters(
+    ws: Workspace, predictor: Any, known: Sequence[Adapter], inputs: Sequence[Input], channels: Sequence[str | None]
+) -> Outputs:
+    kept = {one.channel: one.artifact for one in known if one.artifact is not None and one.channel in set(channels)}
+    keys = {channel: predictor.add_adapter(ws.artifacts.get(digest)) for channel, digest in kept.items()}
+    more = [[keys.get(channel or "") for channel in channels]] if keys else []
+    outputs: Outputs = predictor.logits(inputs, *more)
+    return outputs
+
+
+def has_adapters(ws: Workspace, version: ModelVersion) -> bool:
+    """Whether a version was made with channel adapters, kept or not."""
+    return bool(_adapters(ws, version))
+
+
+def _adapters(ws: Workspace, version: ModelVersion) -> list[Adapter]:
+    with ws.store.read() as conn:
+        return adapters.of_version(conn, version.id)
+
+
+def export_adapter(
+    ws: Workspace, version: str, channel: str, destination: Path | str, *, task: str | None = None
+) -> dict[str, Any]:
+    """Write a channel's adapter to an empty or new folder, as peft loads it onto the exported shared model.
+
+    Raises:
+        NotFound: no such version, or the channel has no adapter in it; the message says why.
+    """
+    found = releases.find_version(ws, task, version)
+    known = {one.channel: one for one in _adapters(ws, found)}
+    own = known.get(channel)
+    if own is None or own.artifact is None:
+        kept = [one.channel for one in known.values() if one.is_kept]
+        why = f", since {own.evidence['reason']}" if own is not None else ""
+        raise NotFound(
+            f"the channel answers by the shared model of {found.name}{why}",
+            value=channel,
+            next_step=f"Adapters of its own have: {', '.join(kept)}" if kept else "Export the version itself",
+        )
+    export_to(ws, own.artifact, Path(destination), {"README.md": _readme(found, own)})
+    with ws.store.read() as conn:
+        artifact = runs.find_artifact(conn, own.artifact)
+    assert artifact is not None
+    return {
+        "version": found.name,
+        "backend": "peft",
+        "precision": "fp32",
+        "channel": channel,
+        "artifact": own.artifact,
+        "adapter": own.weights,
+        "n_bytes": artifact.n_bytes,
+        "destination": str(destination),
+    }
+
+
+def _readme(version: ModelVersion, own: Adapter) -> str:
+    return (
+        f"# Adapter of channel {own.channel} for {version.name}\n\n"
+        f"Weights {own.weights}. Kept since, on held-out rows: {own.evidence['reason']}.\n\n"
+        f"Write the shared model beside it with `headrace export {version.name} shared`, then:\n\n"
+        "```python\n"
+        "from peft import PeftModel\n"
+        "from transformers import AutoModelForSequenceClassification\n\n"
+        'shared = AutoModelForSequenceClassification.from_pretrained("shared")\n'
+        'model = PeftModel.from_pretrained(shared, "this folder")\n'
+        "```\n"
+    )
+
+
+def _part(name: str) -> Any:
+    """A part of what needs torch, imported when it is asked for."""
+    return resolve(f"headrace.finetune.channel_adapters:{name}", purpose="training")
