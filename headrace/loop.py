@@ -22,7 +22,7 @@ from headrace.feedback import labels as feedback_labels
 from headrace.feedback import outcomes
 from headrace.finetune import base_models
 from headrace.making import describe, evaluation_of, export_checkpoint, find_run, keep, task_type_of
-from headrace.records import Decision, Job, ModelVersion, Release, Snapshot, SnapshotRow
+from headrace.records import Adapter, Decision, Job, ModelVersion, Release, Snapshot, SnapshotRow
 from headrace.release import releases
 from headrace.release.policies import POLICIES
 from headrace.store import runs
@@ -351,7 +351,8 @@ def _card(ws: Workspace, version: ModelVersion, described: dict[str, Any], calib
         run = runs.find(conn, version.run_id)
     assert run is not None
     frozen = snapshot.find(ws, version.snapshot_id)
-    return model_card.render(version, run, frozen, described["evaluations"], calibration=calibration)
+    own = [Adapter(**one) for one in described["adapters"]]
+    return model_card.render(version, run, frozen, described["evaluations"], calibration=calibration, adapters=own)
 
 
 def _outputs(

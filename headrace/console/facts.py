@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from headrace.records import Channel, Evaluation, Interval, LedgerEntry, ModelVersion, Release, Run, Snapshot
-from headrace.store import channels, imports, outcomes, releases, runs, snapshots, versions
+from headrace.records import Adapter, Channel, Evaluation, Interval, LedgerEntry, ModelVersion, Release, Run, Snapshot
+from headrace.store import adapters, channels, imports, outcomes, releases, runs, snapshots, versions
 from headrace.tasks import TASK_TYPES
 from headrace.workspace import Workspace
 
@@ -24,6 +24,8 @@ class TaskFacts:
     release: Release | None
     ledger: list[LedgerEntry]
     evaluations: list[Evaluation]
+    adapters: list[Adapter]
+    """What was decided about the channels of the newest version; empty where it has no adapters."""
     run: Run | None
     """The run that made the newest version, or the newest run."""
     n_new_corrections: int
@@ -87,6 +89,7 @@ def gather(ws: Workspace, task: str) -> TaskFacts:
             release=releases.open_release(conn, task),
             ledger=releases.ledger(conn, task),
             evaluations=versions.evaluations(conn, task),
+            adapters=adapters.of_version(conn, known[-1].id) if known else [],
             run=next(iter(made_newest or tried[-1:]), None),
             n_new_corrections=outcomes.count_unused(conn, task, with_text=True),
             n_corrections_without_text=outcomes.count_unused(conn, task, with_text=False),

@@ -10,9 +10,11 @@ from headrace.console.markup import Html, Part, element, join, table
 from headrace.records import Interval, LedgerEntry
 
 _BASELINES = {
-    "zero-shot": "nearest text of a label", "centroid": "nearest class centroid", "majority": "most frequent class",
+    "shared": "without adapters", "zero-shot": "nearest text of a label",
+    "centroid": "nearest class centroid", "majority": "most frequent class",
 }  # fmt: skip
 _MOST_CLASSES = 20
+_MOST_CHANNELS = 100
 _METRICS = {
     "macro_f1": "macro-F1", "micro_f1": "micro-F1", "f1": "F1", "pearson": "Pearson's r", "mrr": "mean reciprocal rank",
     "ndcg_at_10": "nDCG at 10", "exact_match": "exact match",
@@ -30,8 +32,8 @@ _KINDS = {
 def task_page(facts: TaskFacts, prefix: str) -> Html:
     """All parts of one task. `prefix` keeps the ids of its figures apart from those of other tasks."""
     parts: list[Callable[[TaskFacts, str], Html | None]] = [
-        headline, decision, by_channel, comparison, compressed, confusion, per_class, reliability, learning, data,
-        ledger,
+        headline, decision, by_channel, adapters, comparison, compressed, confusion, per_class, reliability, learning,
+        data, ledger,
     ]  # fmt: skip
     body = [part(facts, prefix) for part in parts]
     return element("section", element("h2", f"Task {facts.task}", id=prefix), *body)
@@ -186,6 +188,43 @@ def comparison(facts: TaskFacts, prefix: str) -> Html | None:
 def _difference(part: Mapping[str, Any]) -> Interval:
     found = part["difference"]
     return Interval(found["estimate"], found["low"], found["high"])
+
+
+def adapters(facts: TaskFacts, _prefix: str) -> Html | None:
+    """Which channels of the newest version answer by an adapter of their own, and on what evidence."""
+    if not facts.adapters:
+        return None
+    n_kept = sum(one.is_kept for one in facts.adapters)
+    note = (
+        f"{_number(n_kept)} of {_number(len(facts.adapters))} channels of {facts.newest_name} answer by an adapter of "
+        "their own, the others by the shared model. An adapter is kept where a one-sided paired test on the validation "
+        "rows comes out after Holm's correction; the gain is on test rows, which had no say in that."
+    )
+    shown = sorted(facts.adapters, key=lambda one: not one.is_kept)[:_MOST_CHANNELS]
+    rows: list[list[Part]] = []
+    for one in shown:
+        said = one.evidence
+        counts = [said.get(key, "") for key in ("n", "n_won", "n_lost")]
+        chance = "" if said["p_holm"] is None else f"{said['p_holm']:.2g}"
+        gain = said.get("test", {}).get("difference", {})
+        told = (
+            "" if gain.get("estimate") is None else f"{gain['estimate']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
+        )
+        rows.append([one.channel, "yes" if one.is_kept else "no", *counts, chance, told, said["reason"]])
+    head: list[Part] = [
+        "channel",
+        "kept",
+        "rows",
+        "won",
+        "lost",
+        "p after Holm",
+        f"gain in {_metric(facts.main_metric)}",
+        "why",
+    ]
+    left_out = len(facts.adapters) - len(shown)
+    more = element("p", f"{_number(left_out)} more channels are not shown.")
+    whole = table(head, rows, caption="Adapters of channels", numbers=(2, 3, 4, 5, 6), wide=(7,))
+    return join(element("h3", "Channels with an adapter"), element("p", note), whole, more if left_out else None)
 
 
 def compressed(facts: TaskFacts, prefix: str) -> Html | None:

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from headrace.config import FinetuneTable, TaskTable
-from headrace.records import ModelVersion, Run, Snapshot
+from headrace.records import Adapter, ModelVersion, Run, Snapshot
 from headrace.tasks import TASK_TYPES, UNCALIBRATED, Calibration
 
 _NAMES = {
+    "shared": "the shared model alone, without adapters",
     "majority": "majority class or mean",
     "centroid": "frozen base model, nearest centroid or ridge",
     "zero-shot": "frozen base model, nearest text of a label",
@@ -33,6 +34,7 @@ def render(
     *,
     calibration: Calibration = UNCALIBRATED,
     licence: str | None = None,
+    adapters: Sequence[Adapter] = (),
 ) -> str:
     """Markdown of a version.
 
@@ -40,6 +42,7 @@ def render(
         evaluations: results of `evaluate` by predictor: "version", and whatever it was measured beside.
         calibration: what was fitted on the validation side, as stored with the artifact.
         licence: an identifier as Hugging Face lists them, where the owner has chosen one.
+        adapters: what was decided about each channel, where the version has adapters.
     """
     own = evaluations["version"]
     parts = [
@@ -48,6 +51,7 @@ def render(
         _what(version, run, snapshot, own),
         _method(run),
         _results(own),
+        _adapted(version, adapters),
         _per_class(own["overall"]),
         _calibrated(calibration, own["overall"]),
         _beside(evaluations),
@@ -133,6 +137,20 @@ def _results(own: Mapping[str, Any]) -> str:
     ]
     title = "## Held-out rows\n\nNo training saw these rows. In brackets: 95 % interval.\n"
     return f"{title}\n{_table(['channel', 'rows', *names], rows)}"
+
+
+def _adapted(version: ModelVersion, adapters: Sequence[Adapter]) -> str:
+    if not adapters:
+        return ""
+    rows = [
+        [one.channel, "its own" if one.is_kept else "shared", one.weights or "", one.evidence["reason"]]
+        for one in adapters
+    ]
+    text = (
+        "The figures above are of each channel's own answers. The weights in this folder are the shared model's; "
+        f"`headrace export {version.name} FOLDER --adapter CHANNEL` writes what a channel adds to them, for peft.\n"
+    )
+    return f"## Adapters of channels\n\n{text}\n{_table(['channel', 'answers by', 'weights', 'why'], rows)}"
 
 
 def _per_class(overall: Mapping[str, Any]) -> str:
