@@ -35,6 +35,8 @@ _PUBLIC = {
     "release_status": "headrace.loop:release_status",
     "history": "headrace.release.releases:history",
     "improve": "headrace.loop:improve",
+    "read_predictions": "headrace.retention:read",
+    "move_predictions": "headrace.retention:move",
     "write_report": "headrace.console.report:write",
 }
 __all__ = ["__version__", *_PUBLIC]
