@@ -65,32 +65,41 @@ def layout_of(network: Network, *, rank: int, names: Sequence[str] | None = None
     """The layout for a network.
 
     Args:
-        names: last parts of the paths of the linear layers to update; None: queries and values of attention layers, or
+        names: paths of linear layers to update, or last parts of such; None: queries and values of attention layers, or
             all linear layers of attention where a family calls them otherwise.
 
     Raises:
         BadInput: there are none.
     """
-    linears = {path: m for path, m in network.encoder.named_modules() if isinstance(m, nn.Linear)}
+    path_of = {id(module): path for path, module in network.model.named_modules()}
+    linears = {path_of[id(m)]: m for m in _layers(network).modules() if isinstance(m, nn.Linear)}
     wanted = _QUERY_OR_VALUE if names is None else tuple(names)
-    found = [path for path in linears if path.rpartition(".")[2] in wanted]
+    found = [path for path in linears if path.rpartition(".")[2] in wanted or path in wanted]
     if not found and names is None:
         found = [path for path in linears if "attention" in path.lower() or "attn" in path.lower()]
     if not found:
         known = sorted({path.rpartition(".")[2] for path in linears})
         raise BadInput(
-            "the shared model has no such linear layers for adapters to update",
+            "the layers of the shared model have no such linear layers for adapters to update",
             value=list(wanted),
             next_step=f"Set finetune.per_channel.targets to some of: {', '.join(known)}",
         )
-    path_of = {id(module): path for path, module in network.model.named_modules()}
     head = network.head
     return Layout(
         rank=rank,
-        widths={path_of[id(linears[p])]: (linears[p].in_features, linears[p].out_features) for p in found},
+        widths={path: (linears[path].in_features, linears[path].out_features) for path in found},
         head_path=path_of[id(head)],
         head_shape=None if head.bias is None else (head.out_features, head.in_features),
     )
+
+
+def _layers(network: Network) -> nn.Module:
+    """What has a token for a row: a pooler after the layers has not."""
+    try:
+        return network.layers
+    except LookupError:
+        found: nn.Module = network.encoder
+        return found
 
 
 def beginning(layout: Layout, network: Network, *, seed: int) -> Vector:

@@ -49,7 +49,7 @@ def rows_of(channel: str, n: int, *, turned: int = 0) -> list[SnapshotRow]:
 def checkpoint(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A shared model that has learnt what the words say."""
     folder = tmp_path_factory.mktemp("shared")
-    settings = FinetuneTable(epochs=4, batch_tokens=256, learning_rate=2e-3, precision="fp32")
+    settings = FinetuneTable(epochs=4, batch_tokens=256, learning_rate=1e-2, precision="fp32")
     tuned = tune(folder / "run", tiny_base, toy.TASK, settings, toy.rows(), silent)
     save(tuned.network, tuned.tokenizer, folder / "checkpoint")
     return folder / "checkpoint"
