@@ -45,11 +45,16 @@ class Stub:
         if log := self.says.get("log"):
             with open(log, "a") as file:
                 file.write(json.dumps(list(texts)) + "\\\\n")
+        time.sleep(self.says.get("row_s", 0) * len(texts))
         out = np.zeros((len(texts), len(self.labels)), dtype=np.float32)
         for i, given in enumerate(texts):
             text = given if isinstance(given, str) else " ".join(given)
             if "stub:die" in text:
                 os.kill(os.getpid(), signal.SIGKILL)
+            if "stub:exit" in text:
+                os._exit(3)
+            if "stub:eat" in text:
+                bytearray(10**11)
             if "stub:fork" in text and os.fork() == 0:
                 time.sleep(60)
                 os._exit(0)
@@ -130,11 +135,27 @@ class Server:
     def url(self) -> str:
         return str(json.loads((self.root / ".headrace" / "server.json").read_text())["url"])
 
-    def worker_pid(self) -> int:
+    def worker_pids(self) -> list[int]:
         import psutil
 
-        (worker,) = psutil.Process(self.process.pid).children()
-        return int(worker.pid)
+        return [int(worker.pid) for worker in psutil.Process(self.process.pid).children()]
+
+    def worker_pid(self) -> int:
+        (pid,) = self.worker_pids()
+        return pid
+
+    def figure(self, name: str, **labels: str) -> float:
+        """One of /metrics; 0 when nothing was counted."""
+        import httpx
+
+        shown = httpx.get(f"{self.url}/metrics", timeout=START_TIMEOUT_S).text
+        wanted = {f'{key}="{value}"' for key, value in labels.items()}
+        for line in shown.splitlines():
+            head, _, value = line.rpartition(" ")
+            found, _, inside = head.partition("{")
+            if found == f"headrace_{name}" and wanted <= set(inside.rstrip("}").split(",")):
+                return float(value)
+        return 0.0
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Tell it to stop and wait; its exit status."""

@@ -72,7 +72,7 @@ async def predict(
         ],
         "model_version": serving.control.name,
         "arm": "control",
-        "adapter": None,
+        "adapter": answer.adapter,
         "artifact": answer.digest,
     }
 
@@ -80,7 +80,9 @@ async def predict(
 async def _shadow(plane: ControlPlane, asked: _Asked, candidate: ModelVersion) -> None:
     """Ask the candidate too, and log what it said or why it said nothing. Never fails."""
     try:
-        answer = await asyncio.wrap_future(plane.pool.predict(candidate.artifact, asked.inputs, background=True))
+        adapter = plane.lineup.adapter(candidate, asked.channel.name)
+        future = plane.pool.predict(candidate.artifact, asked.inputs, adapter=adapter, background=True)
+        answer = await asyncio.wrap_future(future)
     except HeadraceError as error:
         rows = [{"error": error.envelope()["error"]} for _ in asked.inputs]
         answer = Answer(candidate.artifact, rows)
@@ -89,13 +91,17 @@ async def _shadow(plane: ControlPlane, asked: _Asked, candidate: ModelVersion) -
 
 async def _ask_in_time(plane: ControlPlane, asked: _Asked) -> Answer:
     """Ask the control until the request's deadline and as long as its client is there; count what came of it."""
-    terms, metrics, channel = CURRENT.get(), plane.metrics, asked.channel.name
+    terms, metrics, channel, control = CURRENT.get(), plane.metrics, asked.channel.name, asked.serving.control
     result = "error"
     try:
         if terms.time_left_s <= 0:
             raise TooLate("no time was left to answer in", next_step="Allow more time")
         future = plane.pool.predict(
-            asked.serving.control.artifact, asked.inputs, channel=channel, timeout_s=terms.time_left_s
+            control.artifact,
+            asked.inputs,
+            channel=channel,
+            adapter=plane.lineup.adapter(control, channel),
+            timeout_s=terms.time_left_s,
         )
         answering = asyncio.wrap_future(future)
         terms.when_gone(answering.cancel)

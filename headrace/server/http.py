@@ -19,6 +19,7 @@ from headrace.errors import BadInput, HeadraceError, TooLate, Unavailable
 MAX_HEAD_BYTES = 64 * 2**10
 _MAX_DISCARDED_BYTES = 128 * 2**20  # clients listen to an answer only when they have sent all
 _LOOK_EVERY_S = 0.25
+_LAST_WORDS_S = 0.5
 _GONE = "headrace.gone"
 
 
@@ -84,6 +85,17 @@ class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # uvicorn
         if cycle is not None and not cycle.response_complete:
             for tell in cycle.scope["state"].get(_GONE, ()):
                 tell()
+
+    def shutdown(self) -> None:
+        """The server drains. What a client has sent already is answered, also on a connection that looks idle."""
+        if self.cycle is None or self.cycle.response_complete:
+            self.loop.call_later(_LAST_WORDS_S, self._shut_down)
+        else:
+            super().shutdown()
+
+    def _shut_down(self) -> None:
+        if not self.transport.is_closing():
+            super().shutdown()
 
     def send_400_response(self, msg: str) -> None:
         """uvicorn's answer to what is no HTTP."""

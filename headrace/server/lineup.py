@@ -11,10 +11,13 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from headrace.errors import HeadraceError, NotFound, Unavailable, WrongState, nearest
+from headrace.records import ModelVersion
 from headrace.release import releases
 from headrace.release.releases import Serving
 from headrace.serve import threads
 from headrace.serve.pool import Pool, Size
+from headrace.serve.process import Key
+from headrace.store import adapters
 from headrace.store import releases as rows
 from headrace.workspace import Workspace
 
@@ -34,8 +37,10 @@ class Lineup:
         """
         self._ws, self._pool, self._on_swap = ws, pool, on_swap
         self._serving: dict[str, Serving] = {}
-        self._held: set[str] = set()
-        self._leaving: set[str] = set()
+        self._adapters: dict[str, dict[str, str]] = {}
+        """Of each version that was ever brought up: channel to the weights of its adapter."""
+        self._held: set[Key] = set()
+        self._leaving: set[Key] = set()
         self._seen_seq = -1
         self._retry_at = 0.0
         self._stop = threading.Event()
@@ -71,11 +76,15 @@ class Lineup:
         """Task to who answers for it."""
         return self._serving
 
+    def adapter(self, version: ModelVersion, channel: str) -> str | None:
+        """Weights of the adapter that answers for a channel; None: the version's shared model does."""
+        return self._adapters.get(version.id, {}).get(channel)
+
     @property
     def is_ready(self) -> bool:
-        """Whether there is a model in charge, and the worker holds all that are."""
+        """Whether there is a model in charge, and a worker holds each that is, with its adapters."""
         serving = self._serving.values()
-        return bool(serving) and all(self._pool.is_loaded(s.control.artifact) for s in serving)
+        return bool(serving) and all(self._pool.is_loaded(*key) for s in serving for key in self._keys(s.control))
 
     def _run(self) -> None:
         try:
@@ -120,12 +129,12 @@ class Lineup:
         return threads.choose(serve, self._ws.artifacts.get(digest), digest, self._ws.state_folder, self._stop)
 
     def _tick(self) -> None:
-        for digest in self._leaving - self._held:
-            self._pool.unload(digest)
+        for digest, adapter in self._leaving - self._held:
+            self._pool.unload(digest, adapter=adapter)
         self._leaving = set()
         with self._ws.store.read() as conn:
             seq = rows.last_seq(conn)
-        overdue = time.monotonic() > self._retry_at and not all(map(self._pool.is_loaded, self._held))
+        overdue = time.monotonic() > self._retry_at and not all(self._pool.is_loaded(*key) for key in self._held)
         if seq != self._seen_seq or overdue:
             self._refresh()
 
@@ -141,27 +150,38 @@ class Lineup:
         for task in in_charge:
             wanted = releases.serving(self._ws, task)
             if wanted.candidate is not None:
-                self._bring(wanted.candidate.artifact, must_load=False)
-            if self._bring(wanted.control.artifact, must_load=must_load):
+                self._bring(wanted.candidate, must_load=False)
+            if self._bring(wanted.control, must_load=must_load):
                 serving[task] = wanted
         swapped = [t for t, s in serving.items() if t in self._serving and self._serving[t].control != s.control]
         self._serving = serving
         for task in swapped:
             self._on_swap(task)
-        held = {s.control.artifact for s in serving.values()}
-        held |= {s.candidate.artifact for s in serving.values() if s.candidate is not None}
+        named = [version for s in serving.values() for version in (s.control, s.candidate) if version is not None]
+        held = {key for version in named for key in self._keys(version)}
         self._leaving |= self._held - held
         self._held, self._seen_seq, self._retry_at = held, seq, time.monotonic() + _RETRY_S
 
-    def _bring(self, digest: str, *, must_load: bool) -> bool:
-        """Have the worker hold an artifact; whether it does."""
-        if self._pool.is_loaded(digest):
-            return True
+    def _keys(self, version: ModelVersion) -> list[Key]:
+        """What a worker must hold for a version: its artifact, then its adapters."""
+        weights = self._adapters.get(version.id, {}).values()
+        return [(version.artifact, None), *((version.artifact, one) for one in weights)]
+
+    def _bring(self, version: ModelVersion, *, must_load: bool) -> bool:
+        """Have the workers hold a version's artifact and adapters, as far as they do not; whether they do."""
+        with self._ws.store.read() as conn:
+            kept = [one for one in adapters.of_version(conn, version.id) if one.is_kept]
+        self._adapters[version.id] = {one.channel: one.weights for one in kept if one.weights is not None}
+        folders = {one.weights: one.artifact for one in kept} | {None: version.artifact}
         try:
-            self._pool.load(digest, self._ws.artifacts.get(digest))
+            for digest, adapter in self._keys(version):
+                folder = folders[adapter]
+                if folder is not None and not self._pool.is_loaded(digest, adapter):
+                    self._pool.load(digest, self._ws.artifacts.get(folder), adapter=adapter)
         except HeadraceError as error:
             if must_load:
                 raise
-            _log.warning("artifact %s is not served: %s", digest, error)
+            self._leaving |= set(self._keys(version))  # what was loaded of it
+            _log.warning("version %s, artifact %s, is not served: %s", version.name, version.artifact, error)
             return False
         return True
