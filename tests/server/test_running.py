@@ -127,10 +127,10 @@ def test_a_text_that_kills_the_worker_is_an_error_and_not_the_end(server: Server
         assert client.predict("tone", "web", ["positive"])["predictions"][0]["label"] == "positive"
 
 
-def test_a_late_answer_is_503_and_the_next_request_is_served(root: Path, plugin_env: dict[str, str]) -> None:
+def test_a_late_answer_is_504_and_the_next_request_is_served(root: Path, plugin_env: dict[str, str]) -> None:
     with running(root, plugin_env, serve__timeout_s=1) as server, Client(server.url) as client:
         response = post(server, "stub:hang")
-        assert response.status_code == 503
+        assert response.status_code == 504
         assert "in time" in response.json()["error"]["message"]
         eventually(client.ready)
         assert client.predict("tone", "web", ["positive"])["predictions"][0]["label"] == "positive"
