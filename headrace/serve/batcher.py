@@ -4,8 +4,9 @@ Rows wait in the order in which they are due a turn: channels take turns by toke
 as much delays the others no more than one that sends as much as they do. Within a channel the order is that of arrival.
 (Self-clocked fair queueing: S. Golestani, INFOCOM 1994.)
 
-A batch is padded to its longest text, so it takes texts of like length up to a budget of padded tokens. There is no
-fixed wait: an idle worker takes the first row at once, a busy one finds company for it.
+A batch takes rows up to a budget of tokens: as they come where the model has several in one row, else those of like
+length, since it is padded to its longest. There is no fixed wait: an idle worker takes the first row at once, a busy
+one finds company for it.
 """
 
 import math
@@ -39,6 +40,10 @@ class Row:
     arrived_at: float = 0.0
     deadline: float = math.inf
     """On the monotonic clock of this process; nobody wants the answer after it."""
+    adapter: Any = None
+    """The channel adapter that answers; a row keeps it alive too."""
+    is_packed: bool = False
+    """Whether the model has several inputs in one row."""
 
 
 def estimate_tokens(given: Input, max_tokens: int) -> int:
@@ -49,13 +54,15 @@ def estimate_tokens(given: Input, max_tokens: int) -> int:
 
 
 def pick(waiting: Sequence[Row], budget: int) -> list[Row]:
-    """The next batch out of rows in order of arrival: never empty, one model, padded tokens within `budget`.
+    """The next batch out of rows in order of their turns: never empty, one model, tokens within `budget`.
 
-    The oldest row that somebody waits for is always in it, so no row starves; background rows go when none is.
+    The first row that somebody waits for is always in it, so no row starves; background rows go when none is.
     A single row longer than the budget goes alone.
     """
     first = next((row for row in waiting if not row.background), waiting[0])
     alike = [row for row in waiting if row.model is first.model and row is not first]
+    if first.is_packed:
+        return _in_turn(first, alike, budget)
     alike.sort(key=lambda row: abs(row.n_tokens - first.n_tokens))
     batch, longest = [first], first.n_tokens
     for row in alike:
@@ -64,6 +71,16 @@ def pick(waiting: Sequence[Row], budget: int) -> list[Row]:
             break
         batch.append(row)
         longest = longest_then
+    return batch
+
+
+def _in_turn(first: Row, others: Sequence[Row], budget: int) -> list[Row]:
+    batch, n_tokens = [first], first.n_tokens
+    for row in others:
+        n_tokens += row.n_tokens
+        if n_tokens > budget:
+            break
+        batch.append(row)
     return batch
 
 

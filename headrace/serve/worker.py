@@ -1,14 +1,16 @@
 """`python -m headrace.serve.worker`: the process that holds the models and answers inputs.
 
     pool -> worker   load {id, digest, folder} | unload {digest} | drop {id}
-                     predict {id, digest, inputs, background, channel, timeout_ms}
+                     load_adapter {id, digest, adapter, folder} | unload_adapter {digest, adapter}
+                     predict {id, digest, adapter, inputs, background, channel, timeout_ms}
     worker -> pool   ready | alive {batches} | {id, error} | {id, digest}
-                     {id, digest, rows: [{output} | {error}], queue_s, batches}
+                     {id, digest, adapter, rows: [{output} | {error}], queue_s, batches}
 
 Messages are frames (see frames.py) over stdin and stdout, an input is a text or a list of two; whatever a library
 prints goes to stderr. `timeout_ms` is what is left of the time that the answer may take: no row is begun after it, and
-the pool drops the request then. `batches` has the figures of those that ended since the last message that had them. The
-process ends when its stdin does, so it never outlives the server.
+the pool drops the request then. `digest` is that of an artifact, `adapter` that of the weights of a channel's adapter
+on it or null; in answers, of what lies in memory. `batches` has the figures of those that ended since the last message
+that had them. The process ends when its stdin does, so it never outlives the server.
 """
 
 import argparse
@@ -27,13 +29,13 @@ from typing import BinaryIO
 import numpy as np
 
 from headrace.artifacts import verify
-from headrace.errors import HeadraceError, NotFound
+from headrace.errors import Damaged, HeadraceError, NotFound
 from headrace.export.artifact import load
 from headrace.records import Input
 from headrace.serve import frames, logs
 from headrace.serve.batcher import Batcher, Row, estimate_tokens
 from headrace.serve.frames import Message
-from headrace.tasks import TASK_TYPES, Calibration, Outputs, Predictor, TaskType
+from headrace.tasks import TASK_TYPES, Adapter, Bank, Calibration, Outputs, Predictor, TaskType
 
 _log = logging.getLogger("headrace.worker")
 
@@ -71,26 +73,33 @@ class Spent:
     decode_s: float = 0.0
 
 
-def answer(model: Model, inputs: Sequence[Input], spent: Spent | None = None) -> list[Message]:
+def answer(
+    model: Model, inputs: Sequence[Input], adapters: Sequence[Adapter | None] = (), spent: Spent | None = None
+) -> list[Message]:
     """One `{"output"}` or `{"error"}` per input, in order. A batch that fails is halved until the bad one is alone.
 
     Args:
+        adapters: of each input; none: the model alone.
         spent: what the work took is added to it.
     """
     spent = spent or Spent()
     try:
-        return [{"output": output} for output in _decoded(model, inputs, spent)]
+        return [{"output": output} for output in _decoded(model, inputs, adapters, spent)]
     except Exception as error:  # the border of a batch: its neighbours go on
         if len(inputs) == 1:
             _log.warning("an input could not be answered by %s", model.digest, exc_info=True)
             return [{"error": _error_of(error)}]
     half = len(inputs) // 2
-    return answer(model, inputs[:half], spent) + answer(model, inputs[half:], spent)
+    first, second = (answer(model, inputs[part], adapters[part], spent) for part in (slice(half), slice(half, None)))
+    return first + second
 
 
-def _decoded(model: Model, inputs: Sequence[Input], spent: Spent) -> list[dict[str, object]]:
+def _decoded(
+    model: Model, inputs: Sequence[Input], adapters: Sequence[Adapter | None], spent: Spent
+) -> list[dict[str, object]]:
     began_at = time.perf_counter()
-    outputs = model.predictor.logits(inputs)
+    is_plain = not any(adapters)
+    outputs = model.predictor.logits(inputs) if is_plain else _bank(model).logits(inputs, adapters)
     ended_at = time.perf_counter()
     spent.model_s += ended_at - began_at
     n_outputs = model.task_type.n_outputs
@@ -103,6 +112,21 @@ def _decoded(model: Model, inputs: Sequence[Input], spent: Spent) -> list[dict[s
     decoded = model.task_type.decode(outputs, model.calibration)
     spent.decode_s += time.perf_counter() - ended_at
     return decoded
+
+
+def _bank(model: Model) -> Bank:
+    """The predictor of a model that can hold adapters.
+
+    Raises:
+        NotFound: it cannot.
+    """
+    if not isinstance(model.predictor, Bank):
+        raise NotFound(
+            "the artifact has no room for channel adapters",
+            value=model.digest,
+            next_step="Train with --per-channel, and export to openvino",
+        )
+    return model.predictor
 
 
 def _check_logits(logits: Outputs, shape: tuple[int, ...]) -> None:
@@ -125,6 +149,7 @@ class _Request:
     """A request under way: its rows come back in any order, out of any number of batches."""
 
     digest: str
+    adapter: str | None
     rows: list[Message | None]
     queue_s: float = 0.0
     """The longest that one of its rows waited."""
@@ -163,7 +188,7 @@ class Worker:
                 self._send({"kind": "alive", "batches": self._handed_over()})
                 continue
             began_at, spent = time.monotonic(), Spent()
-            results = answer(batch[0].model, [row.input for row in batch], spent)
+            results = answer(batch[0].model, [row.input for row in batch], [row.adapter for row in batch], spent)
             self._batches.append(
                 {
                     "n_rows": len(batch),
@@ -180,8 +205,11 @@ class Worker:
 
     def _take(self, message: Message) -> None:
         match message["kind"]:
-            case "load":  # in a thread of its own: the models that serve go on serving
+            case "load" | "load_adapter":  # in a thread of its own: the models that serve go on serving
                 threading.Thread(target=self._load, args=(message,), daemon=True).start()
+            case "unload_adapter":
+                if model := self._models.get(message["digest"]):
+                    _bank(model).remove_adapter(message["adapter"])
             case "unload":
                 self._models.pop(message["digest"], None)
             case "predict":
@@ -193,22 +221,43 @@ class Worker:
     def _load(self, message: Message) -> None:
         digest = message["digest"]
         try:
-            self._models[digest] = load_model(Path(message["folder"]), digest, n_threads=self._n_threads)
+            if message["kind"] == "load":
+                self._models[digest] = load_model(Path(message["folder"]), digest, n_threads=self._n_threads)
+            else:
+                self._load_adapter(digest, message["adapter"], Path(message["folder"]))
         except Exception as error:  # the border of a load: the pool decides what a failure means
             _log.warning("artifact %s could not be loaded", digest, exc_info=True)
             self._send({"id": message["id"], "error": _error_of(error)})
             return
         self._send({"id": message["id"], "digest": digest})
 
+    def _load_adapter(self, digest: str, adapter: str, folder: Path) -> None:
+        model = self._model(digest)
+        found = _bank(model).add_adapter(folder)
+        if found != adapter:
+            _bank(model).remove_adapter(found)
+            raise Damaged(
+                "an adapter's weights are not those that were trained",
+                value=found,
+                next_step="Train the channel again, or restore the workspace from a backup",
+            )
+
+    def _model(self, digest: str) -> Model:
+        if (model := self._models.get(digest)) is None:
+            raise NotFound("the worker has no such model", value=digest)
+        return model
+
     def _predict(self, message: Message) -> None:
         number = message["id"]
         inputs: list[Input] = [(one[0], one[1]) if isinstance(one, list) else one for one in message["inputs"]]
-        model = self._models.get(message["digest"])
-        if model is None:
-            missing = NotFound("the worker has no such model", value=message["digest"])
+        try:
+            model, named = self._model(message["digest"]), message["adapter"]
+            adapter = None if named is None else _bank(model).adapter(named)
+        except NotFound as missing:
             self._send({"id": number, "error": _error_of(missing)})
             return
-        self._requests[number] = _Request(model.digest, [None] * len(inputs))
+        digest = None if adapter is None else adapter.digest
+        self._requests[number] = _Request(model.digest, digest, [None] * len(inputs))
         now = time.monotonic()
         self._batcher.put(
             [
@@ -222,6 +271,8 @@ class Worker:
                     channel=message["channel"],
                     arrived_at=now,
                     deadline=now + message["timeout_ms"] / 1000,
+                    adapter=adapter,
+                    is_packed=getattr(model.predictor, "is_packed", False),
                 )
                 for place, given in enumerate(inputs)
             ]
@@ -236,8 +287,8 @@ class Worker:
         request.n_missing -= 1
         if request.n_missing == 0:
             self._requests.pop(row.request, None)
-            said = {"id": row.request, "digest": request.digest, "rows": request.rows, "queue_s": request.queue_s}
-            self._send({**said, "batches": self._handed_over()})
+            said = {"digest": request.digest, "adapter": request.adapter, "rows": request.rows}
+            self._send({"id": row.request, **said, "queue_s": request.queue_s, "batches": self._handed_over()})
 
     def _handed_over(self) -> list[Message]:
         batches, self._batches = self._batches, []

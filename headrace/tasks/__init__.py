@@ -6,6 +6,7 @@ docs/tasks/NAME.md. The conformance tests find it through the table.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
@@ -58,6 +59,47 @@ class Predictor(Protocol):
 
     def logits(self, inputs: Sequence[Input]) -> Outputs:
         """Raw outputs in the order of `inputs`; K = `n_outputs` of the task type."""
+        ...
+
+
+class Adapter(Protocol):
+    """A channel adapter that a bank holds: while this object lives, its weights stay."""
+
+    @property
+    def digest(self) -> str:
+        """Of the weights as they lie in memory (see headrace/checkpoints/low_rank.py)."""
+        ...
+
+
+@runtime_checkable
+class Bank(Protocol):
+    """A predictor that answers each input by the adapter of its channel, all in one batch."""
+
+    adapters: Sequence[str]
+    """Digests of the adapters at hand."""
+
+    def logits(self, inputs: Sequence[Input], adapters: Sequence[Adapter | None] = ()) -> Outputs:
+        """Raw outputs in the order of `inputs`, each by the adapter at its place; none: by the shared weights."""
+        ...
+
+    def adapter(self, digest: str) -> Adapter:
+        """The adapter with these weights.
+
+        Raises:
+            NotFound: it is not at hand.
+        """
+        ...
+
+    def add_adapter(self, folder: Path) -> str:
+        """Hold the adapter of a PEFT directory; the digest of its weights as they lie in memory.
+
+        Raises:
+            Damaged: it cannot be read, or does not fit the model.
+        """
+        ...
+
+    def remove_adapter(self, digest: str) -> None:
+        """Let go of an adapter; who holds it can still use it."""
         ...
 
 

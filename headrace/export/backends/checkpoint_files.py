@@ -1,7 +1,7 @@
 """What every format asks of a checkpoint: that it fits its task."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from typing import Any
@@ -9,7 +9,10 @@ from typing import Any
 from headrace.checkpoints.encoding import check_length
 from headrace.config import TaskTable
 from headrace.errors import BadInput
+from headrace.records import Input
 from headrace.tasks import TASK_TYPES, TaskType
+
+_MIN_CALIBRATION = 10  # as settings.export.n_calibration; below it, ranges of activations are mostly chance
 
 
 def check_checkpoint(network: Any, tokenizer: Any, task: TaskTable) -> None:
@@ -36,6 +39,20 @@ def check_checkpoint(network: Any, tokenizer: Any, task: TaskTable) -> None:
             next_step=f"The task has {task_type.output_names}, in this order; train again after changing them",
         )
     check_length(config, tokenizer, task)
+
+
+def check_calibration(precision: str, calibration: Sequence[Input]) -> None:
+    """See that there is enough to fix the ranges of int8 on.
+
+    Raises:
+        BadInput: too few inputs.
+    """
+    if precision == "int8" and len(calibration) < _MIN_CALIBRATION:
+        raise BadInput(
+            f"int8 needs {_MIN_CALIBRATION} or more inputs to calibrate on",
+            value=len(calibration),
+            next_step="Export with --precision fp32, or import more rows",
+        )
 
 
 @contextmanager

@@ -1,30 +1,33 @@
 """OpenVINO: one model file for CPU serving, int8 or fp32. Loading needs openvino, tokenizers and numpy only."""
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openvino as ov
 
 from headrace.checkpoints import packing
 from headrace.checkpoints.encoding import TOKENIZER, Encoder, Window, like_length_batches
+from headrace.checkpoints.packing import Batch
 from headrace.checkpoints.windows import outputs_of
 from headrace.config import TaskTable
 from headrace.errors import Damaged
 from headrace.export.artifact import ArtifactFacts
-from headrace.export.backends.bank import Bank, bank_of, find_all
-from headrace.export.backends.slots import Adapter
+from headrace.export.backends.slots import OWNERS, SLOTS, Slot, Slots, read_head
 from headrace.records import Input
 from headrace.registry import resolve
-from headrace.tasks import TASK_TYPES, Outputs, TaskType
+from headrace.tasks import TASK_TYPES, Adapter, Outputs, Predictor, TaskType
 
 MODEL = "model.xml"
 # Not tuned: on a busy machine, 256 to 4096 tokens and one or two streams did not differ by more than the noise.
 _BATCH_TOKENS = 1024
 _MULTIPLE = 8  # lengths are rounded up to this: fewer shapes, so fewer kernels to make on first use
-_Filled = tuple[dict[str, Any], Callable[[Any], None]]
-"""What a batch is fed, and what puts its logits where they belong."""
+More = Callable[[Batch, Sequence[Window]], Mapping[str, Any]]
+_Filled = tuple[Mapping[str, Any], Callable[[Any], Iterable[tuple[int, Any]]]]
+"""What a batch is fed, and what says which of its logits are which window's."""
 
 
 class OpenVINO:
@@ -50,8 +53,9 @@ class OpenVINO:
         return facts
 
     @staticmethod
-    def load(folder: Path, facts: ArtifactFacts, *, n_threads: int = 0) -> "OpenVINOPredictor":
-        return OpenVINOPredictor(folder, facts, n_threads=n_threads)
+    def load(folder: Path, facts: ArtifactFacts, *, n_threads: int = 0) -> Predictor:
+        predictor = OpenVINOPredictor(folder, facts, n_threads=n_threads)
+        return OpenVINOBank(folder, predictor, facts.bank) if facts.bank else predictor
 
 
 class OpenVINOPredictor:
@@ -63,83 +67,138 @@ class OpenVINOPredictor:
         self._encoder = Encoder.read(folder / TOKENIZER)
         core = ov.Core()
         try:
-            compiled = core.compile_model(core.read_model(folder / MODEL), "CPU", _options(n_threads))
+            self._compiled = core.compile_model(core.read_model(folder / MODEL), "CPU", _options(n_threads))
         except RuntimeError as error:
             raise Damaged(
                 f"the model cannot be read: {error}", value=str(folder), next_step="Export the version again"
             ) from None
-        self._names = [port.any_name for port in compiled.inputs]
-        self._n_outputs = int(compiled.output(0).partial_shape[-1].get_length())
+        self._names = [port.any_name for port in self._compiled.inputs]
+        self._n_outputs = int(self._compiled.output(0).partial_shape[-1].get_length())
         self._first_position = facts.first_position
-        self._bank = Bank(folder, compiled, facts.bank) if facts.bank else None
-        self._queue = ov.AsyncInferQueue(compiled)
+        self._queue = ov.AsyncInferQueue(self._compiled)
         self._lock = threading.Lock()
 
-    def logits(self, inputs: Sequence[Input], adapters: Sequence[str | None] | None = None) -> Outputs:
-        """Raw outputs in the order of `inputs`, each by the adapter whose weights' digest stands at its place.
+    @property
+    def is_packed(self) -> bool:
+        """Whether a row holds several inputs, so that a batch of unlike lengths costs no more than one of like."""
+        return self._first_position is not None
 
-        Raises:
-            NotFound: no such adapter, or no room for any.
-        """
+    def logits(self, inputs: Sequence[Input]) -> Outputs:
+        """Raw outputs in the order of `inputs`."""
+        return self.answer(inputs)
+
+    def answer(self, inputs: Sequence[Input], more: More | None = None) -> Outputs:
+        """Raw outputs in the order of `inputs`, of a graph that is fed `more` than tokens with each packed batch."""
         windows = self._encoder.encode(inputs)
         found: list[Any] = [None] * len(windows)
-        chosen = find_all(self._bank, adapters) if adapters is not None else {}
 
         def keep(request: Any, filled: _Filled) -> None:
-            filled[1](request.get_output_tensor(0).data.copy())
+            for number, own in filled[1](request.get_output_tensor(0).data.copy()):
+                found[number] = own
 
-        batches = self._padded if self._first_position is None else self._packed
+        batches = self._packed(windows, more) if self.is_packed else self._padded(windows)
         with self._lock:
             self._queue.set_callback(keep)
-            for filled in batches(windows, chosen, found):
+            for filled in batches:
                 self._queue.start_async(filled[0], filled, share_inputs=True)  # which keeps the arrays alive meanwhile
             self._queue.wait_all()
         return outputs_of(self._problem, self._n_outputs, inputs, windows, found)
 
-    def add_adapter(self, folder: Path) -> str:
-        """Hold the channel adapter of a PEFT directory; the digest of its weights as they lie here.
-
-        Raises:
-            Damaged: it cannot be read, or does not fit.
-            NotFound: this artifact has no room for adapters.
-        """
-        return bank_of(self._bank).slots.add(folder)
-
-    def remove_adapter(self, digest: str) -> None:
-        bank_of(self._bank).slots.remove(digest)
-
     @property
-    def adapters(self) -> list[str]:
-        """Digests of the adapters at hand."""
-        return [] if self._bank is None else self._bank.slots.digests
+    def inputs(self) -> Mapping[str, Any]:
+        """The graph's inputs by name, with their partial shapes."""
+        return {port.any_name: port.partial_shape for port in self._compiled.inputs}
 
-    def _padded(self, windows: Sequence[Window], _chosen: Mapping[int, Adapter], found: list[Any]) -> Iterator[_Filled]:
+    def _padded(self, windows: Sequence[Window]) -> Iterator[_Filled]:
         """Batches of like length, for models that cannot be packed."""
         lengths = [len(w) for w in windows]
         for rows in like_length_batches(lengths, batch_tokens=_BATCH_TOKENS, multiple=_MULTIPLE):
             feed = self._encoder.feed([windows[i] for i in rows], self._names, multiple=_MULTIPLE)
+            yield feed, partial(zip, rows, strict=True)
 
-            def place(logits: Any, rows: Any = rows) -> None:
-                for i, own in zip(rows, logits, strict=True):
-                    found[i] = own
-
-            yield feed, place
-
-    def _packed(self, windows: Sequence[Window], chosen: Mapping[int, Adapter], found: list[Any]) -> Iterator[_Filled]:
+    def _packed(self, windows: Sequence[Window], more: More | None) -> Iterator[_Filled]:
         assert self._first_position is not None
         by_window = "starts" in self._names
         for batch in packing.pack([len(w) for w in windows], batch_tokens=_BATCH_TOKENS):
-            feed: dict[str, Any] = packing.feed(
-                batch, windows, self._names, pad_id=self._encoder.pad_id, first_position=self._first_position
+            feed: dict[str, Any] = dict(
+                packing.feed(
+                    batch, windows, self._names, pad_id=self._encoder.pad_id, first_position=self._first_position
+                )
             )
-            if self._bank is not None:
-                feed |= self._bank.feed(batch, windows, chosen)
+            if more is not None:
+                feed |= more(batch, windows)
+            yield feed, partial(packing.unpack, batch, windows, by_window=by_window)
 
-            def place(logits: Any, batch: Any = batch) -> None:
-                for number, own in packing.unpack(batch, windows, logits, by_window=by_window):
-                    found[number] = own
 
-            yield feed, place
+class OpenVINOBank:
+    """A compiled model with channel adapters, which are handed to it with each batch."""
+
+    def __init__(self, folder: Path, predictor: OpenVINOPredictor, facts: Mapping[str, Any]) -> None:
+        """Begin without adapters.
+
+        Args:
+            facts: `targets` and `rank`, as headrace.json has them.
+
+        Raises:
+            Damaged: the shared head is missing or unreadable.
+        """
+        self._predictor, inputs = predictor, predictor.inputs
+        widths = {name: tuple(inputs[f"{name}.{side}"][2].get_length() for side in "ab") for name in facts["targets"]}
+        self._slots = Slots(widths, facts["rank"], read_head(folder))
+        self._has_owners = OWNERS in inputs
+        self._seen: Any = None
+        self._tensors: Mapping[str, Any] = {}
+
+    @property
+    def is_packed(self) -> bool:
+        return True
+
+    @property
+    def adapters(self) -> list[str]:
+        """Digests of the adapters at hand."""
+        return self._slots.digests
+
+    def adapter(self, digest: str) -> Slot:
+        """The adapter with these weights.
+
+        Raises:
+            NotFound: it is not at hand.
+        """
+        return self._slots.find(digest)
+
+    def add_adapter(self, folder: Path) -> str:
+        """Hold the adapter of a PEFT directory; the digest of its weights as they lie here.
+
+        Raises:
+            Damaged: it cannot be read, or does not fit.
+        """
+        return self._slots.add(folder)
+
+    def remove_adapter(self, digest: str) -> None:
+        """Let go of an adapter; who holds it can still use it."""
+        self._slots.remove(digest)
+
+    def logits(self, inputs: Sequence[Input], adapters: Sequence[Adapter | None] = ()) -> Outputs:
+        """Raw outputs in the order of `inputs`, each by the adapter at its place; none: by the shared weights."""
+        slots = [adapter.slot if isinstance(adapter, Slot) else 0 for adapter in adapters] or [0] * len(inputs)
+        return self._predictor.answer(inputs, partial(self._feed, slots))
+
+    def _feed(self, slots: Sequence[int], batch: Batch, windows: Sequence[Window]) -> dict[str, Any]:
+        by_row = np.zeros((len(batch.rows), max(len(row) for row in batch.rows)), dtype=np.int64)
+        for row, numbers in enumerate(batch.rows):
+            by_row[row, : len(numbers)] = [slots[windows[number].row] for number in numbers]
+        feed = {SLOTS: by_row, **self._arrays()}
+        if self._has_owners:
+            feed[OWNERS] = np.asarray([slots[windows[number].row] for number in batch.windows], dtype=np.int64)
+        return feed
+
+    def _arrays(self) -> Mapping[str, Any]:
+        """The slots' arrays as tensors that share their memory."""
+        arrays = self._slots.arrays
+        if arrays is not self._seen:
+            self._tensors = {name: ov.Tensor(array, shared_memory=True) for name, array in arrays.items()}
+            self._seen = arrays
+        return self._tensors
 
 
 def _options(n_threads: int) -> dict[str, Any]:

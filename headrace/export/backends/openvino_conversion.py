@@ -125,7 +125,7 @@ def _with_bank(graph: _Graph, network: Network, bank: Mapping[str, Any], folder:
     save_file(head, folder / HEAD)
     modules = dict(network.model.named_modules())
     widths = {name: (modules[name].in_features, modules[name].out_features) for name in bank["targets"]}
-    return _Graph(model, graph.first_position, Slots(bank["targets"], widths, bank["rank"], head), tuple(added))
+    return _Graph(model, graph.first_position, Slots(widths, bank["rank"], head), tuple(added))
 
 
 def _padded(model: Any, names: Sequence[str]) -> Any:

@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
 from headrace.checkpoints.low_rank import LowRank, read, weights_digest
-from headrace.errors import Damaged
+from headrace.errors import Damaged, NotFound
 
 HEAD = "head.safetensors"
 """The shared model's last linear layer, beside the graph."""
@@ -26,7 +28,7 @@ Arrays = Mapping[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True, eq=False)
-class Adapter:
+class Slot:
     """An adapter in its slot, which is nobody else's while this object lives."""
 
     slot: int
@@ -34,27 +36,41 @@ class Adapter:
     """Of the weights that lie in the slot."""
 
 
+def read_head(folder: Path) -> Arrays:
+    """The shared model's last linear layer, from an artifact folder.
+
+    Raises:
+        Damaged: missing or unreadable.
+    """
+    try:
+        found: Arrays = load_file(folder / HEAD)
+    except (OSError, SafetensorError) as error:
+        raise Damaged(
+            f"the head cannot be read: {error}", value=str(folder / HEAD), next_step="Export the version again"
+        ) from None
+    return found
+
+
 class Slots:
     """Room for adapters. Safe to use from several threads."""
 
-    def __init__(self, targets: Sequence[str], widths: Mapping[str, tuple[int, int]], rank: int, head: Arrays) -> None:
+    def __init__(self, widths: Mapping[str, Sequence[int]], rank: int, head: Arrays) -> None:
         """Make slot 0.
 
         Args:
-            targets: paths of linear layers.
-            widths: of each, (D_in, D_out).
+            widths: paths of linear layers to their D_in and D_out.
             head: the shared model's, `weight` (K, D) and `bias` (K,).
         """
-        self._targets, self._rank = list(targets), rank
+        self._targets, self._rank = list(widths), rank
         self._arrays: dict[str, NDArray[np.float32]] = {
             HEAD_WEIGHT: np.ascontiguousarray(head["weight"][None], dtype=np.float32),
             HEAD_BIAS: np.ascontiguousarray(head["bias"][None], dtype=np.float32),
         }
-        for name in targets:
-            for side, width in zip("ab", widths[name], strict=True):
+        for name, both in widths.items():
+            for side, width in zip("ab", both, strict=True):
                 self._arrays[f"{name}.{side}"] = np.zeros((1, rank, width), dtype=np.float32)
-        self._held: dict[str, Adapter] = {}
-        self._taken: weakref.WeakValueDictionary[int, Adapter] = weakref.WeakValueDictionary()
+        self._held: dict[str, Slot] = {}
+        self._taken: weakref.WeakValueDictionary[int, Slot] = weakref.WeakValueDictionary()
         self._lock = threading.Lock()
 
     @property
@@ -75,7 +91,7 @@ class Slots:
                 self._grow()
             self._write(slot, given)
             digest = weights_digest(self._written(slot, given))
-            adapter = Adapter(slot, digest)
+            adapter = Slot(slot, digest)
             self._held[digest] = self._taken[slot] = adapter
         return digest
 
@@ -84,8 +100,16 @@ class Slots:
         with self._lock:
             self._held.pop(digest, None)
 
-    def find(self, digest: str) -> Adapter | None:
-        return self._held.get(digest)
+    def find(self, digest: str) -> Slot:
+        """The adapter with these weights.
+
+        Raises:
+            NotFound: it is not at hand.
+        """
+        found = self._held.get(digest)
+        if found is None:
+            raise NotFound("no such adapter is loaded", value=digest, next_step="Load it first")
+        return found
 
     @property
     def arrays(self) -> Arrays:
