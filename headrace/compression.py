@@ -327,7 +327,8 @@ def _answers_of(ws: Workspace, whole: _Whole, rows: Sequence[SnapshotRow]) -> _A
     if not whole.adapters:
         return _Answers(predictor.logits(inputs), facts.calibration)
     bank: Any = predictor
-    keys = {channel: bank.add_adapter(ws.artifacts.get(digest)) for channel, digest in whole.adapters.items()}
+    own = whole.adapters.items()
+    keys = {channel: bank.adapter(bank.add_adapter(ws.artifacts.get(digest))) for channel, digest in own}
     return _Answers(bank.logits(inputs, [keys.get(row.channel) for row in rows]), facts.calibration)
 
 

@@ -334,8 +334,8 @@ def _with_adapters(
     ws: Workspace, predictor: Any, known: Sequence[Adapter], inputs: Sequence[Input], channels: Sequence[str | None]
 ) -> Outputs:
     kept = {one.channel: one.artifact for one in known if one.artifact is not None and one.channel in set(channels)}
-    keys = {channel: predictor.add_adapter(ws.artifacts.get(digest)) for channel, digest in kept.items()}
-    more = [[keys.get(channel or "") for channel in channels]] if keys else []
+    own = {name: predictor.adapter(predictor.add_adapter(ws.artifacts.get(one))) for name, one in kept.items()}
+    more = [[own.get(channel or "") for channel in channels]] if own else []
     outputs: Outputs = predictor.logits(inputs, *more)
     return outputs
 
