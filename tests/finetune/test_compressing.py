@@ -100,7 +100,7 @@ def test_a_network_without_heads_is_one_that_does_not_hear_them(tmp_path: Path, 
     assert [tuple(one.projections[0].weight.shape) for one in attentions(cut)] == [(8, 32), (24, 32), (16, 32)]
     expected = logits_of(silenced)
     assert np.allclose(logits_of(cut), expected, atol=1e-5)
-    assert not np.allclose(whole, expected, atol=1e-2)
+    assert not np.allclose(whole, expected, atol=3e-4)
     assert drop_silent(silenced) == 6
     assert np.allclose(logits_of(silenced), expected, atol=1e-5)
 
@@ -158,7 +158,8 @@ def test_importance_is_the_change_of_the_loss(tiny_base: Path, tmp_path: Path) -
 
 def test_heads_are_ranked_over_all_layers_and_each_keeps_one() -> None:
     scores = [[5.0, 1.0, 1.0, 1.0], [0.2, 0.1, 0.1, 0.1], [3.0, 3.0, 3.0, 2.9]]
-    assert heads.kept_heads(scores, 0.5) == [[0], [0, 1], [0, 1, 2]]
+    assert heads.kept_heads(scores, 0.5) == [[0], [0], [0, 1, 2, 3]]
+    assert heads.kept_heads(scores, 0.75) == [[0], [0, 1, 2, 3], [0, 1, 2, 3]]
     assert heads.kept_heads(scores, 0.01) == [[0], [0], [0]]
     assert heads.kept_heads(scores, 1.0) == [[0, 1, 2, 3]] * 3
 
