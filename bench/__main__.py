@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-_NOT_BENCHES = {"__init__", "__main__", "baselines", "corpora", "processes", "reporting", "sentiment"}
+_NOT_BENCHES = {"__init__", "__main__", "baselines", "corpora", "load", "processes", "reporting", "sentiment"}
 _LONG = {"methods", "rates", "regression", "memory", "caching", "reaching"}
 
 

@@ -221,9 +221,9 @@ class SearchTable(Table):
 
 class ExportTable(Table):
     backend: str = "openvino"
-    """Format that is measured and served: openvino or hf."""
-    precision: Literal["int8", "fp32"] = "int8"
-    """Precision of the exported weights; hf writes fp32 only."""
+    """Format that is measured and served: openvino, onnxruntime or hf (torch; on a GPU where there is one)."""
+    precision: Literal["int8", "fp32", "bf16"] = "int8"
+    """Precision of the exported weights: int8 or fp32 for openvino and onnxruntime, fp32 or bf16 for hf."""
     n_calibration: Annotated[int, Field(ge=10)] = 300
     """Rows of the training side that calibrate int8."""
 

@@ -1,26 +1,34 @@
 """What every export format must do with a checkpoint."""
 
 import inspect
+import json
+import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from headrace.artifacts import digest_of, manifest_of
+from headrace.artifacts import MANIFEST, digest_of, manifest_of
 from headrace.config import TaskTable
+from headrace.errors import Damaged
 from headrace.export import BACKENDS, ArtifactFacts, load, write_facts
 from headrace.export.checkpoint import load as load_checkpoint
 from headrace.records import Input
+from headrace.serve.worker import load_model
 from headrace.tasks import TASK_TYPES, Outputs, Predictor, TaskType
 
-_NEAR = {"fp32": 1e-4, "int8": 0.25}
+NEAR = {"fp32": 1e-4, "bf16": 0.15, "int8": 0.25}
 """Largest distance of a row's logits alone from those in a batch, in standard deviations of all logits.
 
 int8 rounds what f32 computes, and a sum in another order may fall on the other side of a step: .07 of 150 real texts on
-MiniLM-L6 with a random head. A fault of OpenVINO's kernels there (see backends/openvino.py) was 2.5.
+MiniLM-L6 with a random head. A fault of OpenVINO's kernels there (see backends/openvino.py) was 2.5. bf16 keeps 8 bits
+of every product's sum.
 """
+_FAR = {"fp32": 1e-3, "bf16": 0.25}
+"""Largest distance of a row's logits from the checkpoint's; int8 is held to its answers alone."""
 
 
 def check_backend(
@@ -48,6 +56,52 @@ def check_backend(
             what = f"{name} {precision}"
             _check_answers(what, predictor, task, inputs, expected, precision, min_agreement_share)
             _check_odd_inputs(what, predictor, task)
+            _check_threads(what, predictor, inputs)
+
+
+def check_damage(name: str, checkpoint: Path, task: TaskTable, inputs: Sequence[Input]) -> None:
+    """A worker loads the artifact, and refuses it with any file of it damaged, cut or missing, in any precision.
+
+    Raises:
+        AssertionError: naming the file whose damage was not seen.
+    """
+    harms: dict[str, Callable[[Path], object]] = {
+        "missing": Path.unlink,
+        "cut": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+        "flipped": _flip,
+    }
+    for precision in BACKENDS.get(name).precisions:
+        with tempfile.TemporaryDirectory() as place:
+            whole, broken = Path(place, "whole"), Path(place, "broken")
+            whole.mkdir()
+            _written(name, checkpoint, whole, task, precision, inputs)
+            manifest = manifest_of(whole)
+            digest = digest_of(manifest)
+            (whole / MANIFEST).write_text(json.dumps(manifest, sort_keys=True, indent=1), "utf-8")
+            model = load_model(whole, digest, n_threads=1)
+            assert len(model.predictor.logits(inputs[:3])) == 3
+            for path in [path.relative_to(whole) for path in whole.rglob("*") if path.is_file()]:
+                for harm, do in harms.items():
+                    shutil.copytree(whole, broken)
+                    do(broken / path)
+                    _check_refused(f"{name} {precision}: {path} {harm}", broken, digest)
+                    shutil.rmtree(broken)
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def _check_refused(what: str, folder: Path, digest: str) -> None:
+    try:
+        load_model(folder, digest, n_threads=1)
+    except Damaged:
+        return
+    except Exception as error:  # whatever else it is, it must be told
+        raise AssertionError(f"{what}: {type(error).__name__} instead of Damaged: {error}") from error
+    raise AssertionError(f"{what}: served all the same")
 
 
 def _written(
@@ -87,12 +141,22 @@ def _check_answers(
     spread = float(wanted.std())
     alone = np.concatenate([_rows(predictor.logits([one])) for one in inputs])
     distance = float(np.abs(alone - found).max()) / spread
-    assert distance < _NEAR.get(precision, _NEAR["int8"]), (
+    assert distance < NEAR.get(precision, NEAR["int8"]), (
         f"{what}: alone, an input gets logits {distance:.3f} deviations away"
     )
-    if precision == "fp32":
+    if precision in _FAR:
         distance = float(np.abs(found - wanted).max()) / spread
-        assert distance < 1e-3, f"{what}: logits {distance:.4f} deviations from the checkpoint's"
+        assert distance < _FAR[precision], f"{what}: logits {distance:.4f} deviations from the checkpoint's"
+
+
+def _check_threads(what: str, predictor: Predictor, inputs: Sequence[Input]) -> None:
+    """Two threads at once get what one gets."""
+    halves = [inputs[::2], inputs[1::2]] * 4
+    alone = [_rows(predictor.logits(half)) for half in halves]
+    with ThreadPoolExecutor(2) as threads:
+        together = [_rows(outputs) for outputs in threads.map(predictor.logits, halves)]
+    for one, other in zip(alone, together, strict=True):
+        assert np.allclose(one, other, rtol=0, atol=1e-3 * float(one.std())), f"{what}: two threads disturb each other"
 
 
 def _rows(outputs: Outputs) -> Any:

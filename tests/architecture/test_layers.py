@@ -38,6 +38,8 @@ HEAVY = {  # library -> where it may be imported at module level
     "pyarrow": ("data.sources", "data.parquet", "offline.parquet", "retention.parquet"),
     "openvino": ("export.backends",),
     "nncf": ("export.backends",),
+    "onnx": ("export.backends",),
+    "onnxruntime": ("export.backends",),
     "tokenizers": ("checkpoints", "finetune", "export.backends"),
     "numpy": (
         "stats",

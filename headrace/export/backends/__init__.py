@@ -1,7 +1,7 @@
 """Formats a checkpoint can be exported to. One file each, with `write` and `load`.
 
-To add one: copy onnx_runtime.py; keep heavy imports inside this folder; add its line to BACKENDS. `load` must need no torch if
-the backend is to serve. The conformance tests find it through the table.
+To add one: copy onnx_runtime.py; keep heavy imports inside this folder; add its line to BACKENDS. `load` must need no
+torch if the backend is to serve. The conformance tests find it through the table.
 """
 
 import os

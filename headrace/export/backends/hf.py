@@ -18,7 +18,6 @@ from headrace.config import TaskTable
 from headrace.errors import Damaged, HeadraceError
 from headrace.export.artifact import ArtifactFacts
 from headrace.export.backends.checkpoint_files import check_checkpoint, quietly
-from headrace.export.backends.without_bank import refuse_adapters
 from headrace.records import Input
 from headrace.tasks import TASK_TYPES, Outputs, TaskType
 from headrace.version import VERSION
@@ -78,13 +77,8 @@ class TorchPredictor:
         self._network.to(self._device)
 
     @torch.inference_mode()
-    def logits(self, inputs: Sequence[Input], adapters: Sequence[str | None] | None = None) -> Outputs:
-        """Raw outputs in the order of `inputs`.
-
-        Raises:
-            BadInput: an adapter is asked for.
-        """
-        refuse_adapters("hf", adapters)
+    def logits(self, inputs: Sequence[Input]) -> Outputs:
+        """Raw outputs in the order of `inputs`."""
         windows = self._encoder.encode(inputs)
         batches = like_length_batches([len(w) for w in windows], batch_tokens=_BATCH_TOKENS[self._device])
         scores = [self._scores([windows[i] for i in rows]) for rows in batches]

@@ -14,7 +14,6 @@ from headrace.checkpoints.windows import outputs_of
 from headrace.config import TaskTable
 from headrace.errors import Damaged
 from headrace.export.artifact import ArtifactFacts
-from headrace.export.backends.without_bank import refuse_adapters
 from headrace.records import Input
 from headrace.registry import resolve
 from headrace.tasks import TASK_TYPES, Outputs, TaskType
@@ -64,13 +63,8 @@ class ONNXPredictor:
         self._names = [port.name for port in self._session.get_inputs()]
         self._n_outputs = int(self._session.get_outputs()[0].shape[-1])
 
-    def logits(self, inputs: Sequence[Input], adapters: Sequence[str | None] | None = None) -> Outputs:
-        """Raw outputs in the order of `inputs`.
-
-        Raises:
-            BadInput: an adapter is asked for.
-        """
-        refuse_adapters("onnxruntime", adapters)
+    def logits(self, inputs: Sequence[Input]) -> Outputs:
+        """Raw outputs in the order of `inputs`."""
         windows = self._encoder.encode(inputs)
         found: list[Any] = [None] * len(windows)
         for rows in like_length_batches([len(w) for w in windows], batch_tokens=_BATCH_TOKENS):
