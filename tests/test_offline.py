@@ -22,13 +22,15 @@ import pytest
 
 from headrace import offline
 from headrace.config import TaskTable
-from headrace.errors import AlreadyExists, BadInput, HeadraceError, NotFound, WrongState
+from headrace.errors import AlreadyExists, BadInput, Damaged, HeadraceError, NotFound, WrongState
 from headrace.offline import predict_file
-from headrace.records import Input
+from headrace.records import Adapter, Artifact, Input
 from headrace.release import releases
+from headrace.store import adapters, runs
+from headrace.store import releases as releases_rows
 from headrace.tasks import TASK_TYPES
 from headrace.workspace import Workspace, init, open_workspace
-from planted import plant_channel, plant_version
+from planted import NOON, plant_channel, plant_version
 from stub_model import install_plugin, plant_stub
 
 LABELS = ("negative", "neutral", "positive")
@@ -61,9 +63,9 @@ def ws(workspace: Workspace) -> Workspace:
 
 
 @pytest.fixture
-def stub(monkeypatch: pytest.MonkeyPatch) -> Stub:
+def stub(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Stub:
     """In place of the artifact's own predictor; parts of 3 rows."""
-    made = Stub()
+    made: Stub = getattr(request, "param", Stub)()
 
     def load_model(folder: Path, digest: str, *, n_threads: int) -> offline.Model:
         task = TaskTable(labels=LABELS)
@@ -241,6 +243,84 @@ def test_a_task_of_two_parts_and_one_of_turns(tmp_path: Path, stub: Stub) -> Non
         report = predict_file(ws, jsonl(tmp_path / "talk.jsonl", [{"turns": turns}, {"turns": []}]))
     assert (report.n_answered, report.reasons) == (1, {"bad_turns": 1})
     assert read_jsonl(report.output)[0]["turns"] == turns
+
+
+class Held:
+    """An adapter in the memory of a bank."""
+
+    def __init__(self, digest: str) -> None:
+        self.digest = digest
+
+
+class BankStub(Stub):
+    """Answers `positive` wherever an adapter is asked for; an adapter's folder says its weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.adapters: list[str] = []
+
+    def logits(self, inputs: Sequence[Input], adapters: Sequence[Held | None] = ()) -> np.ndarray:
+        out = super().logits(inputs)
+        for row, adapter in zip(out, adapters or [None] * len(out), strict=True):
+            row[2] = 9 if adapter else row[2]
+        return out
+
+    def adapter(self, digest: str) -> Held:
+        return Held(digest)
+
+    def add_adapter(self, folder: Path) -> str:
+        self.adapters.append((folder / "weights").read_text())
+        return self.adapters[-1]
+
+    def remove_adapter(self, digest: str) -> None:
+        self.adapters.remove(digest)
+
+
+def plant_adapter(ws: Workspace, channel: str, weights: str, *, says: str | None = None) -> None:
+    folder = ws.artifacts.new_folder()
+    (folder / "weights").write_text(says or weights)
+    digest, n_bytes = ws.artifacts.put(folder)
+    with ws.store.write() as conn:
+        runs.add_artifact(conn, Artifact(digest, "adapter", n_bytes, {}), NOON)
+        version = releases_rows.control_id(conn, "tone")
+        assert version is not None
+        adapters.add(conn, version, [Adapter(channel, digest, weights, True, {})])
+
+
+@pytest.mark.parametrize("stub", [BankStub], indirect=True)
+def test_each_row_is_answered_by_the_adapter_of_its_channel(ws: Workspace, stub: BankStub, tmp_path: Path) -> None:
+    for name in ("web", "phone", "plain"):
+        plant_channel(ws, name)
+    plant_adapter(ws, "web", "sha256:w")
+    plant_adapter(ws, "phone", "sha256:p")
+    names = ["web", "plain", "phone", "nobody", None, "web"]
+    source = jsonl(tmp_path / "rows.jsonl", [{"text": "neutral", "from": name} for name in names])
+    report = predict_file(ws, source, channel_column="from")
+    assert report.reasons == {"unknown_channel": 2}
+    assert [(row["from"], row["predicted_label"], row["predicted_adapter"]) for row in read_jsonl(report.output)] == [
+        ("web", "positive", "sha256:w"), ("plain", "neutral", None), ("phone", "positive", "sha256:p"),
+        ("web", "positive", "sha256:w"),
+    ]  # fmt: skip
+    predict_file(ws, source, tmp_path / "web.jsonl", channel="web")
+    assert {row["predicted_adapter"] for row in read_jsonl(tmp_path / "web.jsonl")} == {"sha256:w"}
+    predict_file(ws, source, tmp_path / "none.jsonl")
+    assert "predicted_adapter" not in read_jsonl(tmp_path / "none.jsonl")[0]
+    for chosen in ({"channel": "web", "channel_column": "from"}, {"channel_column": "gone"}):
+        with pytest.raises(BadInput):
+            predict_file(ws, source, tmp_path / "o.csv", **chosen)  # type: ignore[arg-type]
+    stopped(ws, source, tmp_path / "o.csv", after=3)
+    with pytest.raises(WrongState, match="the channel and the adapters of channels"):
+        predict_file(ws, source, tmp_path / "o.csv", channel="web")
+
+
+@pytest.mark.parametrize("stub", [BankStub], indirect=True)
+def test_weights_that_are_not_those_of_the_adapter_answer_nothing(
+    ws: Workspace, stub: BankStub, tmp_path: Path
+) -> None:
+    plant_channel(ws, "web")
+    plant_adapter(ws, "web", "sha256:w", says="sha256:other")
+    with pytest.raises(Damaged, match="not those that were trained"):
+        predict_file(ws, jsonl(tmp_path / "rows.jsonl", ROWS), channel="web")
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,8 @@ def predict(
     ] = None,
     text: Annotated[str | None, typer.Option(help="Column with the text, of a file.")] = None,
     pair: Annotated[str | None, typer.Option(help="Column with the second part of inputs with two, of a file.")] = None,
-    channel: Annotated[str | None, typer.Option(help="Channel that the rows of a file belong to.")] = None,
+    channel: Annotated[str | None, typer.Option(help="Channel whose adapter answers the rows of a file.")] = None,
+    channel_column: Annotated[str | None, typer.Option(help="Column that names the channel of each row.")] = None,
     json_lines: Annotated[
         bool, typer.Option("--json-lines", help="Standard input has a JSON value a line: two parts, or turns.")
     ] = False,
@@ -243,11 +244,12 @@ def predict(
     if out is not None or (texts and len(texts) == 1 and _is_file(texts[0])):
         if json_lines or not texts or len(texts) != 1:
             raise BadInput("--out is for one file of rows", value=str(out), next_step="headrace predict FILE --out OUT")
-        chosen = {"task": task, "version": version, "channel": channel, "text_column": text, "pair_column": pair}
+        chosen = {"task": task, "version": version, "channel": channel, "channel_column": channel_column}
+        chosen |= {"text_column": text, "pair_column": pair}
         with opened(where, settings) as ws:
             _predict_file(ws, texts[0], out, as_json, **chosen)
         return
-    if channel or text or pair:
+    if channel or channel_column or text or pair:
         raise BadInput("--channel, --text and --pair are for a file of rows", next_step="headrace predict FILE")
     given = _from_lines(texts) if json_lines else texts or [line.rstrip("\n") for line in sys.stdin]
     with opened(where, settings) as ws:

@@ -1,6 +1,7 @@
 """Answer the rows of a file: without a server, without a log, and in memory that does not grow with the file.
 
-`table` is the file that is read, `formats` (with `parquet`) the one that is written, `parts` what is done so far.
+`table` is the file that is read, `formats` (with `parquet`) the one that is written, `parts` what is done so far,
+`channels` which adapters answer.
 Every row of the source ends in exactly one of two files: the answers, or the bad rows beside them.
 """
 
@@ -13,9 +14,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from headrace.data import channels
 from headrace.data.checking import Checker, put_aside
 from headrace.errors import BadInput
+from headrace.offline.channels import Channels
 from headrace.offline.formats import PREFIX, Format, format_of, json_text
 from headrace.offline.parts import Mark, Parts
 from headrace.offline.table import Table, open_table
@@ -60,6 +61,7 @@ def predict_file(
     task: str | None = None,
     version: str | None = None,
     channel: str | None = None,
+    channel_column: str | None = None,
     text_column: str | None = None,
     pair_column: str | None = None,
     report: Report = lambda *_args, **_facts: None,
@@ -71,7 +73,8 @@ def predict_file(
 
     Args:
         output: default: `NAME.answers.SUFFIX` beside the source; its suffix is its format.
-        channel: whose rows they are.
+        channel: whose rows they are: its adapter answers them, if the version has one.
+        channel_column: column that names the channel of each row, in place of `channel`.
         text_column, pair_column: the input's parts; None: the names that the task type gives them.
 
     Raises:
@@ -84,23 +87,22 @@ def predict_file(
     began = time.monotonic()
     name = ws.task_name(task)
     found = releases.find_version(ws, name, version) if version else releases.serving(ws, name).control
-    if channel is not None:
-        channels.find(ws, channel)
     table = open_table(ws, name, Path(source), text_column=text_column, pair_column=pair_column)
     out = _output(table.path, output)
     form = format_of(out, table)
+    channels = Channels(ws, found, table, channel, channel_column)
     fingerprint = {
         "source": table.digest,
         "columns": [table.options.text, table.options.pair],
         "version": found.artifact,
-        "channel": channel,
+        **channels.facts,
         "max_chars": table.options.max_chars,
         "code": VERSION,
     }
     with Parts(out, fingerprint) as parts:
         n_resumed = parts.n_rows
         if not parts.is_whole:
-            _answer_rest(ws, name, found, table, form, parts, report)
+            _answer_rest(ws, _Work(name, found, table, channels, form), parts, report)
             parts.make_whole(form)
         parts.put_in_place()
     bad_rows = str(parts.bad_rows) if parts.reasons else None
@@ -125,11 +127,18 @@ def _output(source: Path, output: Path | str | None) -> Path:
     return out
 
 
-def _answer_rest(
-    ws: Workspace, task: str, version: ModelVersion, table: Table, form: Format, parts: Parts, report: Report
-) -> None:
+@dataclass(frozen=True)
+class _Work:
+    task: str
+    version: ModelVersion
+    table: Table
+    channels: Channels
+    form: Format
+
+
+def _answer_rest(ws: Workspace, work: _Work, parts: Parts, report: Report) -> None:
     """Answer what no earlier run did, part after part."""
-    settings = ws.task(task)
+    table, settings = work.table, ws.task(work.task)
     task_type: TaskType = TASK_TYPES.get(settings.type)(settings)
     checker = Checker("", settings, task_type, table.options.max_chars)
     rows = table.rows()
@@ -138,15 +147,16 @@ def _answer_rest(
     report("rows", parts.n_rows, table.n_rows)
     for part in _parts_of(rows):
         if model is None:
-            folder = ws.artifacts.get(version.artifact)
-            model = load_model(folder, version.artifact, n_threads=ws.settings.serve.n_threads)
-        answered, bad = _answered(model, part, [_checked(checker, row) for row in part])
+            digest = work.version.artifact
+            model = load_model(ws.artifacts.get(digest), digest, n_threads=ws.settings.serve.n_threads)
+            work.channels.load(ws, model)
+        answered, bad = _answered(model, work.channels, part, [_checked(checker, work.channels, row) for row in part])
         names = parts.answer_names or (list(answered[0][1]) if answered else [])
         lines = [_merged(row, answers, names) for row, answers in answered]
         reasons = dict(Counter(one.reason for one, _ in bad))
         parts.add(
             Mark(len(part), reasons, names),
-            write=partial(form.write, lines=lines, answer_names=names),
+            write=partial(work.form.write, lines=lines, answer_names=names),
             bad="".join(_bad_line(one, row) for one, row in bad),
         )
         report("rows", parts.n_rows, max(table.n_rows, parts.n_rows), bad=sum(parts.reasons.values()))
@@ -169,10 +179,12 @@ def _parts_of(rows: Iterator[RawRow]) -> Iterator[list[RawRow]]:
         yield part
 
 
-def _checked(checker: Checker, row: RawRow) -> Input | Quarantined:
+def _checked(checker: Checker, channels: Channels, row: RawRow) -> Input | Quarantined:
     given = checker.check_input(row)
     if isinstance(given, Quarantined) or row.values is None:
         return given
+    if problem := channels.problem_of(row):
+        return put_aside(row.line, "unknown_channel", problem, row.text)
     try:
         json_text(row.values).encode()
     except UnicodeEncodeError:  # in a column that is only passed on
@@ -181,20 +193,24 @@ def _checked(checker: Checker, row: RawRow) -> Input | Quarantined:
 
 
 def _answered(
-    model: Model, rows: Sequence[RawRow], given: Sequence[Input | Quarantined]
+    model: Model, channels: Channels, rows: Sequence[RawRow], given: Sequence[Input | Quarantined]
 ) -> tuple[list[tuple[RawRow, Mapping[str, Any]]], list[tuple[Quarantined, RawRow]]]:
     """Rows with their answers, and rows without; both in the order of the file."""
     sound = [one for one in given if not isinstance(one, Quarantined)]
-    results = iter(answer(model, sound) if sound else [])
+    pairs = zip(rows, given, strict=True)
+    adapters = [channels.adapter_of(row) for row, one in pairs if not isinstance(one, Quarantined)]
+    results = iter(answer(model, sound, adapters) if sound else [])
+    used = iter(adapters)
     answered: list[tuple[RawRow, Mapping[str, Any]]] = []
     bad: list[tuple[Quarantined, RawRow]] = []
     for row, one in zip(rows, given, strict=True):
         if isinstance(one, Quarantined):
             bad.append((one, row))
             continue
-        result = next(results)
+        result, adapter = next(results), next(used)
         if "output" in result:
-            answered.append((row, result["output"]))
+            named = {"adapter": adapter.digest if adapter else None} if channels.have_adapters else {}
+            answered.append((row, {**result["output"], **named}))
         else:
             bad.append((put_aside(row.line, "model_failed", result["error"]["message"], row.text), row))
     return answered, bad

@@ -26,6 +26,8 @@ _SAYS = {
     "columns": "the columns",
     "version": "the model version",
     "channel": "the channel",
+    "channel_column": "the column of channels",
+    "adapters": "the adapters of channels",
     "max_chars": "data.max_chars",
     "code": "the version of headrace",
 }

@@ -114,6 +114,25 @@ def _decoded(
     return decoded
 
 
+def hold_adapter(model: Model, weights: str, folder: Path) -> Adapter:
+    """Load an adapter on a model, and check that what lies in memory is what the digest `weights` names.
+
+    Raises:
+        Damaged: it is not, cannot be read or does not fit.
+        NotFound: the model has no room for adapters.
+    """
+    bank = _bank(model)
+    found = bank.add_adapter(folder)
+    if found != weights:
+        bank.remove_adapter(found)
+        raise Damaged(
+            "an adapter's weights are not those that were trained",
+            value=found,
+            next_step="Train the channel again, or restore the workspace from a backup",
+        )
+    return bank.adapter(found)
+
+
 def _bank(model: Model) -> Bank:
     """The predictor of a model that can hold adapters.
 
@@ -224,23 +243,12 @@ class Worker:
             if message["kind"] == "load":
                 self._models[digest] = load_model(Path(message["folder"]), digest, n_threads=self._n_threads)
             else:
-                self._load_adapter(digest, message["adapter"], Path(message["folder"]))
+                hold_adapter(self._model(digest), message["adapter"], Path(message["folder"]))
         except Exception as error:  # the border of a load: the pool decides what a failure means
             _log.warning("artifact %s could not be loaded", digest, exc_info=True)
             self._send({"id": message["id"], "error": _error_of(error)})
             return
         self._send({"id": message["id"], "digest": digest})
-
-    def _load_adapter(self, digest: str, adapter: str, folder: Path) -> None:
-        model = self._model(digest)
-        found = _bank(model).add_adapter(folder)
-        if found != adapter:
-            _bank(model).remove_adapter(found)
-            raise Damaged(
-                "an adapter's weights are not those that were trained",
-                value=found,
-                next_step="Train the channel again, or restore the workspace from a backup",
-            )
 
     def _model(self, digest: str) -> Model:
         if (model := self._models.get(digest)) is None:
