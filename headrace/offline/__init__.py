@@ -90,31 +90,23 @@ def predict_file(
     table = open_table(ws, name, Path(source), text_column=text_column, pair_column=pair_column)
     out = _output(table.path, output)
     form = format_of(out, table)
-    channels = Channels(ws, found, table, channel, channel_column)
-    fingerprint = {
-        "source": table.digest,
-        "columns": [table.options.text, table.options.pair],
-        "version": found.artifact,
-        **channels.facts,
-        "max_chars": table.options.max_chars,
-        "code": VERSION,
-    }
-    with Parts(out, fingerprint) as parts:
+    work = _Work(name, found, table, Channels(ws, found, table, channel, channel_column), form)
+    with Parts(out, work.fingerprint) as parts:
         n_resumed = parts.n_rows
         if not parts.is_whole:
-            _answer_rest(ws, _Work(name, found, table, channels, form), parts, report)
+            _answer_rest(ws, work, parts, report)
             parts.make_whole(form)
         parts.put_in_place()
-    bad_rows = str(parts.bad_rows) if parts.reasons else None
+    n_bad = sum(parts.reasons.values())
     return OfflineReport(
         source=str(source),
         output=str(out),
         version=found.name,
         n_rows=parts.n_rows,
-        n_answered=parts.n_rows - sum(parts.reasons.values()),
-        n_bad=sum(parts.reasons.values()),
+        n_answered=parts.n_rows - n_bad,
+        n_bad=n_bad,
         reasons=parts.reasons,
-        bad_rows=bad_rows,
+        bad_rows=str(parts.bad_rows) if n_bad else None,
         n_resumed=n_resumed,
         seconds=round(time.monotonic() - began, 3),
     )
@@ -134,6 +126,18 @@ class _Work:
     table: Table
     channels: Channels
     form: Format
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """All that decides what the output holds."""
+        return {
+            "source": self.table.digest,
+            "columns": [self.table.options.text, self.table.options.pair],
+            "version": self.version.artifact,
+            **self.channels.facts,
+            "max_chars": self.table.options.max_chars,
+            "code": VERSION,
+        }
 
 
 def _answer_rest(ws: Workspace, work: _Work, parts: Parts, report: Report) -> None:
