@@ -3,14 +3,20 @@
 import math
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Strict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
 
 _MAX_DEPTH = 8  # of a correction
 
 
 def storable(text: str) -> str:
     """`text`, if the store can hold it; else a ValueError, which pydantic makes an error of the field."""
-    if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        is_whole = False
+    else:
+        is_whole = "\0" not in text
+    if not is_whole:
         raise ValueError("a NUL or half a surrogate pair cannot be stored")
     return text
 
@@ -52,7 +58,7 @@ class Input(Closed):
     text_pair: Text | None = None
     question: Text | None = None
     context: Text | None = None
-    turns: list[Turn] | None = None
+    turns: list[Turn] | None = Field(None, fail_fast=True)
 
 
 class PredictRequest(Closed):
@@ -60,7 +66,7 @@ class PredictRequest(Closed):
     channel: Text
     unit: Text | None = None
     """What is randomised over: a user, a session. The same unit gets the same arm."""
-    inputs: list[Input]
+    inputs: list[Input] = Field(fail_fast=True)
 
 
 class FeedbackRequest(Closed):

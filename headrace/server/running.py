@@ -70,6 +70,7 @@ async def _serve(ws: Workspace, listener: socket.socket, url: str) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # nobody is trusted to say who somebody else is
         lifespan="on",
         timeout_graceful_shutdown=int(serve.timeout_s) + _GRACE_S,
     )
