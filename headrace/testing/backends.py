@@ -27,17 +27,24 @@ int8 rounds what f32 computes, and a sum in another order may fall on the other 
 MiniLM-L6 with a random head. A fault of OpenVINO's kernels there (see backends/openvino.py) was 2.5. bf16 keeps 8 bits
 of every product's sum.
 """
-_FAR = {"fp32": 1e-3, "bf16": 0.25}
-"""Largest distance of a row's logits from the checkpoint's; int8 is held to its answers alone."""
+_FAR = {"fp32": 1e-3, "bf16": 0.5}
+"""Largest distance of a row's logits from the checkpoint's, in the same unit; int8 is held to its answers alone."""
 
 
 def check_backend(
-    name: str, checkpoint: Path, task: TaskTable, inputs: Sequence[Input], *, min_agreement_share: float = 0.95
+    name: str,
+    checkpoint: Path,
+    task: TaskTable,
+    inputs: Sequence[Input],
+    *,
+    min_agreement_share: float = 0.95,
+    is_written_twice: bool = True,
 ) -> None:
     """For every precision: writes the same bytes twice, loads, answers as the checkpoint does and in any company.
 
     Args:
         inputs: 50 or more, of many lengths, some beyond the task's `max_tokens`.
+        is_written_twice: check that the second time gives the same bytes, too.
 
     Raises:
         AssertionError: naming what the format got wrong.
@@ -47,13 +54,15 @@ def check_backend(
     assert "n_threads" in inspect.signature(backend.load).parameters, f"{name}: load takes no n_threads"
     expected = load_checkpoint(checkpoint, task).logits(inputs)
     for precision in backend.precisions:
-        with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
-            facts = [_written(name, checkpoint, Path(place), task, precision, inputs) for place in (one, two)]
-            assert facts[0] == facts[1], f"{name} {precision}: other facts the second time"
-            digests = {digest_of(manifest_of(Path(place))) for place in (one, two)}
-            assert len(digests) == 1, f"{name} {precision}: other bytes the second time"
-            predictor, _ = load(Path(one), n_threads=1)
-            what = f"{name} {precision}"
+        what = f"{name} {precision}"
+        with tempfile.TemporaryDirectory() as place:
+            folder, other = Path(place, "one"), Path(place, "two")
+            facts = _written(name, checkpoint, folder, task, precision, inputs)
+            if is_written_twice:
+                assert facts == _written(name, checkpoint, other, task, precision, inputs), f"{what}: other facts"
+                digests = {digest_of(manifest_of(written)) for written in (folder, other)}
+                assert len(digests) == 1, f"{what}: other bytes the second time"
+            predictor, _ = load(folder, n_threads=1)
             _check_answers(what, predictor, task, inputs, expected, precision, min_agreement_share)
             _check_odd_inputs(what, predictor, task)
             _check_threads(what, predictor, inputs)
@@ -73,7 +82,6 @@ def check_damage(name: str, checkpoint: Path, task: TaskTable, inputs: Sequence[
     for precision in BACKENDS.get(name).precisions:
         with tempfile.TemporaryDirectory() as place:
             whole, broken = Path(place, "whole"), Path(place, "broken")
-            whole.mkdir()
             _written(name, checkpoint, whole, task, precision, inputs)
             manifest = manifest_of(whole)
             digest = digest_of(manifest)
@@ -107,6 +115,7 @@ def _check_refused(what: str, folder: Path, digest: str) -> None:
 def _written(
     name: str, checkpoint: Path, folder: Path, task: TaskTable, precision: str, inputs: Sequence[Input]
 ) -> ArtifactFacts:
+    folder.mkdir()
     facts: ArtifactFacts = BACKENDS.get(name).write(
         checkpoint, folder, task=task, precision=precision, calibration=inputs
     )
