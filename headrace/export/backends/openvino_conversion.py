@@ -22,15 +22,13 @@ from headrace.config import TaskTable
 from headrace.errors import BadInput
 from headrace.export.artifact import ArtifactFacts
 from headrace.export.backends import openvino_bank, openvino_packing
-from headrace.export.backends.checkpoint_files import check_checkpoint, quietly
+from headrace.export.backends.checkpoint_files import check_calibration, check_checkpoint, quietly
 from headrace.export.backends.openvino import MODEL
 from headrace.export.backends.openvino_trimming import keep_first_token
 from headrace.export.backends.slots import HEAD, OWNERS, SLOTS, Slots
 from headrace.records import Input
 from headrace.tasks import TASK_TYPES, TaskType
 from headrace.version import VERSION
-
-_MIN_CALIBRATION = 10  # as settings.export.n_calibration; below it, ranges of activations are mostly chance
 
 
 def convert(
@@ -51,12 +49,7 @@ def convert(
         BadInput: the checkpoint does not fit the task, there are too few inputs to calibrate on, or the model cannot
             have channel adapters.
     """
-    if precision == "int8" and len(calibration) < _MIN_CALIBRATION:
-        raise BadInput(
-            f"int8 needs {_MIN_CALIBRATION} or more inputs to calibrate on",
-            value=len(calibration),
-            next_step="Export with --precision fp32, or import more rows",
-        )
+    check_calibration(precision, calibration)
     task_type: TaskType = TASK_TYPES.get(task.type)(task)
     with quietly():
         network, tokenizer = load(checkpoint, task_type)
