@@ -109,7 +109,7 @@ def receive(ws: Workspace, conn: "Connection", given: Given) -> Feedback:
         raise NotFound(
             "no such prediction",
             value=given.prediction_id,
-            next_step="Send the id that came with the answer; one older than serve.log_keep_days takes none",
+            next_step="Send the id that /v1/predict gave; one older than serve.log_keep_days takes none",
         )
     feedback = make(ws, prediction, given)
     known = given.idempotency_key and predictions.feedback_with_key(conn, given.idempotency_key)
