@@ -28,8 +28,9 @@ max_tokens = 32
 [tasks.match]
 type = "text-pair"
 labels = ["no", "yes"]
+[tasks.unborn]
+labels = ["a", "b"]
 """
-ERROR_TYPES = {"Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", "Empty"}
 
 
 def a_workspace(root: Path) -> Path:
@@ -149,22 +150,25 @@ def test_a_body_that_is_none_has_the_form_too(http: httpx.Client, content: bytes
 
 
 @pytest.mark.slow
-def test_pairs_and_an_unclear_task_and_an_overloaded_server(tmp_path: Path, plugin_env: dict[str, str]) -> None:
+def test_pairs_and_an_unclear_task_and_one_without_a_model(tmp_path: Path, plugin_env: dict[str, str]) -> None:
     root = a_workspace(tmp_path / "ws")
-    options: dict[str, object] = {"serve__default_task": "match", "serve__max_queue_rows": 3}
-    with running(root, plugin_env, **options) as server, httpx.Client(base_url=server.url, timeout=20) as http:
+    with (
+        running(root, plugin_env, serve__default_task="match") as server,
+        httpx.Client(base_url=server.url, timeout=20) as http,
+    ):
         pairs = [["is it?", "yes"], ["is it?", "who knows"]]
         assert first_labels(http.post("/predict", json={"inputs": pairs}).json()) == ["yes", "no"]
         assert http.post("/predict", json={"inputs": pairs[0]}).json()[0]["label"] == "yes"
         assert http.post("/predict", json={"inputs": "alone"}).status_code == 422
-        shed = http.post("/predict", json={"inputs": pairs * 4})
-        assert (shed.status_code, shed.json()["error_type"]) == (429, "Overloaded")
-        assert "retry-after" in shed.headers
     with running(root, plugin_env, serve__default_task="") as server:
         unclear = httpx.post(f"{server.url}/predict", json={"inputs": "a"}, timeout=20)
     assert unclear.status_code == 422
-    assert "match, tone" in unclear.json()["error"]
+    assert "match, tone, unborn" in unclear.json()["error"]
     assert "serve.default_task" in unclear.json()["error"]
+    with running(root, plugin_env, serve__default_task="unborn") as server:
+        busy = httpx.post(f"{server.url}/predict", json={"inputs": "a"}, timeout=20)
+    assert (busy.status_code, busy.json()["error_type"]) == (429, "Overloaded")
+    assert "retry-after" in busy.headers
 
 
 # without a server
