@@ -43,7 +43,7 @@ class Border:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *self._own_headers(request_id)]
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode("ascii"))]
             await send(message)
 
         try:
@@ -65,10 +65,6 @@ class Border:
             await render(failure, path=scope["path"])(scope, receive, watched_send)
         finally:
             self._note(scope, status, time.monotonic() - started_at, request_id)
-
-    def _own_headers(self, request_id: str) -> list[tuple[bytes, bytes]]:
-        own = [(b"x-request-id", request_id.encode("ascii"))]
-        return [*own, (b"connection", b"close")] if self._plane.draining else own
 
     def _note(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
         route = getattr(scope.get("route"), "path", "other")

@@ -53,6 +53,7 @@ class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # uvicorn
         self._n_discarded_bytes = 0
         self._body_since = 0.0
         self._unread_since: float | None = None
+        self._is_closing = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -75,6 +76,8 @@ class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # uvicorn
         super().data_received(data)
         if self.cycle is not before:
             self._head_since, self._body_since, self._n_head_bytes = None, now, 0
+            if self._is_closing:
+                self.cycle.keep_alive = False
         elif self._head_since is not None and self._n_head_bytes > MAX_HEAD_BYTES:
             long = BadInput("the head of a request is too long", value=self._n_head_bytes, next_step="Shorten it")
             self._refuse("long head", long, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
@@ -87,7 +90,11 @@ class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # uvicorn
                 tell()
 
     def shutdown(self) -> None:
-        """The server drains. What a client has sent already is answered, also on a connection that looks idle."""
+        """The server drains. What a client has sent already is answered, also on a connection that looks idle.
+
+        Called when nobody listens any more: a client that is told to close earlier would connect again, and be cut.
+        """
+        self._is_closing = True
         if self.cycle is None or self.cycle.response_complete:
             self.loop.call_later(_LAST_WORDS_S, self._shut_down)
         else:

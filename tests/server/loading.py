@@ -33,7 +33,7 @@ def request(text: str | Sequence[str], *, channel: str = "web") -> dict[str, Any
 def post(server: Server, body: object, headers: dict[str, str] | None = None) -> Reply:
     """One request, not tried again."""
     began_at = time.monotonic()
-    response = httpx.post(f"{server.url}/v1/predict", json=body, headers=headers, timeout=WAIT_S)
+    response = httpx.post(f"{server.url}/v1/predict", json=body, headers=headers, timeout=WAIT_S, verify=False)
     return Reply(response.status_code, response.json(), dict(response.headers), time.monotonic() - began_at)
 
 
@@ -46,7 +46,7 @@ def load(server: Server, work: Callable[[Send], Awaitable[None]]) -> None:
     async def run() -> None:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
         url = f"{server.url}/v1/predict"
-        async with httpx.AsyncClient(limits=limits, timeout=WAIT_S, trust_env=False) as client:
+        async with httpx.AsyncClient(limits=limits, timeout=WAIT_S, trust_env=False, verify=False) as client:
 
             async def send(body: object, headers: dict[str, str] | None = None) -> Reply:
                 began_at = time.monotonic()
@@ -103,6 +103,20 @@ def read_to_end(link: socket.socket) -> tuple[int, bytes]:
     except ConnectionResetError:
         pass  # the server closed with bytes of ours unread
     return (int(came.split(b" ", 2)[1]) if came.startswith(b"HTTP/1.") else 0), came
+
+
+def read_answer(link: socket.socket) -> bytes:
+    """One answer of a connection that stays open."""
+    came = b""
+    while b"\r\n\r\n" not in came:
+        came += link.recv(65536)
+    head, _, body = came.partition(b"\r\n\r\n")
+    (n_bytes,) = (
+        int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")
+    )
+    while len(body) < n_bytes:
+        body += link.recv(65536)
+    return head + b"\r\n\r\n" + body
 
 
 def eventually(check: Callable[[], bool], *, within_s: float = WAIT_S) -> None:

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 import psutil
 import pytest
 
-from server.loading import address, connect, eventually, exchange, post, raw_request, read_to_end, request
+from server.loading import address, connect, eventually, exchange, post, raw_request, read_answer, read_to_end, request
 from stub_model import Server, running
 
 HEAD_S, BODY_S = 0.6, 1.0
@@ -86,7 +86,7 @@ def test_a_slow_request_is_cut(server: Server, before: bytes, drops: bytes, limi
 def test_a_second_request_on_a_connection_has_its_own_time(server: Server) -> None:
     with connect(server) as link:
         link.sendall(raw_request(request("positive")))
-        assert link.recv(65536).startswith(b"HTTP/1.1 200")
+        assert read_answer(link).startswith(b"HTTP/1.1 200")
         status, seconds = drip(link, b"GET /" + b"a" * 1000)
         assert status == 408
         assert seconds >= HEAD_S
