@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from headrace.checkpoints.encoding import Encoder, Window, input_names, like_length_batches, standalone_tokenizer
+from headrace.checkpoints.heads import drop_silent
 from headrace.checkpoints.loading import load
 from headrace.checkpoints.saving import read_decoding, save
 from headrace.checkpoints.windows import outputs_of
@@ -71,6 +72,7 @@ class TorchPredictor:
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._network, tokenizer = _opened(folder, TASK_TYPES.get(task.type)(task))
         check_checkpoint(self._network, tokenizer, task)
+        drop_silent(self._network)
         self._encoder = Encoder(standalone_tokenizer(tokenizer, task))
         self._names = input_names(self._network.encoder, tokenizer)
         self._network.model.to(_DTYPES[precision])  # and a linear layer on unit vectors stays in fp32

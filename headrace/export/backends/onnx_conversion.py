@@ -9,6 +9,7 @@ import onnx
 import torch
 
 from headrace.checkpoints.encoding import TOKENIZER, Encoder, input_names, standalone_tokenizer
+from headrace.checkpoints.heads import drop_silent
 from headrace.checkpoints.loading import load
 from headrace.checkpoints.saving import read_decoding
 from headrace.config import TaskTable
@@ -36,6 +37,7 @@ def convert(
     with quietly():
         network, tokenizer = load(checkpoint, task_type)
         check_checkpoint(network, tokenizer, task)
+        drop_silent(network)
         alone: Any = standalone_tokenizer(tokenizer, task)
         model = _exported(network, input_names(network.encoder, tokenizer))
         if precision == "int8":
