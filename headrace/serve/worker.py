@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -69,6 +69,8 @@ def load_model(folder: Path, digest: str, *, n_threads: int) -> Model:
 class Spent:
     """Seconds that a batch took, by stage."""
 
+    encode_s: float = 0.0
+    """0 where the backend does not tell it from the model's."""
     model_s: float = 0.0
     decode_s: float = 0.0
 
@@ -101,7 +103,9 @@ def _decoded(
     is_plain = not any(adapters)
     outputs = model.predictor.logits(inputs) if is_plain else _bank(model).logits(inputs, adapters)
     ended_at = time.perf_counter()
-    spent.model_s += ended_at - began_at
+    encode_s = getattr(model.predictor, "encode_s", 0.0)
+    spent.encode_s += encode_s
+    spent.model_s += ended_at - began_at - encode_s
     n_outputs = model.task_type.n_outputs
     if outputs.dtype == object:  # a task on tokens: one element per input
         _check_logits(outputs, (len(inputs),))
@@ -213,8 +217,7 @@ class Worker:
                     "n_rows": len(batch),
                     "n_tokens": sum(row.n_tokens for row in batch),
                     "n_late_rows": sum(row.deadline < began_at for row in batch),
-                    "model_s": spent.model_s,
-                    "decode_s": spent.decode_s,
+                    **asdict(spent),
                 }
             )
             for row, result in zip(batch, results, strict=True):

@@ -155,7 +155,7 @@ def test_a_worker_that_ends_by_itself_or_has_no_memory_left(root: Path, plugin_e
 def test_figures_of_every_stage_are_shown(root: Path, plugin_env: dict[str, str]) -> None:
     with running(root, plugin_env) as server:
         assert post(server, request(["positive", "negative"])).status == 200
-        for stage in ("queue", "model", "decode"):
+        for stage in ("queue", "encode", "model", "decode"):
             assert server.figure("stage_seconds_count", stage=stage) == 1
         assert server.figure("batch_rows_sum") == 2
         assert server.figure("tokens_total") > 2

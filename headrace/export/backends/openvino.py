@@ -1,6 +1,7 @@
 """OpenVINO: one model file for CPU serving, int8 or fp32. Loading needs openvino, tokenizers and numpy only."""
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -77,6 +78,8 @@ class OpenVINOPredictor:
         self._first_position = facts.first_position
         self._queue = ov.AsyncInferQueue(self._compiled)
         self._lock = threading.Lock()
+        self.encode_s = 0.0
+        """Seconds of the last call that went into tokens."""
 
     @property
     def is_packed(self) -> bool:
@@ -89,7 +92,9 @@ class OpenVINOPredictor:
 
     def answer(self, inputs: Sequence[Input], more: More | None = None) -> Outputs:
         """Raw outputs in the order of `inputs`, of a graph that is fed `more` than tokens with each packed batch."""
+        began_at = time.perf_counter()
         windows = self._encoder.encode(inputs)
+        self.encode_s = time.perf_counter() - began_at
         found: list[Any] = [None] * len(windows)
 
         def keep(request: Any, filled: _Filled) -> None:
@@ -152,6 +157,11 @@ class OpenVINOBank:
     @property
     def is_packed(self) -> bool:
         return True
+
+    @property
+    def encode_s(self) -> float:
+        """Seconds of the last call that went into tokens."""
+        return self._predictor.encode_s
 
     @property
     def adapters(self) -> list[str]:
