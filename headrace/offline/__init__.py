@@ -189,11 +189,19 @@ def _checked(checker: Checker, channels: Channels, row: RawRow) -> Input | Quara
         return given
     if problem := channels.problem_of(row):
         return put_aside(row.line, "unknown_channel", problem, row.text)
-    try:
-        json_text(row.values).encode()
-    except UnicodeEncodeError:  # in a column that is only passed on
-        return put_aside(row.line, "wrong_encoding", "a column holds what is not UTF-8", row.text)
+    for name, value in row.values.items():
+        if not _is_utf8(name) or not _is_utf8(value):  # of a column that is only passed on
+            return put_aside(row.line, "wrong_encoding", f"column {name!r} holds what is not UTF-8", row.text)
     return given
+
+
+def _is_utf8(value: object) -> bool:
+    """Whether a value can be written; a wrong byte and half a surrogate pair cannot."""
+    try:
+        text = value if isinstance(value, str) else json_text(value) if isinstance(value, list | dict) else ""
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _answered(

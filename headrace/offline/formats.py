@@ -109,13 +109,16 @@ class Jsonl:
 
 def json_text(value: object, *, ascii_only: bool = False) -> str:
     """JSON, with what it has no values for as text: dates in ISO 8601, bytes in base 64."""
-    return json.dumps(value, ensure_ascii=ascii_only, default=_as_text)
+    return (_ASCII if ascii_only else _UNICODE).encode(value)
 
 
 def _as_text(value: Any) -> str:
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
     return str(value.isoformat()) if hasattr(value, "isoformat") else str(value)
+
+
+_ASCII, _UNICODE = (json.JSONEncoder(ensure_ascii=ascii_only, default=_as_text) for ascii_only in (True, False))
 
 
 def _cell(value: object) -> object:
