@@ -16,6 +16,7 @@ from headrace.errors import BadConfig, BadInput, Cancelled, NotFound
 from headrace.store import runs, versions
 from headrace.workspace import Workspace, open_workspace
 
+pytestmark = pytest.mark.slow  # they share a version, which takes seconds to make
 SETTINGS = """base_model = {base}
 max_tokens = 32
 
@@ -78,7 +79,6 @@ def test_bad_requests_are_refused_at_once(ws: Workspace) -> None:
         compression.start(ws, "1", max_drop=-1)
 
 
-@pytest.mark.slow
 def test_the_fastest_within_the_budget_becomes_a_version(
     ws: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -125,7 +125,6 @@ def test_the_fastest_within_the_budget_becomes_a_version(
         assert len(versions.listing(conn, "tone")) == 2
 
 
-@pytest.mark.slow
 def test_the_validation_side_decides(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """A candidate that loses on the validation side is beyond the budget, however good it is on the test side."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -145,7 +144,6 @@ def test_the_validation_side_decides(ws: Workspace, monkeypatch: pytest.MonkeyPa
     assert not made["candidates"][1]["within"]
 
 
-@pytest.mark.slow
 def test_what_was_measured_before_a_stop_is_found(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(compression, "_speeds", lambda *_: [(100.0, 1.0)] * 3)
@@ -182,3 +180,55 @@ def test_speeds_are_measured_in_turn(ws: Workspace, monkeypatch: pytest.MonkeyPa
     found = compression._speeds(ws, ["a", "b"], ["x"] * 4, loop.silent)
     assert found == [(2.0, 1.0), (8.0, 4.0)]
     assert "".join(order[-10:]) == "ab" * 5
+
+
+def test_a_way_that_cannot_be_done_is_listed_and_the_others_go_on(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(compression, "_speeds", lambda _ws, artifacts, *_: [(100.0, 1.0)] * len(artifacts))
+    monkeypatch.setattr(compression, "_compared", lambda *_: {side: UNCHANGED for side in ("validation", "test")})
+
+    def refuse(_ws: Workspace, whole: Any, run: Any, _report: Any) -> str:
+        if "heads" in run.params["compress"]["ways"]:
+            raise BadInput("heads cannot be cut out of this family of models", value="x", next_step="Leave it out")
+        return str(whole.version.checkpoint)
+
+    monkeypatch.setattr(compression, "_cut_and_trained", refuse)
+    made = compressed(ws, ways=("heads=0.3", "layers=0.9"), max_drop=0)
+    assert list(made["refused"]) == ["heads=0.3"]
+    assert [one["name"] for one in made["candidates"]] == ["uncompressed", "layers=0.9"]
+    assert made["chosen"] is None
+    assert "none is faster or smaller" in made["reason"]
+    show_compression(made)
+    assert "Not made: heads=0.3. heads cannot be cut" in capsys.readouterr().out
+    with pytest.raises(BadInput, match="no candidate can be made"):
+        compressed(ws, ways=("heads=0.3",), max_drop=0)
+
+
+SAME = {"n": 40, "difference": {"estimate": 0.0, "low": -0.001, "high": 0.001}}
+UNCHANGED = {"main_metric": "macro_f1", "overall": SAME, "channels": {"a": SAME, "b": SAME}}
+
+
+def test_export_compresses_first(ws: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the job, as the command line does it."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with pytest.raises(BadInput, match="does not write this precision"):
+        loop.export_compressed(ws, "1", tmp_path / "out", precision="int8")
+    steps: list[str] = []
+    made = loop.export_compressed(
+        ws, "1", tmp_path / "out", max_drop=100, ways=["layers=0.5"], report=lambda step, *_a, **_f: steps.append(step)
+    )
+    found = made["compression"]
+    assert made["version"] == found["version"]
+    assert (found["version"] == "tone/1") == (found["chosen"] is None)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["num_hidden_layers"] == (2 if found["chosen"] is None else 1)
+    assert all(one["rows_per_s"] > 0 for one in found["candidates"])
+    assert steps
+
+
+def test_options_of_compression_need_it(ws: Workspace, tmp_path: Path) -> None:
+    from headrace.cli.models import export
+
+    with pytest.raises(BadInput, match="--ways and --max-drop are for --compress"):
+        export("1", tmp_path / "out", max_drop=0.5, where=ws.root)
