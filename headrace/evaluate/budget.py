@@ -25,8 +25,10 @@ def judged(compared: Mapping[str, Any], *, max_drop: float) -> dict[str, Verdict
     """
     channels = compared["channels"]
     figures = {name: _figure(part) for name, part in channels.items()}
-    shrunk = pooled([f["points"] or 0.0 for f in figures.values()], [f["error"] for f in figures.values()])
     found = {"overall": _overall(compared, max_drop)}
+    shrunk = pooled([f["points"] or 0.0 for f in figures.values()], [f["error"] for f in figures.values()])
+    if all(figure["points"] is None for figure in figures.values()):  # nothing to pool but all rows
+        shrunk = [found["overall"]["points"] or 0.0] * len(figures)
     for (name, figure), together in zip(figures.items(), shrunk, strict=True):
         found[name] = _channel(figure, together, max_drop)
     return found

@@ -58,6 +58,11 @@ def test_what_has_no_value_does_not_pass() -> None:
     assert found["a"]["within"]
 
 
+def test_channels_without_a_value_are_judged_by_all_rows() -> None:
+    found = judged(compared(part(-2.0), a=part(None), b=part(None)), max_drop=0.5)
+    assert not any(found[name]["within"] for name in ("overall", "a", "b"))
+
+
 def test_the_budget_is_in_points() -> None:
     assert judged(compared(part(-0.5)), max_drop=0.5)["overall"]["within"]
     assert not judged(compared(part(-0.6)), max_drop=0.5)["overall"]["within"]
