@@ -18,7 +18,7 @@ def judged(compared: Mapping[str, Any], *, max_drop: float) -> dict[str, Verdict
 
     All rows are judged by their own estimate, a channel too where its interval lies on one side of the budget. The
     interval of a small channel reaches to both sides: such a one is judged by its pooled estimate, which is drawn
-    towards that of the other channels by how unsure it is.
+    towards that of the other channels by how unsure it is. How often that is right: docs/compress.md.
 
     Args:
         max_drop: points that may be lost.
