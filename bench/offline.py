@@ -21,15 +21,17 @@ from typing import Any
 
 import numpy as np
 
-from bench.prediction import SEED, TASK, demo_texts, exported, read_rows, untrained
 from bench.reporting import Measured, write
 from headrace import offline
+from headrace.config import TaskTable
 from headrace.export import load
 from headrace.records import Input, ModelVersion
 from headrace.serve.worker import Model
 from headrace.tasks.text_classification import TextClassification
 from headrace.workspace import init
 
+SEED = 1
+TASK = TaskTable(labels=("negative", "neutral", "positive"))
 _KIB = 1024
 _FLAT_BYTES = 100 << 20
 
@@ -46,9 +48,11 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        texts = [row.text for row in read_rows(demo_texts(folder))]
+        from bench import prediction  # here, since the process that answers would carry torch
+
+        texts = [row.text for row in prediction.read_rows(prediction.demo_texts(folder))]
         if options.model == "real":
-            exported(untrained(folder / "checkpoint"), folder / "artifact", "int8", texts[:300])
+            prediction.exported(prediction.untrained(folder / "checkpoint"), folder / "artifact", "int8", texts[:300])
         found = []
         for n_rows in (max(options.rows // 10, 1), options.rows):
             make_rows(folder / f"{n_rows}.csv", texts, n_rows)
