@@ -22,7 +22,7 @@ class Classifier(litserve.LitAPI):
         self.tokenizer: Any = AutoTokenizer.from_pretrained(os.environ["CHECKPOINT"])
         self.model = AutoModelForSequenceClassification.from_pretrained(os.environ["CHECKPOINT"]).to(device).eval()
 
-    def decode_request(self, request: Any) -> list[str]:
+    def decode_request(self, request):  # LitServe reads JSON only where there is no annotation
         return list(request["inputs"])
 
     def batch(self, inputs: list[list[str]]) -> tuple[list[str], list[int]]:
@@ -40,7 +40,7 @@ class Classifier(litserve.LitAPI):
         starts = [sum(sizes[:i]) for i in range(len(sizes))]
         return [probs[start : start + size] for start, size in zip(starts, sizes, strict=True)]
 
-    def encode_response(self, output: list[Any]) -> dict[str, Any]:
+    def encode_response(self, output):
         names = self.model.config.id2label
         best = [max(range(len(row)), key=row.__getitem__) for row in output]
         return {"predictions": [{"label": names[k], "scores": row} for k, row in zip(best, output, strict=True)]}

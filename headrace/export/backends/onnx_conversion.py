@@ -15,6 +15,7 @@ from headrace.checkpoints.saving import read_decoding
 from headrace.config import TaskTable
 from headrace.export.artifact import ArtifactFacts
 from headrace.export.backends.checkpoint_files import check_calibration, check_checkpoint, quietly
+from headrace.export.backends.onnx_graph import look_up_before_dequantising, name_plainly, use_unsigned_activations
 from headrace.export.backends.onnx_runtime import MODEL, WEIGHTS
 from headrace.records import Input
 from headrace.tasks import TASK_TYPES, TaskType
@@ -43,7 +44,7 @@ def convert(
         if precision == "int8":
             model = _quantised(model, Encoder(alone), calibration)
     alone.save(str(folder / TOKENIZER), pretty=False)
-    _name_plainly(model)
+    name_plainly(model)
     onnx.save_model(
         model, str(folder / MODEL), save_as_external_data=True, location=WEIGHTS, size_threshold=_EXTERNAL_BYTES
     )
@@ -90,25 +91,14 @@ def _quantised(model: Any, encoder: Encoder, calibration: Sequence[Input]) -> An
     nncf.set_log_level(logging.ERROR)
     names = [port.name for port in model.graph.input]
     feeds = [encoder.feed([window], names) for window in encoder.encode(calibration)]
-    return nncf.quantize(
+    quantised = nncf.quantize(
         model,
         nncf.Dataset(feeds),
         model_type=nncf.ModelType.TRANSFORMER,
-        preset=nncf.QuantizationPreset.MIXED,  # uint8 activations, int8 weights: what ONNX Runtime multiplies on x86
+        preset=nncf.QuantizationPreset.MIXED,
         subset_size=len(feeds),
         ignored_scope=nncf.IgnoredScope(types=["Attention"], validate=False),
     )
-
-
-def _name_plainly(model: Any) -> None:
-    """Leave out what the exporter notes of its own source files and of shapes, which changes from run to run."""
-    graph = model.graph
-    del model.metadata_props[:], graph.metadata_props[:], graph.value_info[:]
-    graph.name, graph.doc_string = "model", ""
-    for part in (*graph.node, *graph.input, *graph.output, *graph.initializer):
-        del part.metadata_props[:]
-        part.doc_string = ""
-    for port in (*graph.input, *graph.output):
-        for i, dimension in enumerate(port.type.tensor_type.shape.dim):
-            if dimension.dim_param:
-                dimension.dim_param = ("B", "T")[i]
+    use_unsigned_activations(quantised)
+    look_up_before_dequantising(quantised)
+    return quantised
