@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import errno
 import ipaddress
+import itertools
 import json
 import logging
 import os
@@ -77,13 +78,12 @@ async def _serve(ws: Workspace, listener: socket.socket, url: str) -> None:
     server = _Server(config)
 
     def stop() -> None:
-        if plane.draining:  # told twice: at once, whatever is under way
-            os._exit(1)
         plane.draining = True
         server.should_exit = True
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop)
+    loop, n_signals = asyncio.get_running_loop(), itertools.count(1)
+    for number in (signal.SIGTERM, signal.SIGINT):  # the second one: at once, whatever is under way
+        loop.add_signal_handler(number, lambda: stop() if next(n_signals) == 1 else os._exit(1))
     running = asyncio.create_task(server.serve(sockets=[listener]))
     watching = asyncio.create_task(http.watch(server.server_state.connections))  # type: ignore[arg-type]
     loading = asyncio.wrap_future(plane.lineup.first)
