@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from headrace import jobs, making
@@ -31,6 +32,8 @@ Report = Callable[..., None]
 METHOD = "compress"
 UNCOMPRESSED = "uncompressed"
 EXACT = "fp32"
+_KEPT = "compressed"
+"""Key in a run's facts: what was measured beside the uncompressed version."""
 _SIDES = ("validation", "test")
 _N_TIMED_ROWS = 512  # half a second at 1,000 rows/s
 _N_ROUNDS = 5
@@ -186,14 +189,14 @@ def _measured(
     found: list[dict[str, Any]] = [
         {"name": UNCOMPRESSED, "artifact": whole.artifact.digest, "run_id": whole.run.id, "is_candidate": True}
     ]
-    if (exact := _exact(ws, whole, report)) is not None:
-        measured = {"artifact": exact, "sides": _compared(ws, whole, exact, answers)}
+    if _has_exact(ws, whole):
+        measured = _found_or_compared(ws, whole, whole.run, partial(_exact, ws, whole, report), answers)
         found.append({"name": EXACT, "is_candidate": False, "run_id": whole.run.id, **measured})
     for number, steps in enumerate(ways, start=1):
         watched = _within(report, f"{number}/{len(ways)} {candidate_name(steps)}")
         run = _run_of(ws, whole, steps)
         try:
-            measured = _found_or_compared(ws, whole, run, answers, watched)
+            measured = _found_or_compared(ws, whole, run, partial(_made, ws, whole, run, watched), answers)
         except (BadInput, Unusable) as error:  # of a family that cannot be cut so, or diverged: others may do
             refused[candidate_name(steps)] = str(error)
             continue
@@ -210,11 +213,14 @@ def _within(report: Report, candidate: str) -> Report:
     return lambda step, done, total, **facts: report(step, done, total, candidate=candidate, **facts)
 
 
-def _exact(ws: Workspace, whole: _Whole, report: Report) -> str | None:
-    """Digest of the uncompressed version in fp32, to show what int8 gains; None where it is that already."""
+def _has_exact(ws: Workspace, whole: _Whole) -> bool:
+    """Whether the uncompressed version can be shown in fp32 too, so that one sees what int8 gains."""
     backend, precision = _format(ws)
-    if precision == EXACT or whole.adapters or EXACT not in BACKENDS.get(backend).precisions:
-        return None
+    return precision != EXACT and not whole.adapters and EXACT in BACKENDS.get(backend).precisions
+
+
+def _exact(ws: Workspace, whole: _Whole, report: Report) -> str:
+    """Digest of the uncompressed version in fp32."""
     made = making.export_checkpoint(ws, whole.run, whole.version.checkpoint, whole.rows, report, precision=EXACT)
     return made.digest
 
@@ -263,22 +269,25 @@ def _run_of(ws: Workspace, whole: _Whole, steps: tuple[Step, ...]) -> Run:
 
 
 def _found_or_compared(
-    ws: Workspace, whole: _Whole, run: Run, answers: dict[str, _Answers], report: Report
+    ws: Workspace, whole: _Whole, run: Run, export: Callable[[], str], answers: dict[str, _Answers]
 ) -> dict[str, Any]:
     """Artifact of a candidate and its comparison with the version, by side: as kept with the run, or measured."""
     place = [*_format(ws), whole.artifact.digest]
-    kept: dict[str, Any] = run.facts.get("compressed", {})
+    kept: dict[str, Any] = run.facts.get(_KEPT, {})
     if kept.get("beside") == place:
         return {key: kept[key] for key in ("artifact", "sides")}
-    checkpoint = run.checkpoint or _cut_and_trained(ws, whole, run, report)
-    artifact = making.export_checkpoint(ws, run, checkpoint, whole.rows, report)
-    report("compare", 0, 1)
-    measured = {"artifact": artifact.digest, "sides": _compared(ws, whole, artifact.digest, answers)}
-    facts = {**making.find_run(ws, run.id).facts, "compressed": {"beside": place, **measured}}
+    artifact = export()
+    measured = {"artifact": artifact, "sides": _compared(ws, whole, artifact, answers)}
+    facts = {**making.find_run(ws, run.id).facts, _KEPT: {"beside": place, **measured}}
     with ws.store.write() as conn:
         runs.change(conn, run.id, facts=facts)
-    report("compare", 1, 1)
     return measured
+
+
+def _made(ws: Workspace, whole: _Whole, run: Run, report: Report) -> str:
+    """Digest of a candidate's artifact."""
+    checkpoint = run.checkpoint or _cut_and_trained(ws, whole, run, report)
+    return making.export_checkpoint(ws, run, checkpoint, whole.rows, report).digest
 
 
 def _cut_and_trained(ws: Workspace, whole: _Whole, run: Run, report: Report) -> str:
