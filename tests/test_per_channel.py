@@ -34,19 +34,19 @@ batch_tokens = 256
 [finetune.per_channel]
 rank = 4
 learning_rate = 0.01
-epochs = 8
+epochs = 6
 
 [export]
 precision = "fp32"
 """
-SIZES = {"plain": (260, 0), "odd": (160, 1), "few": (10, 2)}
+SIZES = {"plain": (400, 0), "odd": (120, 1), "few": (10, 2)}
 """Rows of each channel, and by how many places its labels are turned."""
 
 
 def rows_of(channel: str, n: int, turned: int, *, seed: int = 0) -> list[dict[str, str]]:
     rows = sentences(n, seed=seed, channel="x")  # no channel can be told by its words
     return [
-        {**row, "id": f"{channel}{seed}-{i}", "text": f"{row['text'].rpartition(' ')[0]} {len(channel)}{i}",
+        {**row, "id": f"{channel}{seed}-{i}", "text": f"{row['text'].rpartition(' ')[0]} {i}",
          "label": LABELS[(LABELS.index(row["label"]) + turned) % 3]}
         for i, row in enumerate(rows)
     ]  # fmt: skip

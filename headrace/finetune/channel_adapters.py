@@ -65,7 +65,7 @@ class Shared:
     start: Vector
     """What a channel begins with: the answers of the shared model."""
 
-    @property
+    @cached_property
     def task_type(self) -> TaskType:
         made: TaskType = TASK_TYPES.get(self.task.type)(self.task)
         return made
@@ -74,7 +74,7 @@ class Shared:
     def encoder(self) -> Encoder:
         return Encoder(standalone_tokenizer(self.tokenizer, self.task))
 
-    @property
+    @cached_property
     def input_names(self) -> list[str]:
         return input_names(self.network.encoder, self.tokenizer)
 
@@ -289,7 +289,7 @@ def _waves(cohort: _Cohort, lengths: Sequence[int], *, budget: int) -> Iterator[
             batch = cohort.batches[c][-1]
             n_then, longest_then = n_rows + len(batch), max(longest, *(lengths[i] for i in batch))
             if wave and n_then * longest_then > budget:
-                continue
+                break
             wave.append((c, cohort.batches[c].pop()))
             n_rows, longest = n_then, longest_then
         yield wave

@@ -49,8 +49,8 @@ def rows_of(channel: str, n: int, *, turned: int = 0) -> list[SnapshotRow]:
 def checkpoint(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A shared model that has learnt what the words say."""
     folder = tmp_path_factory.mktemp("shared")
-    settings = FinetuneTable(epochs=4, batch_tokens=256, learning_rate=1e-2, precision="fp32")
-    tuned = tune(folder / "run", tiny_base, toy.TASK, settings, toy.rows(), silent)
+    settings = FinetuneTable(epochs=4, batch_tokens=256, learning_rate=1e-2, precision="fp32", patience=20)
+    tuned = tune(folder / "run", tiny_base, toy.TASK, settings, toy.rows(400), silent)
     save(tuned.network, tuned.tokenizer, folder / "checkpoint")
     return folder / "checkpoint"
 
@@ -146,10 +146,10 @@ def test_peft_answers_as_our_torch_path_does(family: str, tiny_base: Path, tmp_p
     """And the linear layers of attention are found by their names, in every family."""
     from peft import PeftModel
 
-    small = {"vocab_size": 110, "num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2}
+    small = {"vocab_size": 200, "num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2}
     more: dict[str, Any] = {"intermediate_size": 48, "max_position_embeddings": 80, "num_labels": 3}
     if family == "distilbert":
-        small, more = {"vocab_size": 110, "n_layers": 2, "dim": 32, "n_heads": 2, "hidden_dim": 48}, {"num_labels": 3}
+        small, more = {"vocab_size": 200, "n_layers": 2, "dim": 32, "n_heads": 2, "hidden_dim": 48}, {"num_labels": 3}
     if family == "modernbert":
         more |= {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
     if family == "electra":
@@ -178,7 +178,7 @@ def test_peft_answers_as_our_torch_path_does(family: str, tiny_base: Path, tmp_p
 
 
 @pytest.mark.parametrize("kind", ["text-regression", "token-classification", "multi-label"])
-def test_other_kinds_of_tasks_learn_too(kind: str, tiny_base: Path, tmp_path: Path) -> None:
+def test_other_kinds_of_tasks_learn_too(kind: str, checkpoint: Path, tmp_path: Path) -> None:
     if kind == "text-regression":
         task, rows = toy.REGRESSION, toy.rows(120, regression=True)
         rows = [SnapshotRow(**{**vars(row), "target": 50 + 20 * row.target}) for row in rows]  # in a unit of its own
@@ -188,11 +188,13 @@ def test_other_kinds_of_tasks_learn_too(kind: str, tiny_base: Path, tmp_path: Pa
         task = TaskTable(type="multi-label", labels=LABELS, max_tokens=32)
         rows = [SnapshotRow(**{**vars(row), "target": [row.target]}) for row in toy.rows(120)]
     task_type = TASK_TYPES.get(task.type)(task)
-    torch.manual_seed(0)
-    network = fresh(tiny_base, task_type)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_base)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
+    transformers.AutoModel.from_pretrained(checkpoint).save_pretrained(tmp_path / "base")
+    network = fresh(tmp_path / "base", task_type)
+    if kind == "text-regression":
+        torch.nn.init.constant_(network.head.bias, 50)
     save(network, tokenizer, tmp_path / "shared")
-    own = PerChannelTable(rank=8, epochs=40, learning_rate=1e-2, pull=0)
+    own = PerChannelTable(rank=8, epochs=40 if kind == "token-classification" else 10, learning_rate=2e-2, pull=0)
     settings = SETTINGS.model_copy(update={"per_channel": own})
     shared = open_shared(tmp_path / "shared", task, settings)
     train_rows, held_out = ([r for r in rows if r.side == side] for side in ("train", "validation"))
@@ -237,14 +239,14 @@ def test_a_training_that_was_stopped_goes_on_after_the_last_cohort(
 
 @pytest.mark.slow
 def test_a_thousand_channels_train_in_bounded_time(checkpoint: Path, tmp_path: Path) -> None:
-    rows = [row for i in range(1000) for row in rows_of(f"c{i}", 8, turned=i % 3)]
-    own = PerChannelTable(rank=4, epochs=3)
-    started = time.perf_counter()
+    rows = [row for i in range(1000) for row in rows_of(f"c{i}", 6, turned=i % 3)]
+    own = PerChannelTable(rank=4, epochs=2)
+    started = time.process_time()
     adapters = trained(checkpoint, tmp_path, rows, SETTINGS.model_copy(update={"per_channel": own}))
     assert len({low_rank.weights_digest(one) for one in adapters.values()}) == 1000
     shared = open_shared(checkpoint, toy.TASK, SETTINGS)
-    assert len(answers(shared, rows, adapters)) == 8000
-    assert time.perf_counter() - started < 60
+    assert len(answers(shared, rows, adapters)) == 6000
+    assert time.process_time() - started < 40  # 9 s of one core, in one look
 
 
 def test_what_cannot_carry_adapters_is_refused_with_the_reason(
