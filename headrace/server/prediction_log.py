@@ -11,6 +11,7 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from functools import partial
 
@@ -27,6 +28,7 @@ from headrace.workspace import Workspace
 _log = logging.getLogger("headrace.server")
 
 _FIRST_MOVE_S, _MOVE_EVERY_S = 60.0, 600.0
+_TELL_EVERY_S = 10.0
 _TERMINATE_S = 5.0
 
 
@@ -37,6 +39,7 @@ class PredictionLog:
         serve = ws.settings.serve
         self._clock, self._metrics = ws.clock, metrics
         self._is_on, self._keeps_text = serve.log, serve.log_inputs == "text"
+        self._n_untold, self._told_at = 0, -_TELL_EVERY_S
         self.writer = Writer(
             ws.store,
             add_rows=partial(predictions.add_rows, config_hash=ws.config_hash),
@@ -97,8 +100,13 @@ class PredictionLog:
         return [new_id("unlogged") for _ in inputs], False
 
     def _note_lost(self, n_rows: int, error: Exception) -> None:
+        """Count rows that could not be written, and say so now and then: a full disk fails many times a second."""
         self._metrics.failed_writes.inc(n_rows)
-        _log.error("%d rows of the prediction log could not be written: %s", n_rows, error)
+        self._n_untold += n_rows
+        if time.monotonic() < self._told_at + _TELL_EVERY_S:
+            return
+        _log.error("%d rows of the prediction log could not be written: %s", self._n_untold, error)
+        self._n_untold, self._told_at = 0, time.monotonic()
 
 
 class Moving:

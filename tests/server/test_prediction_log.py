@@ -3,6 +3,7 @@ that is not counted or takes feedback without saying so, half a pair of a releas
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -12,8 +13,10 @@ from headrace.client import Client
 from headrace.errors import NotFound
 from headrace.ids import first_id
 from headrace.release import releases
+from headrace.serve.pool import Answer
 from headrace.server import prediction_log
-from headrace.server.prediction_log import Moving
+from headrace.server.metrics import Metrics
+from headrace.server.prediction_log import Moving, PredictionLog
 from headrace.store import predictions
 from headrace.workspace import Workspace, open_workspace
 from planted import plant_answer, plant_channel
@@ -88,6 +91,25 @@ def test_the_log_can_be_off(root: Path, plugin_env: dict[str, str], ws: Workspac
         with pytest.raises(NotFound, match=r"serve\.log"):
             client.feedback(one, correction="negative")
         assert metric(server, "headrace_dropped_log_rows_total") == 0
+    assert n_logged(ws) == 0
+
+
+def test_rows_that_cannot_be_written_are_counted_and_told_of_once(
+    ws: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    metrics = Metrics()
+    log = PredictionLog(ws, metrics)
+    channel, unknown = plant_channel(ws, "old"), replace(plant_stub(ws), id="ver_0")
+    with log.writer:
+        for n in range(3):
+            ids, is_logged = log.add(
+                request_id=f"req_{n}", task="tone", channel=channel, unit=None, version=unknown, arm="control",
+                release_id=None, inputs=["a", ("b", "c")], answer=Answer("sha256:0", [{"output": {}}] * 2),
+                latency_ms=1,
+            )  # fmt: skip
+            assert (len(ids), is_logged) == (2, True)
+    assert "headrace_failed_writes_total 6.0" in metrics.text().decode()
+    assert len(caplog.records) == 1
     assert n_logged(ws) == 0
 
 
