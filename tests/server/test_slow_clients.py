@@ -6,7 +6,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import psutil
 import pytest
@@ -23,6 +23,7 @@ START = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json
 def server(tmp_path_factory: pytest.TempPathFactory, plugin_env: dict[str, str]) -> Iterator[Server]:
     from server.conftest import new_workspace
 
+    pytest.importorskip("httptools")  # without it uvicorn reads by h11, which takes more
     root = new_workspace(tmp_path_factory.mktemp("slow") / "ws")
     limits = {"serve__header_timeout_s": HEAD_S, "serve__body_timeout_s": BODY_S, "serve__max_connections": 150}
     with running(root, plugin_env, **limits) as started:
@@ -97,14 +98,16 @@ def test_who_does_not_read_is_cut(server: Server) -> None:
     with socket.socket() as link:
         link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         link.connect(address(server))
-        ask = raw_request(request(["positive"] * 1000))
+        left = memoryview(raw_request(request(["positive"] * 1000)) * 60)  # answers beyond what the kernel keeps
         link.setblocking(False)
-        for _ in range(60):  # more than the kernel keeps for a reader that does not read
-            try:
-                link.send(ask)
-            except BlockingIOError:
-                time.sleep(0.02)
-        eventually(lambda: server.figure("cut_connections_total", why="slow reader") > before)
+
+        def is_cut() -> bool:
+            nonlocal left
+            with suppress(BlockingIOError, ConnectionError):
+                left = left[link.send(left) :]
+            return server.figure("cut_connections_total", why="slow reader") > before
+
+        eventually(is_cut)
 
 
 def test_many_slow_clients_leave_room_for_others_and_nothing_behind(server: Server) -> None:
@@ -146,7 +149,6 @@ def test_a_reset_connection_harms_nobody(server: Server) -> None:
 
 
 BAD_HTTP = {
-    "length and chunks": START + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "two encodings": START + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n",
     "odd encoding": START + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
     "two lengths": START + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
@@ -158,12 +160,11 @@ BAD_HTTP = {
     "space before colon": b"GET /v2/health/live HTTP/1.1\r\nHost : a\r\n\r\n",
     "NUL in a value": b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n",
     "bad chunk": START + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n0\r\n\r\n",
-    "no HTTP": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 10 + b"\r\n\r\n",
-}
-LENIENT_IN_H11 = {
+    "length and chunks": START + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "line feed alone": b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\nX: b\n\r\n",
     "folded header": b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\nX: b\r\n c\r\n\r\n",
     "line feed in chunks": START + b"Transfer-Encoding: chunked\r\n\r\n3\nabc\n0\n\n",
+    "no HTTP": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 10 + b"\r\n\r\n",
 }
 
 
@@ -172,12 +173,6 @@ def test_what_two_servers_may_read_in_two_ways_is_refused(server: Server, sent: 
     status, came = exchange(server, sent + b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert status in (400, 422), came
     assert came.count(b"HTTP/1.1 ") == 1 or b"hosts" in came or b"one host" in came
-
-
-@pytest.mark.parametrize("sent", LENIENT_IN_H11.values(), ids=LENIENT_IN_H11.keys())
-def test_lines_and_headers_are_those_of_the_standard(server: Server, sent: bytes) -> None:
-    pytest.importorskip("httptools")
-    assert exchange(server, sent)[0] == 400
 
 
 def test_a_long_head_is_refused(server: Server) -> None:
