@@ -59,8 +59,8 @@ def test_what_is_under_way_is_answered_and_told_that_it_was_the_last(root: Path,
     with running(root, plugin_env) as server, connect(server) as asking, connect(server) as kept:
         kept.sendall(raw_request(request("positive")))
         assert read_answer(kept).startswith(b"HTTP/1.1 200")
-        asking.sendall(raw_request(request(["stub:slow", "stub:slow"])))
-        eventually(lambda: server.figure("queue_rows") == 2)
+        asking.sendall(raw_request(request(["stub:slow"] * 3)))
+        eventually(lambda: server.figure("queue_rows") == 3)
         server.process.send_signal(signal.SIGTERM)
         time.sleep(0.2)
         kept.sendall(raw_request(request("positive")))  # it could not know

@@ -18,7 +18,7 @@ from headrace.workspace import open_workspace
 from server.loading import Reply, Send, all_at_once, connect, eventually, load, post, raw_request, read_to_end, request
 from stub_model import plant_stub, running
 
-REFUSED_WITHIN_S = 0.4  # 0.05 on a quiet machine, see bench/
+REFUSED_WITHIN_S = 1.0  # 0.05 on a quiet machine, see bench/
 
 
 def busy_server_of(root: Path, **says: object) -> None:
@@ -28,8 +28,8 @@ def busy_server_of(root: Path, **says: object) -> None:
 
 def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(root: Path, plugin_env: dict[str, str]) -> None:
     with running(root, plugin_env, serve__max_queue_rows=10) as server, connect(server) as busy:
-        busy.sendall(raw_request(request("stub:slow")))
-        eventually(lambda: server.figure("queue_rows") == 1)
+        busy.sendall(raw_request(request(["stub:slow"] * 3)))
+        eventually(lambda: server.figure("queue_rows") == 3)
         reply = post(server, request(["a"] * 9))
         assert (reply.status, reply.body["error"]["code"]) == (503, "unavailable")
         assert int(reply.headers["retry-after"]) >= 1
@@ -44,7 +44,7 @@ def test_a_channel_beyond_its_share_is_refused_and_others_are_not(root: Path, pl
         connect(server) as web,
         connect(server) as phone,
     ):
-        web.sendall(raw_request(request(["stub:slow", *"abcdefghi"])))
+        web.sendall(raw_request(request([*["stub:slow"] * 3, *"abcdefg"])))
         phone.sendall(raw_request(request(["b"], channel="phone")))
         eventually(lambda: server.figure("queue_rows") == 11)
         greedy, modest = all_at_once(server, [(request("a"), None), (request(["b"] * 8, channel="phone"), None)])
@@ -124,10 +124,12 @@ def test_the_death_of_one_worker_fails_only_what_it_had(root: Path, plugin_env: 
     replies: list[Reply] = []
     with running(root, plugin_env, serve__n_workers=2) as server:
         assert len(server.worker_pids()) == 2
-        asking = [threading.Thread(target=lambda: replies.append(post(server, request("stub:slow")))) for _ in range(2)]
+        asking = [
+            threading.Thread(target=lambda: replies.append(post(server, request(["stub:slow"] * 3)))) for _ in range(2)
+        ]
         for thread in asking:
             thread.start()
-        eventually(lambda: server.figure("queue_rows") == 2)
+        eventually(lambda: server.figure("queue_rows") == 6)
         time.sleep(0.1)
         killed = server.worker_pids()[0]
         os.kill(killed, signal.SIGKILL)
