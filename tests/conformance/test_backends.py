@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.checkpoints import REGRESSION, TASK, TEXTS, make_checkpoint
 from finetune.toy_tasks import TASKS, make_lively, rows_of
 from headrace.checkpoints.saving import save
 from headrace.export import BACKENDS, load, write_facts
@@ -20,6 +19,7 @@ from headrace.finetune.running import tune
 from headrace.records import Input
 from headrace.testing.backends import NEAR, check_backend, check_damage
 from headrace.testing.methods import settings_for
+from small_checkpoint import REGRESSION, TASK, TEXTS, make_checkpoint
 
 # Loads an artifact with one thread and answers for a second; says how many processors that kept busy, how many
 # connections and files came of it, and which libraries for training were imported.

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from checkpoints import TASK, TEXTS, make_checkpoint
 from headrace.checkpoints import low_rank
 from headrace.checkpoints.low_rank import LowRank, weights_digest
 from headrace.errors import Damaged, NotFound
 from headrace.export import BACKENDS, load, write_facts
 from headrace.export.backends.slots import Slots
 from headrace.tasks import Bank
+from small_checkpoint import TASK, TEXTS, make_checkpoint
 
 TARGETS = [f"bert.encoder.layer.{i}.attention.self.{part}" for i in range(2) for part in ("query", "value")]
 RANK = 4

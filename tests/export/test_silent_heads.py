@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.checkpoints import TASK, TEXTS, make_checkpoint
 from headrace.checkpoints.heads import attentions, pad
 from headrace.checkpoints.loading import load
 from headrace.checkpoints.saving import save
 from headrace.export import BACKENDS, checkpoint
 from headrace.tasks import TASK_TYPES
+from small_checkpoint import TASK, TEXTS, make_checkpoint
 
 
 @pytest.mark.slow

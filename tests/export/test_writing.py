@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from conftest import LABELS, sentences
-from export.checkpoints import TASK, TEXTS, make_checkpoint
 from headrace.artifacts import MANIFEST
 from headrace.errors import AlreadyExists, BadConfig, BadInput, Damaged, NotFound, Unusable
 from headrace.export import load
@@ -22,6 +21,7 @@ from headrace.export.writing import export, export_to
 from headrace.records import Artifact, SnapshotRow
 from headrace.store import runs
 from headrace.workspace import Workspace, init, open_workspace
+from small_checkpoint import TASK, TEXTS, make_checkpoint
 
 ROWS = [
     SnapshotRow(row["id"], "c", row["id"], row["text"], row["label"], "validation", 1.0, "import")
