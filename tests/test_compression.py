@@ -179,7 +179,7 @@ def test_speeds_are_measured_in_turn(ws: Workspace, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(compression, "_seconds", lambda p, _: (p.logits(_), {"a": 2.0, "b": 0.5}[p.name])[1])
     found = compression._speeds(ws, ["a", "b"], ["x"] * 4, loop.silent)
     assert found == [(2.0, 1.0), (8.0, 4.0)]
-    assert "".join(order[-10:]) == "ab" * 5
+    assert "".join(order[-14:]) == "ab" * 7
 
 
 def test_a_way_that_cannot_be_done_is_listed_and_the_others_go_on(

@@ -59,8 +59,10 @@ def show_compression(result: dict[str, Any]) -> None:
         )
         for one in result["candidates"]
     ]
-    head = ("candidate", "validation, points", "worst channel", "test, points", "rows/s", "MB", "")
-    table(head, rows, title=f"Gain of {result['main_metric']} over {result['compressed_from']}, with 95 % intervals")
+    head = ("candidate", "validation", "worst channel", "test", "rows/s", "MB", "")
+    table(head, rows, title=f"Points of {result['main_metric']} over {result['compressed_from']}, with 95 % intervals")
+    if any("*" in row[2] for row in rows):
+        print("* few rows: judged together with the other channels")
     print(result["reason"][0].upper() + result["reason"][1:] + ".")
     for name, why in result["refused"].items():
         print(f"Not made: {name}. {why}")
@@ -78,7 +80,7 @@ def _points(sides: dict[str, Any] | None) -> str:
     figure = sides["overall"]
     if figure["points"] is None:
         return "not known"
-    return f"{figure['points']:+.2f} [{figure['low']:+.2f}, {figure['high']:+.2f}]"
+    return f"{figure['points']:+.2f} [{figure['low']:+.1f}, {figure['high']:+.1f}]"
 
 
 def _worst(verdicts: dict[str, Any]) -> str:
@@ -97,4 +99,6 @@ def _verdict(one: dict[str, Any], chosen: str | None) -> str:
     if one["name"] in ("uncompressed", "fp32"):
         return "for comparison" if one["name"] == "fp32" else ""
     beyond = [name for name, verdict in one["verdicts"].items() if not verdict["within"]]
-    return "within" if not beyond else f"beyond: {', '.join(beyond)}"
+    if not beyond:
+        return "within"
+    return "beyond" if "overall" in beyond else f"beyond in {len(beyond)} channels"

@@ -317,7 +317,8 @@ def test_logits_stay_the_same_in_a_trimmed_network(tiny_base: Path, tmp_path: Pa
     network = fresh(tiny_base, TASK_TYPE).eval()
     rows = [row for row in toy.rows(60) if "table" not in row.text and "lovely" not in row.text]
     old = AutoTokenizer.from_pretrained(tiny_base)
-    plan = plan_of(tiny_base, tmp_path, train=rows, unlabelled=["a paper street"])
+    plan = plan_of(tiny_base, tmp_path, train=rows, unlabelled=["a paper street", "table"])
+    plan = replace(plan, validation=[replace(rows[0], text="table")])
     before = [network(**old(row.text, return_tensors="pt")) for row in rows]
     n_before = network.model.get_input_embeddings().num_embeddings
     new = vocabulary.cut(network, plan, 1.0)

@@ -30,6 +30,7 @@ from headrace.checkpoints.network import Network
 from headrace.errors import BadInput
 from headrace.finetune.compressing import Way
 from headrace.finetune.methods import Plan
+from headrace.tasks.inputs import as_one_text
 
 Spec = dict[str, Any]
 """A tokenizer.json."""
@@ -201,11 +202,17 @@ def _renumbered(processor: Any, place: Mapping[int, int]) -> Any:
 
 
 def _texts(plan: Plan) -> list[str]:
-    """Every text of the channels that is not on the test side, and what stands for labels."""
-    rows = [row.input for row in plan.train]
-    parts = [part for one in rows for part in ((one,) if isinstance(one, str) else one)]
-    labels = [*plan.task.labels, *plan.task.descriptions.values()]
-    return list(dict.fromkeys([*plan.unlabelled, *parts, *labels]))
+    """Every text of the channels that nothing is measured on, and what stands for labels.
+
+    Without the validation side's: its words would all stay, and it could not tell what new words lose.
+    """
+    train, validation = (
+        [part for row in rows for part in ((row.input,) if isinstance(row.input, str) else row.input)]
+        for rows in (plan.train, plan.validation)
+    )
+    measured = {as_one_text(row.input) for row in plan.validation} | set(validation)
+    others = [text for text in plan.unlabelled if text not in measured]
+    return list(dict.fromkeys([*others, *train, *plan.task.labels, *plan.task.descriptions.values()]))
 
 
 def _fixed(network: Network, tokenizer: Any) -> set[int]:
