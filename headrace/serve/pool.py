@@ -22,6 +22,7 @@ from headrace.serve.frames import Message
 from headrace.serve.process import LOAD_TIMEOUT_S, RETRY_AFTER_S, Call, WorkerProcess, unavailable
 
 _BACKGROUND = "\0"  # no channel is called that
+_STRAGGLER_S = 5.0  # how long a load waits for further workers once one is ready
 _PACE_WINDOW_S = 0.25
 _PACE_WINDOWS = 10  # the best of them counts: a window may hold a pause that is not the workers'
 
@@ -138,10 +139,14 @@ class Pool:
             Damaged: it cannot be loaded.
             Unavailable: no worker could load it now; they try again when they are back.
         """
-        until = time.monotonic() + LOAD_TIMEOUT_S
         self._is_started.wait(LOAD_TIMEOUT_S)
-        ready = [w for w in self._workers if w.wait_until_ready(max(0.0, until - time.monotonic()))]
-        calls = [(worker, worker.want(digest, folder, adapter)) for worker in ready]
+        for worker in self._workers:
+            worker.remember(digest, folder, adapter)
+        calls = [
+            (worker, worker.want(digest, folder, adapter))
+            for worker in self._ready_workers()
+            if not worker.is_loaded(digest, adapter)  # one that just started has it already
+        ]
         failures: list[HeadraceError] = []
         for worker, call in calls:
             try:
@@ -154,6 +159,15 @@ class Pool:
             raise damaged
         if not self.is_loaded(digest, adapter):
             raise failures[0] if failures else unavailable("no worker starts")
+
+    def _ready_workers(self) -> list[WorkerProcess]:
+        """All workers, as far as they are ready soon; one that dies again and again does not hold the others up."""
+        until, ready = time.monotonic() + LOAD_TIMEOUT_S, []
+        for worker in sorted(self._workers, key=lambda worker: not worker.wait_until_ready(0)):
+            if worker.wait_until_ready(max(0.0, until - time.monotonic())):
+                ready.append(worker)
+                until = min(until, time.monotonic() + _STRAGGLER_S)
+        return ready
 
     def unload(self, digest: str, *, adapter: str | None = None) -> None:
         """Let go of an artifact with its adapters, or of one adapter; inputs that wait for it are still answered."""

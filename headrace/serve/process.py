@@ -123,10 +123,14 @@ class WorkerProcess:
         """Whether it has started, and holds again what it held before."""
         return self._is_ready.wait(timeout_s)
 
-    def want(self, digest: str, folder: Path, adapter: str | None = None) -> Call:
-        """Have it hold an artifact, or an adapter of one, from now on and after a restart; see `held`."""
+    def remember(self, digest: str, folder: Path, adapter: str | None = None) -> None:
+        """Have it hold an artifact, or an adapter of one, whenever it starts."""
         with self._lock:
             self._wanted.setdefault((digest, adapter), folder)
+
+    def want(self, digest: str, folder: Path, adapter: str | None = None) -> Call:
+        """Have it hold an artifact, or an adapter of one, from now on and after a restart; see `held`."""
+        self.remember(digest, folder, adapter)
         return self._ask_to_load((digest, adapter), folder)
 
     def held(self, call: Call, digest: str, adapter: str | None = None) -> None:

@@ -126,3 +126,15 @@ def test_closing_fails_what_waits_and_leaves_no_process(plugin: None, workspace:
         future.result(0)
     with pytest.raises(Unavailable):
         pool.predict(digest, ["?"])
+
+
+def test_a_worker_that_was_away_while_a_model_was_loaded_has_it_when_it_is_back(
+    plugin: None, workspace: Workspace
+) -> None:
+    with Pool(ServeTable(timeout_s=5, n_workers=2)) as pool:
+        pool.start()
+        loaded(pool, workspace, stub_artifact(workspace))
+        os.kill(pool.pids[0], signal.SIGKILL)
+        late = loaded(pool, workspace, stub_artifact(workspace, answer="positive"))
+        eventually(lambda: all(worker.is_loaded(late) for worker in pool._workers))
+        assert pool.n_starts == 3
