@@ -131,8 +131,8 @@ class SamplingTable(Table):
 class PerChannelTable(Table):
     rank: Annotated[int, Field(ge=1, le=64)] = 8
     """Rank of the low-rank updates of a channel's adapter."""
-    targets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """Last names of the linear layers that adapters update; None: query and value of every attention layer."""
+    targets: tuple[str, ...] = ()
+    """Last names of the linear layers that adapters update; none: query and value of every attention layer."""
     epochs: Annotated[float, Field(gt=0)] = 5
     """Passes over each channel's training rows."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3

@@ -80,7 +80,7 @@ def decide(
             "n": len(mine),
             "n_won": int((gains[channel] > 0).sum()),
             "n_lost": int((gains[channel] < 0).sum()),
-            "test": "mcnemar" if task_type.problem == _RIGHT else "sign-flips",
+            "paired_test": "mcnemar" if task_type.problem == _RIGHT else "sign-flips",
             "p": p_values[channel],
             "p_holm": adjusted.get(channel),
             "n_tested": len(tested),

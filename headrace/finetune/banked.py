@@ -61,11 +61,11 @@ class Layout:
         return found
 
 
-def layout_of(network: Network, *, rank: int, names: Sequence[str] | None = None) -> Layout:
+def layout_of(network: Network, *, rank: int, names: Sequence[str] = ()) -> Layout:
     """The layout for a network.
 
     Args:
-        names: paths of linear layers to update, or last parts of such; None: queries and values of attention layers, or
+        names: paths of linear layers to update, or last parts of such; none: queries and values of attention layers, or
             all linear layers of attention where a family calls them otherwise.
 
     Raises:
@@ -73,9 +73,9 @@ def layout_of(network: Network, *, rank: int, names: Sequence[str] | None = None
     """
     path_of = {id(module): path for path, module in network.model.named_modules()}
     linears = {path_of[id(m)]: m for m in _layers(network).modules() if isinstance(m, nn.Linear)}
-    wanted = _QUERY_OR_VALUE if names is None else tuple(names)
+    wanted = tuple(names) or _QUERY_OR_VALUE
     found = [path for path in linears if path.rpartition(".")[2] in wanted or path in wanted]
-    if not found and names is None:
+    if not found and not names:
         found = [path for path in linears if "attention" in path.lower() or "attn" in path.lower()]
     if not found:
         known = sorted({path.rpartition(".")[2] for path in linears})

@@ -98,7 +98,7 @@ def test_other_kinds_are_tested_by_the_score_of_each_row() -> None:
     near, far = (np.float32(np.add(truth, rng.normal(0, s, 60)))[:, None] for s in (0.1, 1.0))
     found = adapters.decide(task_of("text-regression"), rows_of("x", truth), far, near, alpha=0.05)["x"]
     assert found["kept"]
-    assert found["test"] == "sign-flips"
+    assert found["paired_test"] == "sign-flips"
     assert found["mean_gain"] == pytest.approx(np.abs(far[:, 0] - truth).mean() - np.abs(near[:, 0] - truth).mean())
 
     many = task_of("multi-label")

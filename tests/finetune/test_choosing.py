@@ -61,4 +61,4 @@ def test_the_shipped_results_are_of_known_methods_and_have_full_beside() -> None
     corpora = {one.corpus for one in results}
     assert corpora == {one.corpus for one in results if one.method == "full"}
     assert {one.problem for one in results} >= {"single_label_classification", "token_classification"}
-    assert all(0 <= one.quality <= 1 and one.seconds > 0 and one.rows_per_class > 0 for one in results)
+    assert all(0 <= one.quality <= 1 and one.cpu_seconds > 0 and one.rows_per_class > 0 for one in results)
