@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace import jobs
 from headrace.config import FinetuneTable, TaskTable
@@ -30,6 +30,9 @@ from headrace.store import adapters, examples, runs, snapshots, versions
 from headrace.tasks import TASK_TYPES, FloatArray, Outputs, Predictor, TaskType
 from headrace.tasks.inputs import as_one_text
 from headrace.workspace import Workspace
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
 
 Report = Callable[..., None]
 _N_TIMED_ROWS = 512  # of the checkpoint, which is slow; enough for a rate
@@ -300,6 +303,20 @@ def export_checkpoint(
     return artifact
 
 
+def next_version(ws: Workspace, conn: "Connection", run: Run, *, checkpoint: str, artifact: str) -> ModelVersion:
+    """What a run made, under the task's next number, which is free as long as `conn` writes."""
+    return ModelVersion(
+        id=new_id("version"),
+        task=run.task,
+        number=versions.next_number(conn, run.task),
+        run_id=run.id,
+        snapshot_id=run.snapshot_id,
+        checkpoint=checkpoint,
+        artifact=artifact,
+        created_at=ws.clock(),
+    )
+
+
 def _register(
     ws: Workspace, run: Run, checkpoint: str, artifact: Artifact, rows: Sequence[SnapshotRow], report: Report
 ) -> ModelVersion:
@@ -307,16 +324,7 @@ def _register(
     test = [row for row in rows if row.side == "test"]
     results = _evaluate_all(ws, run, checkpoint, artifact.digest, rows, test, report)
     with ws.store.write() as conn:
-        version = ModelVersion(
-            id=new_id("version"),
-            task=run.task,
-            number=versions.next_number(conn, run.task),
-            run_id=run.id,
-            snapshot_id=run.snapshot_id,
-            checkpoint=checkpoint,
-            artifact=artifact.digest,
-            created_at=ws.clock(),
-        )
+        version = next_version(ws, conn, run, checkpoint=checkpoint, artifact=artifact.digest)
         versions.add(conn, version, config_hash=ws.config_hash)
         for predictor, result in results.items():
             evaluation = evaluation_of(ws, run.task, version.id, predictor, run.snapshot_id, result)

@@ -302,16 +302,7 @@ def _register(
     """Version, adapters, evaluations and the end of the run in one transaction."""
     ws, run = work.ws, work.run
     with ws.store.write() as conn:
-        version = ModelVersion(
-            id=new_id("version"),
-            task=run.task,
-            number=versions.next_number(conn, run.task),
-            run_id=run.id,
-            snapshot_id=run.snapshot_id,
-            checkpoint=work.shared.checkpoint,
-            artifact=artifact,
-            created_at=ws.clock(),
-        )
+        version = making.next_version(ws, conn, run, checkpoint=work.shared.checkpoint, artifact=artifact)
         done = {"state": "done", "checkpoint": version.checkpoint, "facts": facts, "finished_at": ws.clock()}
         runs.change(conn, run.id, **done)
         versions.add(conn, version, config_hash=ws.config_hash)
