@@ -32,9 +32,9 @@ from headrace.records import SnapshotRow
 from headrace.tasks.text_classification import TextClassification
 
 LOOP = "tutorials' loop"
-N_EPOCHS = 3  # that headrace's learning rate falls over; the loop goes on until its limit
+N_EPOCHS = 2  # that headrace's learning rate falls over; the loop goes on until its limit
 MEASURES_PER_EPOCH = 8
-# The method's own is right for the few hundred steps of few rows (bench.rates); these rows make 744.
+# The method's own is right for the few hundred steps of few rows (bench.rates); these rows make 496.
 LEARNING_RATES = {"full": 1e-4}
 BATCH = 32  # rows, of the loop
 SEED = 1
