@@ -2,9 +2,10 @@
 
 Closed loop: N connections, each sends its next request when it has the answer to its last; says how much a server can
 do. Open loop: requests arrive at random times (Poisson) at a given rate, whether the server keeps up or not, and a
-request's time runs from its arrival, so waiting for a free connection counts; says what a user waits.
+request's time runs from when it should have been sent, so waiting for a free connection, or for a load that is behind,
+counts; says what a user waits.
 
-One process with one thread.
+A connection that is refused with `Retry-After` waits for so long. One process with one thread.
 
 Run: python -m bench.load http://127.0.0.1:8000/v1/predict --body '{"inputs": [{"text": "Great!"}]}' [--connections 16]
      [--rate 200] [--seconds 10]
@@ -46,6 +47,8 @@ class Loaded:
     """Answers by HTTP status; "lost" is a connection that broke, "late" one without an answer in a minute."""
     late_p99_ms: float
     """Open loop: how much later than they should requests were made; more than a few ms and the load is no open one."""
+    n_given_up: int = 0
+    """Requests without an answer at the end, whose age is among the times: then the percentiles are lower bounds."""
 
 
 class Connection(asyncio.Protocol):
@@ -57,6 +60,8 @@ class Connection(asyncio.Protocol):
         self._got = bytearray()
         self._n_wanted: int | None = None
         self.is_open = False
+        self.retry_after_s = 0.0
+        """What the last answer asked to wait."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport, self.is_open = transport, True
@@ -78,11 +83,11 @@ class Connection(asyncio.Protocol):
             self._answer.set_result(int(self._got[9:12]))
 
     def _n_bytes(self, end: int) -> int:
-        """Size of the answer with its head; 0 where it comes in chunks."""
-        for line in bytes(self._got[:end]).lower().split(b"\r\n"):
-            if line.startswith(b"content-length:"):
-                return end + len(_END) + int(line.partition(b":")[2])
-        return 0
+        """Size of the answer with its head; 0 where it comes in chunks. Notes its Retry-After."""
+        lines = [line.partition(b":") for line in bytes(self._got[:end]).lower().split(b"\r\n")]
+        head = {name: value for name, _, value in lines}
+        self.retry_after_s = float(head.get(b"retry-after", 0))
+        return end + len(_END) + int(head[b"content-length"]) if b"content-length" in head else 0
 
     async def ask(self, request: bytes) -> int:
         """The status of the answer.
@@ -117,6 +122,8 @@ class Load:
     seconds: float
     warm_s: float = 1.0
     took_s: list[float] = field(default_factory=list)
+    aged_s: list[float] = field(default_factory=list)
+    """Of those that were given up."""
     late_s: list[float] = field(default_factory=list)
     by_status: Counter[str] = field(default_factory=Counter)
 
@@ -124,10 +131,21 @@ class Load:
         self._requests: Iterator[bytes] = itertools.cycle(requests(self.url, self.bodies))
         self._from = self._until = 0.0
 
-    async def closed(self, n_connections: int) -> Loaded:
-        """Each of N connections sends again as soon as it has its answer."""
+    async def closed(self, n_connections: int, *, gives_up: bool = False) -> Loaded:
+        """Each of N connections sends again as soon as it has its answer.
+
+        Args:
+            gives_up: do not wait at the end for the answers that are still to come: for a server so full that it would
+                take longer than the load itself.
+        """
         self._begin()
-        await asyncio.gather(*(self._in_turn() for _ in range(n_connections)))
+        under_way = [asyncio.create_task(self._in_turn()) for _ in range(n_connections)]
+        done, late = await asyncio.wait(under_way, timeout=self.warm_s + self.seconds if gives_up else None)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        for task in done:
+            task.result()
         return self._loaded()
 
     async def open(self, rate: float, *, n_connections: int, seed: int = 1) -> Loaded:
@@ -139,7 +157,7 @@ class Load:
         at, under_way = time.perf_counter(), set()
         while at < self._until:
             await asyncio.sleep(at - time.perf_counter())
-            task = asyncio.create_task(self._from_arrival(free, time.perf_counter(), at))
+            task = asyncio.create_task(self._from_arrival(free, at))
             under_way.add(task)
             task.add_done_callback(under_way.discard)
             at += rng.expovariate(rate)
@@ -154,15 +172,19 @@ class Load:
 
     async def _in_turn(self) -> None:
         connection = await _connected(self.url)
-        while (started := time.perf_counter()) < self._until:
-            connection = await self._ask(connection, started)
-        connection.close()
+        try:
+            while (started := time.perf_counter()) < self._until:
+                connection = await self._ask(connection, started)
+                if connection.retry_after_s:
+                    await asyncio.sleep(max(0.0, min(connection.retry_after_s, self._until - time.perf_counter())))
+        finally:
+            connection.close()
 
-    async def _from_arrival(self, free: "asyncio.LifoQueue[Connection]", arrived: float, planned: float) -> None:
-        if arrived >= self._from:
-            self.late_s.append(arrived - planned)
+    async def _from_arrival(self, free: "asyncio.LifoQueue[Connection]", planned: float) -> None:
+        if planned >= self._from:
+            self.late_s.append(time.perf_counter() - planned)
         connection = await free.get()
-        free.put_nowait(await self._ask(connection, arrived))
+        free.put_nowait(await self._ask(connection, planned))
 
     async def _ask(self, connection: Connection, started: float) -> Connection:
         """Ask, and note what came of it; returns the connection to go on with."""
@@ -173,6 +195,10 @@ class Load:
         except TimeoutError:
             status = "late"
             connection.close()
+        except asyncio.CancelledError:
+            self.aged_s.append(time.perf_counter() - started)
+            connection.close()
+            raise
         done = time.perf_counter()
         if self._from <= done and (started < self._until):
             self.by_status[status] += 1
@@ -186,14 +212,15 @@ class Load:
 
     def _loaded(self) -> Loaded:
         span_s = max(time.perf_counter(), self._until) - self._from
-        took_ms = np.asarray(self.took_s or [float("nan")]) * 1e3
+        took_ms = np.asarray([*self.took_s, *self.aged_s] or [float("nan")]) * 1e3
         p50, p90, p99, longest = (float(np.percentile(took_ms, q)) for q in (50, 90, 99, 100))
         n_good = len(self.took_s)
         late_ms = float(np.percentile(self.late_s, 99)) * 1e3 if self.late_s else 0.0
         n_all = self.by_status.total()
         per_s = n_good / span_s
+        statuses, n_given_up = dict(self.by_status), len(self.aged_s)
         return Loaded(
-            per_s, per_s * self.n_rows, p50, p90, p99, longest, n_all, n_all - n_good, dict(self.by_status), late_ms
+            per_s, per_s * self.n_rows, p50, p90, p99, longest, n_all, n_all - n_good, statuses, late_ms, n_given_up
         )
 
 

@@ -22,7 +22,12 @@ async def with_server(handle: Handler, use: Callable[[str], Awaitable[Loaded]]) 
 
 
 def answering(
-    seen: Counter[bytes], *, status: bytes = b"200 OK", takes_s: float = 0.0, is_chunked: bool = False
+    seen: Counter[bytes],
+    *,
+    status: bytes = b"200 OK",
+    takes_s: float = 0.0,
+    is_chunked: bool = False,
+    more: bytes = b"",
 ) -> Handler:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while head := await _head(reader):
@@ -31,7 +36,7 @@ def answering(
             await asyncio.sleep(takes_s)
             size = b"Transfer-Encoding: chunked" if is_chunked else b"Content-Length: 2"
             body = b"2\r\nok\r\n0\r\n\r\n" if is_chunked else b"ok"
-            writer.write(b"HTTP/1.1 " + status + b"\r\n" + size + b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 " + status + b"\r\n" + more + size + b"\r\n\r\n")
             await writer.drain()
             writer.write(body)
         writer.close()
@@ -75,6 +80,24 @@ def test_refusals_and_broken_connections_are_errors() -> None:
         writer.close()
 
     assert asyncio.run(run(hang_up)).by_status["lost"] > 0
+
+
+def test_a_refused_connection_waits_as_long_as_it_is_asked_to() -> None:
+    async def run() -> Loaded:
+        handle = answering(Counter(), status=b"503 Service Unavailable", more=b"Retry-After: 1\r\n")
+        return await with_server(handle, lambda url: Load(url, [b"x"], 1, 0.3, 0.0).closed(2))
+
+    assert asyncio.run(run()).n_requests == 2
+
+
+def test_what_is_given_up_counts_with_its_age() -> None:
+    async def run() -> Loaded:
+        handle = answering(Counter(), takes_s=0.3)
+        return await with_server(handle, lambda url: Load(url, [b"x"], 1, 0.25, 0.0).closed(3, gives_up=True))
+
+    loaded = asyncio.run(run())
+    assert (loaded.n_requests, loaded.n_given_up) == (0, 3)
+    assert 100 < loaded.p50_ms < 400
 
 
 def test_waiting_counts_where_a_server_cannot_keep_up() -> None:
