@@ -1,6 +1,6 @@
 """The nouns that stages hand to each other: frozen, no I/O. The words are those of docs/glossary.md."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -217,7 +217,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Release:
-    """The decision to expose a candidate beside the control. States: open -> promoted | rejected | stopped."""
+    """The decision to expose a candidate beside the control. States: open -> promoted | rejected | stopped | mixed."""
 
     id: str
     task: str
@@ -225,14 +225,33 @@ class Release:
     candidate_id: str
     policy: str
     options: dict[str, Any]
+    """What the policy is asked with, frozen at the start."""
     state: str
     started_at: datetime
     ended_at: datetime | None
+    others: tuple[str, ...] = ()
+    """Further candidates: the arms candidate-2, candidate-3, ... in this order."""
+    scope: tuple[str, ...] | None = None
+    """Names of the channels it is about; None: the whole task."""
+    weights: Mapping[str, float] = field(default_factory=lambda: {"control": 1.0})
+    """Arm to share of traffic, in the order in which units are assigned."""
+    stage: int = 0
+    """How often the weights were advanced."""
+
+    def version_of(self, arm: str) -> str:
+        """Id of the version that answers in a candidate's arm; of the control in all others."""
+        if arm in ("candidate", "shadow"):
+            return self.candidate_id
+        head, _, number = arm.partition("-")
+        return self.others[int(number) - 2] if head == "candidate" else self.control_id
 
 
 @dataclass(frozen=True)
 class LedgerEntry:
-    """One line of the append-only ledger: what was decided, by which rule, on what evidence."""
+    """One line of the append-only ledger: what was decided, by which rule, on what evidence.
+
+    Kinds: promote and rollback put a version in charge; start, advance, hold, reject and stop are about a release.
+    """
 
     seq: int
     id: str
@@ -244,6 +263,12 @@ class LedgerEntry:
     evidence: dict[str, Any]
     actor: str
     at: datetime
+    channel: str | None
+    """The channel it is about; None: the whole task."""
+    prev_hash: str
+    """Hash of the line before; empty in the first."""
+    hash: str
+    """sha256 over all of the line with `prev_hash`, so that no line before can change unseen."""
 
 
 @dataclass(frozen=True)
@@ -267,6 +292,8 @@ class Prediction:
     error: str | None
     at: datetime
     text_pair: str | None = None
+    probability: float = 1.0
+    """With which the unit met the arm at that moment."""
 
 
 @dataclass(frozen=True)
@@ -305,9 +332,70 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Decision:
-    """What a policy says about a release: promote, hold or reject, why, and the numbers it rests on."""
+class Traffic:
+    """Counts of one arm's requests; of disjoint requests they add up."""
 
-    verdict: Literal["promote", "hold", "reject"]
+    n_requests: int = 0
+    n_errors: int = 0
+    """Answered with a server error, or with a row that failed."""
+    n_timeouts: int = 0
+    n_slow: int = 0
+    """Slower than the release's limit."""
+    n_abstained: int = 0
+
+    def __add__(self, other: "Traffic") -> "Traffic":
+        return Traffic(
+            self.n_requests + other.n_requests,
+            self.n_errors + other.n_errors,
+            self.n_timeouts + other.n_timeouts,
+            self.n_slow + other.n_slow,
+            self.n_abstained + other.n_abstained,
+        )
+
+
+@dataclass(frozen=True)
+class Score:
+    """Counts of one arm's labelled answers; of disjoint answers they add up."""
+
+    n: int = 0
+    n_right: int = 0
+
+    def __add__(self, other: "Score") -> "Score":
+        return Score(self.n + other.n, self.n_right + other.n_right)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that a policy decides on: what a release has seen until now."""
+
+    outcomes: Sequence[Outcome] = ()
+    """Paired, in the order they came: the same input answered by control and candidate (shadow)."""
+    traffic: Mapping[str, Mapping[str, Traffic]] = field(default_factory=dict)
+    """Arm to channel to counts of requests."""
+    feedback: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
+    """Arm to channel to counts of labelled answers."""
+    n_requests: int = 0
+    """Inputs that the release has answered."""
+    stage: int = 0
+    stage_elapsed_s: float = 0.0
+    """Since the release came into this stage."""
+    stage_requests: int = 0
+    """Inputs answered since then."""
+
+
+Verdict = Literal["promote", "hold", "reject", "advance"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a policy says about a release, why, and the numbers it rests on."""
+
+    verdict: Verdict
     reason: str
     evidence: dict[str, Any] = field(default_factory=dict)
+    channels: Mapping[str, Verdict] = field(default_factory=dict)
+    """Channel to what is decided for it alone; empty: the verdict is about all of the release's scope."""
+    weights: Mapping[str, float] | None = None
+    """Arm to share of traffic from now on (advance)."""
+    arm: str = "candidate"
+    """Whose version a promotion puts in charge."""

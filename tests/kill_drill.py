@@ -40,6 +40,7 @@ from headrace.ids import new_id
 from headrace.records import ModelVersion, Prediction
 from headrace.release import releases
 from headrace.store import channels, examples, imports, predictions, runs, versions
+from headrace.store import ledger as ledger_rows
 from headrace.store import releases as release_rows
 from headrace.workspace import Workspace, open_workspace
 from planted import log_row
@@ -179,7 +180,7 @@ def _imported(root: Path) -> dict[str, Any]:
 def _made(root: Path) -> dict[str, Any]:
     with open_workspace(root) as ws, ws.store.read() as conn:
         made = versions.listing(conn, "tone")
-        ledger = release_rows.ledger(conn, "tone")
+        ledger = ledger_rows.listing(conn, "tone")
         return {
             "numbers": [version.number for version in made],
             "checkpoints": [version.checkpoint for version in made],
@@ -268,7 +269,7 @@ def _version_faults(ws: Workspace) -> Iterator[str]:
 
 def _release_faults(ws: Workspace) -> Iterator[str]:
     with ws.store.read() as conn:
-        lines = {(line.release_id, line.kind) for line in release_rows.ledger(conn, "tone")}
+        lines = {(line.release_id, line.kind) for line in ledger_rows.listing(conn, "tone")}
         for release_id, state in conn.exec_driver_sql("SELECT id, state FROM releases").all():
             end = {"open": "start", "promoted": "promote", "rejected": "reject", "stopped": "stop"}[state]
             if (release_id, "start") not in lines or (release_id, end) not in lines:

@@ -82,6 +82,7 @@ def plant_answer(
     arm: str = "control",
     release_id: str | None = None,
     error: str | None = None,
+    probability: float = 1.0,
 ) -> tuple[str, str]:
     """One prediction; returns its id and its request's id."""
     prediction_id, request_id = new_id("prediction"), request_id or new_id("request")
@@ -103,6 +104,7 @@ def plant_answer(
         "latency_ms": 1.0,
         "error": error,
         "at": NOON,
+        "probability": probability,
     }
     with ws.store.write() as conn:
         conn.execute(insert(schema.predictions).values(**values, **ORIGIN))

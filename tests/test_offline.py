@@ -27,7 +27,7 @@ from headrace.offline import predict_file
 from headrace.records import Adapter, Artifact, Input
 from headrace.release import releases
 from headrace.store import adapters, runs
-from headrace.store import releases as releases_rows
+from headrace.store import ledger
 from headrace.tasks import TASK_TYPES
 from headrace.workspace import Workspace, init, open_workspace
 from planted import NOON, plant_channel, plant_version
@@ -282,7 +282,7 @@ def plant_adapter(ws: Workspace, channel: str, weights: str, *, says: str | None
     digest, n_bytes = ws.artifacts.put(folder)
     with ws.store.write() as conn:
         runs.add_artifact(conn, Artifact(digest, "adapter", n_bytes, {}), NOON)
-        version = releases_rows.control_id(conn, "tone")
+        version = ledger.control_id(conn, "tone")
         assert version is not None
         adapters.add(conn, version, [Adapter(channel, digest, weights, True, {})])
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from headrace.records import Adapter, Channel, Evaluation, Interval, LedgerEntry, ModelVersion, Release, Run, Snapshot
-from headrace.store import adapters, channels, imports, outcomes, releases, runs, snapshots, versions
+from headrace.store import adapters, channels, imports, ledger, outcomes, releases, runs, snapshots, versions
 from headrace.tasks import TASK_TYPES
 from headrace.workspace import Workspace
 
@@ -75,7 +75,7 @@ def gather(ws: Workspace, task: str) -> TaskFacts:
     """Read it all in one transaction."""
     with ws.store.read() as conn:
         known = versions.listing(conn, task)
-        control_id = releases.control_id(conn, task)
+        control_id = ledger.control_id(conn, task)
         tried = runs.listing(conn, task)
         made_newest = [run for run in tried if known and run.id == known[-1].run_id]
         return TaskFacts(
@@ -87,7 +87,7 @@ def gather(ws: Workspace, task: str) -> TaskFacts:
             versions=known,
             control=None if control_id is None else versions.find(conn, control_id),
             release=releases.open_release(conn, task),
-            ledger=releases.ledger(conn, task),
+            ledger=ledger.listing(conn, task),
             evaluations=versions.evaluations(conn, task),
             adapters=adapters.of_version(conn, known[-1].id) if known else [],
             run=next(iter(made_newest or tried[-1:]), None),

@@ -17,7 +17,7 @@ from headrace.errors import NotFound, WrongState, nearest
 from headrace.ids import new_id
 from headrace.records import Decision, LedgerEntry, ModelVersion, Release
 from headrace.release.policies import POLICIES
-from headrace.store import channels, versions
+from headrace.store import channels, ledger, versions
 from headrace.store import releases as rows
 from headrace.workspace import Workspace
 
@@ -48,7 +48,7 @@ def serving(ws: Workspace, task: str | None = None) -> Serving:
         control = _control(conn, task)
         release = rows.open_release(conn, task)
         candidate = None if release is None else versions.find(conn, release.candidate_id)
-        has_version = versions.next_number(conn, task) > 1
+        has_version = bool(versions.listing(conn, task))
     if control is None:
         step = "Put one in charge: headrace serve, or headrace release promote 1"
         raise WrongState(
@@ -188,7 +188,7 @@ def promote(
                 value=running.id,
                 next_step="Run first: headrace release stop",
             )
-        if found.id == rows.control_id(conn, task):
+        if found.id == ledger.control_id(conn, task):
             raise WrongState("the version is in charge already", value=found.name, next_step="Name another version")
         return _append(ws, conn, task, "promote", found.id, None, reason, facts, actor)
 
@@ -212,7 +212,7 @@ def rollback(
     """
     task = ws.task_name(task)
     with ws.store.write() as conn:
-        lines = [e for e in rows.ledger(conn, task) if e.kind in ("promote", "rollback")]
+        lines = [e for e in ledger.listing(conn, task) if e.kind in ("promote", "rollback")]
         target = _earlier(lines) if to is None else _named(conn, task, to).id
         if target is None:
             raise WrongState(
@@ -265,7 +265,7 @@ def status(ws: Workspace, task: str | None = None, *, decision: Decision | None 
     with ws.store.read() as conn:
         control, release = _control(conn, task), rows.open_release(conn, task)
         candidate = None if release is None else versions.find(conn, release.candidate_id)
-        lines = rows.ledger(conn, task)
+        lines = ledger.listing(conn, task)
     last_at = lines[-1].at if lines else None
     since = last_at if release is None else release.started_at
     return {
@@ -286,7 +286,7 @@ def history(ws: Workspace, task: str | None = None) -> list[LedgerEntry]:
     """The ledger, oldest line first; of one task or of all."""
     name = None if task is None else ws.task_name(task)
     with ws.store.read() as conn:
-        return rows.ledger(conn, name)
+        return ledger.listing(conn, name)
 
 
 def _decide(
@@ -334,11 +334,10 @@ def _append(
     evidence: dict[str, Any],
     actor: str,
 ) -> LedgerEntry:
-    entry_id = new_id("ledger")
-    rows.append(
+    return ledger.append(
         conn,
         config_hash=ws.config_hash,
-        id=entry_id,
+        id=new_id("ledger"),
         task=task,
         kind=kind,
         version_id=version_id,
@@ -348,11 +347,10 @@ def _append(
         actor=actor,
         at=ws.clock(),
     )
-    return rows.ledger_entry(conn, entry_id)
 
 
 def _control(conn: "Connection", task: str) -> ModelVersion | None:
-    version_id = rows.control_id(conn, task)
+    version_id = ledger.control_id(conn, task)
     return None if version_id is None else versions.find(conn, version_id)
 
 

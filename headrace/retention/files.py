@@ -19,8 +19,10 @@ DRAFT = ".draft"
 COLUMNS = (
     "id", "request_id", "row", "channel", "channel_id", "unit", "arm", "release_id", "version_id", "artifact",
     "adapter", "text", "text_pair", "text_hash", "output", "latency_ms", "error", "at", "config_hash", "code_version",
+    "probability",
 )  # fmt: skip
 """In order; `output` is JSON text in Parquet."""
+_LATER = {"probability": 1.0}  # columns that the first files did not have
 _PARQUET, _JSONL = ".parquet", ".jsonl.gz"
 
 
@@ -58,12 +60,13 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
     """
     try:
         if _PARQUET in path.suffixes:
-            yield from resolve("headrace.retention.parquet:read", purpose="reading old predictions")(path)
+            for row in resolve("headrace.retention.parquet:read", purpose="reading old predictions")(path):
+                yield _LATER | row
         else:
             with gzip.open(path, "rt", encoding="utf-8") as file:
                 for line in file:
                     row = json.loads(line)
-                    yield {**row, "at": datetime.fromisoformat(row["at"])}
+                    yield _LATER | row | {"at": datetime.fromisoformat(row["at"])}
     except (OSError, EOFError, ValueError) as error:  # pyarrow's errors of format are ValueErrors
         raise Damaged(
             f"a file of old predictions cannot be read: {error}", value=str(path), next_step="Restore it from a backup"

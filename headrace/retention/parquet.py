@@ -10,7 +10,12 @@ import pyarrow.parquet as pq
 
 from headrace.retention.files import COLUMNS
 
-_OTHERS = {"row": pa.int32(), "latency_ms": pa.float64(), "at": pa.timestamp("us", tz="UTC")}
+_OTHERS = {
+    "row": pa.int32(),
+    "latency_ms": pa.float64(),
+    "probability": pa.float64(),
+    "at": pa.timestamp("us", tz="UTC"),
+}
 _SCHEMA = pa.schema([(name, _OTHERS.get(name, pa.string())) for name in COLUMNS])
 _BATCH_ROWS = 2000
 

@@ -17,8 +17,7 @@ from headrace.release.releases import Serving
 from headrace.serve import threads
 from headrace.serve.pool import Pool, Size
 from headrace.serve.process import Key
-from headrace.store import adapters
-from headrace.store import releases as rows
+from headrace.store import adapters, ledger
 from headrace.workspace import Workspace
 
 _log = logging.getLogger("headrace.lineup")
@@ -124,7 +123,7 @@ class Lineup:
         if serve.n_workers and serve.n_threads:
             return Size(serve.n_workers, serve.n_threads)
         with self._ws.store.read() as conn:
-            task = next(task for task in sorted(self._ws.settings.tasks) if rows.control_id(conn, task))
+            task = next(task for task in sorted(self._ws.settings.tasks) if ledger.control_id(conn, task))
         digest = releases.serving(self._ws, task).control.artifact
         return threads.choose(serve, self._ws.artifacts.get(digest), digest, self._ws.state_folder, self._stop)
 
@@ -133,7 +132,7 @@ class Lineup:
             self._pool.unload(digest, adapter=adapter)
         self._leaving = set()
         with self._ws.store.read() as conn:
-            seq = rows.last_seq(conn)
+            seq = ledger.last_seq(conn)
         overdue = time.monotonic() > self._retry_at and not all(self._pool.is_loaded(*key) for key in self._held)
         if seq != self._seen_seq or overdue:
             self._refresh()
@@ -144,8 +143,8 @@ class Lineup:
         A control that cannot be loaded does not take over; a candidate that cannot answers every request with an error.
         """
         with self._ws.store.read() as conn:
-            seq = rows.last_seq(conn)
-            in_charge = [task for task in sorted(self._ws.settings.tasks) if rows.control_id(conn, task)]
+            seq = ledger.last_seq(conn)
+            in_charge = [task for task in sorted(self._ws.settings.tasks) if ledger.control_id(conn, task)]
         serving = dict(self._serving)
         for task in in_charge:
             wanted = releases.serving(self._ws, task)

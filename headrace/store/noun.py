@@ -6,7 +6,7 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import Any, TypeVar
 
-from sqlalchemy import Table, insert
+from sqlalchemy import Table, insert, text
 from sqlalchemy.engine import Connection, Dialect, RowMapping
 
 from headrace.version import VERSION
@@ -30,6 +30,12 @@ def as_records(kind: type[T], rows: Sequence[RowMapping]) -> list[T]:
 
 def one_or_none(kind: type[T], row: Any) -> T | None:
     return None if row is None else as_record(kind, row)
+
+
+def lock_table(conn: Connection, table: Table) -> None:
+    """Let no other transaction write to a table until this one ends; SQLite has one writer anyway."""
+    if conn.dialect.name != "sqlite":
+        conn.execute(text(f"LOCK TABLE {table.name} IN SHARE ROW EXCLUSIVE MODE"))
 
 
 def insert_many(

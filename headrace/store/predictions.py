@@ -39,6 +39,7 @@ class LogRow(NamedTuple):
     latency_ms: float
     error: str | None
     at: datetime
+    probability: float = 1.0
 
 
 def add_rows(conn: Connection, rows: Sequence[LogRow], *, config_hash: str) -> None:

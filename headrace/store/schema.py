@@ -288,14 +288,19 @@ releases = Table(
     Column("started_at", Instant, nullable=False),
     Column("ended_at", Instant),
     *_origin(),
+    Column("others", JSON, nullable=False, server_default="[]"),
+    Column("scope", JSON(none_as_null=True)),  # names of channels; null: the whole task
+    Column("weights", JSON, nullable=False, server_default='{"control": 1.0}'),
+    Column("stage", Integer, nullable=False, server_default="0"),
 )
 
 ledger = Table(
     "ledger",
     metadata,
-    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("seq", Integer, primary_key=True, autoincrement=False),  # given in the write transaction: no gaps
     Column("id", String(48), nullable=False, unique=True),
-    Column("task", String(64), nullable=False, index=True),
+    Column("task", String(64), nullable=False),
+    _ref("channel_id", "channels.id", nullable=True),  # null: the whole task
     Column("kind", String(16), nullable=False),
     Column("version_id", String(80), ForeignKey("model_versions.id")),
     Column("release_id", String(80), ForeignKey("releases.id")),
@@ -304,7 +309,27 @@ ledger = Table(
     Column("actor", String(200), nullable=False),
     Column("at", Instant, nullable=False),
     *_origin(),
-    sqlite_autoincrement=True,
+    Column("prev_hash", String(80), nullable=False),
+    Column("hash", String(80), nullable=False),
+)
+Index(None, ledger.c.task, ledger.c.channel_id, ledger.c.kind, ledger.c.seq, ledger.c.at)  # who was in charge, when
+Index(None, ledger.c.task, ledger.c.seq)
+Index(None, ledger.c.release_id)
+
+traffic = Table(
+    "traffic",
+    metadata,
+    Column("release_id", String(80), ForeignKey("releases.id"), primary_key=True),
+    Column("arm", String(16), primary_key=True),
+    Column("channel_id", String(80), ForeignKey("channels.id"), primary_key=True),
+    Column("source", String(48), primary_key=True),  # the server process that counted
+    Column("stage", Integer, primary_key=True, autoincrement=False),
+    Column("n_requests", Integer, nullable=False),
+    Column("n_errors", Integer, nullable=False),
+    Column("n_timeouts", Integer, nullable=False),
+    Column("n_slow", Integer, nullable=False),
+    Column("n_abstained", Integer, nullable=False),
+    Column("at", Instant, nullable=False),
 )
 
 predictions = Table(
@@ -329,6 +354,7 @@ predictions = Table(
     Column("error", Text),
     Column("at", Instant, nullable=False),
     *_origin(),
+    Column("probability", Float, nullable=False, server_default="1"),
 )
 
 Index(None, predictions.c.request_id, predictions.c.row)

@@ -5,7 +5,7 @@ from sqlalchemy.engine import Connection
 
 from headrace.records import Evaluation, ModelVersion
 from headrace.store import schema
-from headrace.store.noun import as_records, one_or_none, origin
+from headrace.store.noun import as_records, lock_table, one_or_none, origin
 
 _VERSIONS = schema.model_versions
 _EVALUATIONS = schema.evaluations
@@ -13,6 +13,7 @@ _EVALUATIONS = schema.evaluations
 
 def next_number(conn: Connection, task: str) -> int:
     """The number of the next version; call it in the write transaction that adds the version."""
+    lock_table(conn, _VERSIONS)
     return 1 + (conn.execute(select(func.max(_VERSIONS.c.number)).where(_VERSIONS.c.task == task)).scalar() or 0)
 
 

@@ -16,7 +16,7 @@ import pytest
 from headrace.client import Client
 from headrace.errors import BadConfig, Damaged, HeadraceError, Unavailable, Unusable, WrongState
 from headrace.server.running import start_server
-from headrace.store import predictions, releases
+from headrace.store import ledger, predictions
 from headrace.workspace import Workspace, init, open_workspace
 from stub_model import Server, plant_stub, running
 
@@ -178,7 +178,7 @@ def test_two_starts_at_once_put_one_version_in_charge(root: Path, plugin_env: di
         server.wait_until_ready()
     assert [server.stop() for server in servers] == [0, 0]
     with open_workspace(root) as ws, ws.store.read() as conn:
-        assert [line.kind for line in releases.ledger(conn)] == ["promote"]
+        assert [line.kind for line in ledger.listing(conn)] == ["promote"]
 
 
 def test_hashes_only_when_inputs_are_not_to_be_kept(root: Path, plugin_env: dict[str, str]) -> None:
@@ -197,7 +197,7 @@ def test_a_port_in_use_is_named_before_anything_is_loaded(root: Path) -> None:
         with pytest.raises(Unusable, match=f"127.0.0.1:{port}.*--port"):
             start_server(ws, port=port)
         with ws.store.read() as conn:
-            assert releases.last_seq(conn) == 0
+            assert ledger.last_seq(conn) == 0
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.4", "::", "example.org", ""])

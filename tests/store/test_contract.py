@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from headrace.ids import new_id
 from headrace.records import Adapter, Artifact, Channel, Feedback, LedgerEntry, Prediction
-from headrace.store import Store, adapters, channels, predictions, releases, runs, schema
+from headrace.store import Store, adapters, channels, ledger, predictions, runs, schema
 from planted import NOON, log_row, plant_version
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
@@ -42,7 +42,7 @@ def a_line(store: Store, **changes: object) -> None:
         "at": NOON,
     }
     with store.write() as conn:
-        releases.append(conn, config_hash="0" * 16, **{**entry, **changes})
+        ledger.append(conn, config_hash="0" * 16, **{**entry, **changes})
 
 
 def a_prediction(channel: Channel, **changes: object) -> Prediction:
@@ -118,7 +118,7 @@ def test_an_instant_without_a_zone_is_refused(store: Store) -> None:
 def test_json_and_text_come_back_as_they_were(store: Store, evidence: dict[str, object], reason: str) -> None:
     a_line(store, evidence=evidence, reason=reason)
     with store.read() as conn:
-        last: LedgerEntry = releases.ledger(conn)[-1]
+        last: LedgerEntry = ledger.listing(conn)[-1]
     assert (last.evidence, last.reason) == (evidence, reason)
 
 
@@ -129,8 +129,8 @@ def test_the_ledger_only_grows(store: Store, change: sa.Executable) -> None:
         conn.execute(change)
     a_line(store)
     with store.read() as conn:
-        assert [(line.seq, line.reason) for line in releases.ledger(conn)] == [(1, "because"), (2, "because")]
-        assert releases.last_seq(conn) == 2
+        assert [(line.seq, line.reason) for line in ledger.listing(conn)] == [(1, "because"), (2, "because")]
+        assert ledger.last_seq(conn) == 2
 
 
 def test_feedback_needs_its_prediction_and_a_key_is_used_once(store: Store) -> None:
@@ -150,7 +150,7 @@ def test_two_threads_write_one_after_the_other(store: Store) -> None:
     for thread in threads:
         thread.join(30)
     with store.read() as conn:
-        assert releases.last_seq(conn) == 80
+        assert ledger.last_seq(conn) == 80
 
 
 def test_many_readers_at_once_are_served(store: Store) -> None:

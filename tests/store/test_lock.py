@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from headrace.errors import Unavailable
-from headrace.store import Store, open_store, releases
+from headrace.store import Store, ledger, open_store
 
 WAIT_S = 60
 ADD = """
@@ -60,7 +60,7 @@ def test_a_writer_that_waits_too_long_is_told_and_a_killed_holder_lets_go(
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         with store.read() as conn:  # readers go on
-            assert releases.last_seq(conn) == 0
+            assert ledger.last_seq(conn) == 0
         hasty = Store(store_url, lock_path=tmp_path / "store.lock", busy_timeout_s=0.2)
         with pytest.raises(Unavailable, match=r"store\.lock"), hasty.write():
             pass
@@ -68,7 +68,7 @@ def test_a_writer_that_waits_too_long_is_told_and_a_killed_holder_lets_go(
         holder.kill()
         holder.communicate(timeout=WAIT_S)
     with hasty.write() as conn:
-        assert releases.last_seq(conn) == 0
+        assert ledger.last_seq(conn) == 0
     hasty.close()
 
 

@@ -1,0 +1,178 @@
+"""The append-only ledger: lines numbered without gaps, each holding the hash of the one before.
+
+Whoever changes a line has to change every hash after it; whoever noted the newest hash somewhere else sees that. The
+database itself refuses to change or delete a line.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, func, insert, or_, select
+from sqlalchemy.engine import Connection, RowMapping
+
+from headrace.records import LedgerEntry
+from headrace.store import schema
+from headrace.store.noun import as_record, as_records, lock_table, origin
+
+_LEDGER = schema.ledger
+_CHANNELS = schema.channels
+_COLUMNS = tuple(column.name for column in _LEDGER.c)
+IN_CHARGE = ("promote", "rollback")
+"""The kinds of line that put a version in charge."""
+
+
+def lock(conn: Connection) -> None:
+    """Let no other transaction append until this one ends; before the state is read that a line rests on."""
+    lock_table(conn, _LEDGER)
+
+
+def append(conn: Connection, *, config_hash: str, channel: str | None = None, **content: Any) -> LedgerEntry:
+    """Write one line.
+
+    Args:
+        channel: name of a channel that is there; None: the line is about the whole task.
+        content: the columns of the table but `seq` and the hashes.
+    """
+    lock(conn)
+    seq, prev_hash = head(conn)
+    channel_id = None if channel is None else conn.execute(_id_of(channel)).scalar_one()
+    line = {**content, "seq": seq + 1, "channel_id": channel_id, "prev_hash": prev_hash, **origin(config_hash)}
+    conn.execute(insert(_LEDGER).values(**line, hash=line_hash(line)))
+    return entry(conn, seq + 1)
+
+
+def line_hash(line: Mapping[str, Any]) -> str:
+    """Over the canonical JSON of all columns but `hash`: keys sorted, instants in UTC, evidence as JSON gives it back.
+
+    Existing ledgers hang on this: it may never change.
+    """
+    content = {name: line[name] for name in _COLUMNS if name != "hash"}
+    at = line["at"].astimezone(UTC).isoformat(timespec="microseconds")
+    evidence = json.loads(json.dumps(line["evidence"]))  # keys become text, so that they sort
+    text = json.dumps({**content, "at": at, "evidence": evidence}, sort_keys=True, separators=(",", ":"))
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def head(conn: Connection) -> tuple[int, str]:
+    """Number and hash of the newest line; 0 and nothing where there is none."""
+    newest = select(_LEDGER.c.seq, _LEDGER.c.hash).order_by(_LEDGER.c.seq.desc()).limit(1)
+    found = conn.execute(newest).first()
+    return (0, "") if found is None else (found.seq, found.hash)
+
+
+def last_seq(conn: Connection) -> int:
+    """Number of the newest line; a server watches it for changes of release."""
+    return conn.execute(select(func.max(_LEDGER.c.seq))).scalar() or 0
+
+
+def entry(conn: Connection, seq: int) -> LedgerEntry:
+    return as_record(LedgerEntry, conn.execute(_lines().where(_LEDGER.c.seq == seq)).mappings().one())
+
+
+def last(conn: Connection, task: str) -> LedgerEntry | None:
+    """The newest line of a task."""
+    seq = conn.execute(select(func.max(_LEDGER.c.seq)).where(_LEDGER.c.task == task)).scalar()
+    return None if seq is None else entry(conn, seq)
+
+
+def listing(conn: Connection, task: str | None = None, *, channel: str | None = None) -> list[LedgerEntry]:
+    """Lines, oldest first; of one task or of all, with `channel` those about it or about the whole task."""
+    query = _lines().order_by(_LEDGER.c.seq)
+    if task is not None:
+        query = query.where(_LEDGER.c.task == task)
+    if channel is not None:
+        query = query.where(or_(_LEDGER.c.channel_id.is_(None), _CHANNELS.c.name == channel))
+    return as_records(LedgerEntry, conn.execute(query).mappings().all())
+
+
+def of_release(conn: Connection, release_id: str) -> list[LedgerEntry]:
+    """The lines about a release, oldest first."""
+    query = _lines().where(_LEDGER.c.release_id == release_id).order_by(_LEDGER.c.seq)
+    return as_records(LedgerEntry, conn.execute(query).mappings().all())
+
+
+def changes(conn: Connection, task: str, channel: str | None) -> list[tuple[int, str, str]]:
+    """(seq, kind, version id) of all lines that put a version in charge, oldest first.
+
+    Args:
+        channel: lines about it and about the whole task; None: those about the whole task only.
+    """
+    query = select(_LEDGER.c.seq, _LEDGER.c.kind, _LEDGER.c.version_id).where(
+        _LEDGER.c.task == task, _LEDGER.c.kind.in_(IN_CHARGE), _about(channel)
+    )
+    return [(row.seq, row.kind, row.version_id) for row in conn.execute(query.order_by(_LEDGER.c.seq))]
+
+
+def in_charge(conn: Connection, task: str, channel: str | None = None, *, at: datetime | None = None) -> int | None:
+    """Number of the line that put the version in charge that answers for a channel, or answered at an instant.
+
+    That is the newest of the lines about the channel and about the whole task. Newest is the highest number: clocks may
+    go back, numbers do not.
+
+    Args:
+        channel: None: of the whole task, where no line about a channel says otherwise.
+    """
+    found = []
+    for kind in IN_CHARGE:
+        for name in {channel, None}:
+            same = _LEDGER.c.channel_id.is_(None) if name is None else _LEDGER.c.channel_id == _id_of(name)
+            query = select(_LEDGER.c.seq).where(_LEDGER.c.task == task, _LEDGER.c.kind == kind, same)
+            if at is not None:
+                query = query.where(_LEDGER.c.at <= at)
+            found.append(conn.execute(query.order_by(_LEDGER.c.seq.desc()).limit(1)).scalar())
+    return max((seq for seq in found if seq is not None), default=None)
+
+
+def control_id(conn: Connection, task: str, channel: str | None = None) -> str | None:
+    """The version in charge of a channel, or of the whole task; None where none is."""
+    return _version_of(conn, in_charge(conn, task, channel))
+
+
+def controls(conn: Connection, task: str) -> dict[str | None, str]:
+    """Who is in charge: under None the version of the whole task, under a channel the one that answers for it instead.
+
+    Empty where no version is in charge.
+    """
+    whole = in_charge(conn, task)
+    if whole is None:
+        return {}
+    newest = [
+        select(func.max(_LEDGER.c.seq))
+        .where(_LEDGER.c.task == task, _LEDGER.c.channel_id == _CHANNELS.c.id, _LEDGER.c.kind == kind)
+        .scalar_subquery()
+        for kind in IN_CHARGE
+    ]
+    found: dict[str | None, str] = {None: _version_of(conn, whole) or ""}
+    for name, *seqs in conn.execute(select(_CHANNELS.c.name, *newest).order_by(_CHANNELS.c.name)):
+        seq = max((seq for seq in seqs if seq is not None), default=0)
+        if seq > whole:
+            found[name] = _version_of(conn, seq) or ""
+    return found
+
+
+def chain(conn: Connection) -> Iterator[RowMapping]:
+    """All lines with all their columns, oldest first, a few at a time."""
+    yield from conn.execute(select(_LEDGER).order_by(_LEDGER.c.seq), execution_options={"yield_per": 1000}).mappings()
+
+
+def _version_of(conn: Connection, seq: int | None) -> str | None:
+    found: str | None = conn.execute(select(_LEDGER.c.version_id).where(_LEDGER.c.seq == seq)).scalar()
+    return found
+
+
+def _about(channel: str | None) -> ColumnElement[bool]:
+    whole = _LEDGER.c.channel_id.is_(None)
+    return whole if channel is None else or_(whole, _LEDGER.c.channel_id == _id_of(channel))
+
+
+def _id_of(channel: str) -> Any:
+    return select(_CHANNELS.c.id).where(_CHANNELS.c.name == channel).scalar_subquery()
+
+
+def _lines() -> Select[Any]:
+    return select(_LEDGER, _CHANNELS.c.name.label("channel")).outerjoin(
+        _CHANNELS, _CHANNELS.c.id == _LEDGER.c.channel_id
+    )
