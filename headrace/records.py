@@ -342,6 +342,8 @@ class Traffic:
     n_slow: int = 0
     """Slower than the release's limit."""
     n_abstained: int = 0
+    n_units: int = 0
+    """Units that sent them; a unit that meets several server processes counts in each."""
 
     def __add__(self, other: "Traffic") -> "Traffic":
         return Traffic(
@@ -350,6 +352,7 @@ class Traffic:
             self.n_timeouts + other.n_timeouts,
             self.n_slow + other.n_slow,
             self.n_abstained + other.n_abstained,
+            self.n_units + other.n_units,
         )
 
 

@@ -329,6 +329,7 @@ traffic = Table(
     Column("n_timeouts", Integer, nullable=False),
     Column("n_slow", Integer, nullable=False),
     Column("n_abstained", Integer, nullable=False),
+    Column("n_units", Integer, nullable=False),
     Column("at", Instant, nullable=False),
 )
 

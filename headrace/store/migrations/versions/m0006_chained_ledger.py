@@ -30,7 +30,7 @@ def upgrade() -> None:
 
 
 def _make_traffic() -> None:
-    counts = ("n_requests", "n_errors", "n_timeouts", "n_slow", "n_abstained")
+    counts = ("n_requests", "n_errors", "n_timeouts", "n_slow", "n_abstained", "n_units")
     op.create_table(
         "traffic",
         sa.Column("release_id", sa.String(length=80), nullable=False),
