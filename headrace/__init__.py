@@ -29,7 +29,7 @@ _PUBLIC = {
     "predict_file": "headrace.offline:predict_file",
     "start_server": "headrace.server.running:start_server",
     "give_feedback": "headrace.feedback.intake:give",
-    "start_release": "headrace.release.releases:start",
+    "start_release": "headrace.releasing:start",
     "promote": "headrace.release.releases:promote",
     "rollback": "headrace.release.releases:rollback",
     "release_status": "headrace.loop:release_status",

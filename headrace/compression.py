@@ -5,7 +5,6 @@ same rows, artifact with artifact. The validation side chooses; the test side on
 with the run and found again; speeds are measured anew, each candidate in turn with the uncompressed version.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +23,7 @@ from headrace.records import Artifact, Input, Job, ModelVersion, Run, SnapshotRo
 from headrace.registry import resolve
 from headrace.release import releases
 from headrace.store import adapters, runs, versions
-from headrace.tasks import Calibration, Outputs, Predictor, TaskType
+from headrace.tasks import Calibration, Outputs, TaskType
 from headrace.workspace import Workspace
 
 Report = Callable[..., None]
@@ -35,7 +34,6 @@ _KEPT = "compressed"
 """Key in a run's facts: what was measured beside the uncompressed version."""
 _SIDES = ("validation", "test")
 _N_TIMED_ROWS = 512  # half a second at 1,000 rows/s
-_N_ROUNDS = 7
 
 
 @dataclass(frozen=True)
@@ -352,17 +350,10 @@ def _speeds(
         report("speed", number, len(artifacts))
         other, _ = load_artifact(ws.artifacts.get(digest))
         other.logits(shown)
-        rounds = [(_seconds(first, shown), _seconds(other, shown)) for _ in range(_N_ROUNDS)]
-        fastest, own = (min(times) for times in zip(*rounds, strict=True))  # other work only ever adds
+        fastest, own = making.fastest_in_turn(partial(first.logits, shown), partial(other.logits, shown))
         found.append((len(shown) / own, fastest / own))
     report("speed", len(artifacts), len(artifacts))
     return [(found[0][0], 1.0), *found[1:]]
-
-
-def _seconds(predictor: Predictor, inputs: Sequence[Input]) -> float:
-    started = time.perf_counter()
-    predictor.logits(inputs)
-    return time.perf_counter() - started
 
 
 def _described(

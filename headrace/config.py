@@ -300,9 +300,15 @@ class ReleaseTable(Table):
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     """Error level of a decision, over all looks at the evidence."""
     max_drop_share: Share = 0.01
-    """Gate before traffic: largest drop of a channel's main metric on held-out rows whose interval excludes 0."""
+    """Gate before traffic: largest drop on held-out rows that is not chance, overall, in a channel and in a class."""
     min_agreement_share: Share = 0.97
     """Gate before traffic: agreement of the exported artifact with its checkpoint."""
+    max_size_times: Annotated[float, Field(gt=0)] = 2.0
+    """Gate before traffic: size of the candidate's files, over the control's."""
+    max_size_bytes: Annotated[int, Field(ge=0)] = 0
+    """Gate before traffic: size of the candidate's files; 0: no limit."""
+    max_latency_times: Annotated[float, Field(gt=0)] = 2.0
+    """Gate before traffic: time of the candidate for the same rows, over the control's."""
 
 
 class FeedbackTable(Table):

@@ -10,24 +10,24 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from headrace import compression, jobs, making, search
+from headrace import compression, gating, jobs, making, releasing, search
 from headrace import per_channel as adapting
 from headrace.config import TaskTable
 from headrace.config_sources import read_catalogue
 from headrace.data import quality, snapshot
 from headrace.errors import BadInput
-from headrace.evaluate import comparison, evaluating, gates, model_card, renaming
+from headrace.evaluate import evaluating, model_card
 from headrace.export.writing import check_destination, check_format, export_to
 from headrace.feedback import labels as feedback_labels
 from headrace.feedback import outcomes
 from headrace.finetune import base_models
 from headrace.making import describe, evaluation_of, export_checkpoint, find_run, keep, task_type_of
-from headrace.records import Adapter, Decision, Job, ModelVersion, Release, Snapshot, SnapshotRow
+from headrace.records import Adapter, Decision, Job, ModelVersion, Release, Snapshot
 from headrace.release import releases
 from headrace.release.policies import POLICIES
 from headrace.store import runs
 from headrace.store.releases import open_release
-from headrace.tasks import TASK_TYPES, Calibration, Outputs, TaskType
+from headrace.tasks import TASK_TYPES, Calibration, TaskType
 from headrace.tasks.inputs import parse_inputs
 from headrace.workspace import Workspace
 from headrace.workspace import init as make_workspace
@@ -136,8 +136,8 @@ def evaluate_version(
     rows = snapshot.rows(ws, frozen, side)
     report("evaluate", 0, len(rows))
     task_type = task_type_of(ws.task(found.task))
-    outputs, calibration = _outputs(ws, found, task_type, rows)
-    results = evaluating.evaluate(task_type, rows, outputs, calibration=calibration)
+    answers = gating.asked(ws, found, task_type, rows)
+    results = evaluating.evaluate(task_type, rows, answers.outputs, calibration=answers.calibration)
     report("evaluate", len(rows), len(rows))
     keep(ws, [evaluation_of(ws, found.task, found.id, "version", frozen.id, results)])
     return results
@@ -251,8 +251,8 @@ def predict(
 def improve(ws: Workspace, *, task: str | None = None, report: Report = silent) -> dict[str, Any]:
     """Turn the wheel by one step: decide on the open release, or make and try a version from new labels.
 
-    Returns `{"step": ...}`, one of: `decision` (with verdict and evidence), `shadow` (a candidate is being tried),
-    `gate` (a candidate failed before traffic) or `waiting` (not enough new labels).
+    Returns `{"step": ...}`, one of: `decision` (with verdict and evidence), the name of the policy by which a candidate
+    is being tried, such as `shadow`, `gate` (a candidate failed before traffic) or `waiting` (not enough new labels).
 
     Raises:
         WrongState: no version is in charge yet.
@@ -268,7 +268,7 @@ def improve(ws: Workspace, *, task: str | None = None, report: Report = silent) 
         return {"step": "waiting", "n_new_labels": n_new, "n_needed": ws.settings.feedback.min_new_labels}
     result = train(ws, task=name, per_channel=adapting.has_adapters(ws, serving.control), report=report)
     candidate = releases.find_version(ws, name, result["version"])
-    return _try(ws, serving.control, candidate, result, report)
+    return _try(ws, serving.control, candidate, report)
 
 
 def evidence(ws: Workspace, release: Release) -> Decision:
@@ -301,49 +301,23 @@ def _decide(ws: Workspace, release: Release) -> dict[str, Any]:
     }
 
 
-def _try(
-    ws: Workspace, control: ModelVersion, candidate: ModelVersion, result: dict[str, Any], report: Report
-) -> dict[str, Any]:
-    """Compare the candidate with the control on the same held-out rows; open a shadow release if the gates pass."""
+def _try(ws: Workspace, control: ModelVersion, candidate: ModelVersion, report: Report) -> dict[str, Any]:
+    """Compare the candidate with the control on the same held-out rows; open a release if the gates pass."""
     if any(line.version_id == candidate.id and line.kind == "reject" for line in releases.history(ws, control.task)):
         return {"step": "waiting", "n_new_labels": 0, "reason": f"{candidate.name} was rejected; no new labels since"}
-    if result["evaluations"].get("control", {}).get("control") != control.name:
-        _compare(ws, control, candidate, report)
-        result = describe(ws, candidate)
-    compared = result["evaluations"]["control"]["comparison"]
-    limits = ws.settings.release
-    passed = [
-        *gates.no_harm(compared, max_drop_share=limits.max_drop_share),
-        *gates.agreement(result["agreement"], min_agreement_share=limits.min_agreement_share),
-    ]
-    shown = {"candidate": candidate.name, "control": control.name, "comparison": compared, "gates": passed}
-    if not all(gate["passed"] for gate in passed):
-        releases.rejected_at_gate(ws, candidate, passed, actor="improve")
-        return {"step": "gate", **shown, "version": result}
-    release = releases.start(
-        ws, candidate=candidate, evidence={"gates": passed, "comparison": compared}, actor="improve"
-    )
-    return {"step": "shadow", "release": release.id, **shown, "version": result}
-
-
-def _compare(ws: Workspace, control: ModelVersion, candidate: ModelVersion, report: Report) -> None:
-    rows = snapshot.rows(ws, snapshot.find(ws, candidate.snapshot_id), "test")
-    report("compare", 0, len(rows))
-    task_type = task_type_of(ws.task(control.task))
-    control_outputs, control_calibration = _outputs(ws, control, task_type, rows)
-    outputs, calibration = _outputs(ws, candidate, task_type, rows)
-    results = evaluating.evaluate(task_type, rows, control_outputs, calibration=control_calibration)
-    compared = comparison.compare(
-        task_type,
-        rows,
-        control_outputs,
-        outputs,
-        calibration_a=control_calibration,
-        calibration_b=calibration,
-    )
-    report("compare", len(rows), len(rows))
-    results |= {"comparison": compared, "control": control.name}
-    keep(ws, [evaluation_of(ws, control.task, candidate.id, "control", candidate.snapshot_id, results)])
+    judged, found = releasing.gates_of(ws, control, candidate, report)
+    shown = {
+        "candidate": candidate.name,
+        "control": control.name,
+        "comparison": found["comparison"],
+        "gates": judged,
+        "version": describe(ws, candidate),
+    }
+    if not all(gate["passed"] for gate in judged):
+        releases.rejected_at_gate(ws, candidate, judged, actor="improve")
+        return {"step": "gate", **shown}
+    release = releasing.start(ws, candidate=candidate, actor="improve")
+    return {"step": release.policy, "release": release.id, **shown}
 
 
 def _card(ws: Workspace, version: ModelVersion, described: dict[str, Any], calibration: Calibration) -> str:
@@ -353,14 +327,6 @@ def _card(ws: Workspace, version: ModelVersion, described: dict[str, Any], calib
     frozen = snapshot.find(ws, version.snapshot_id)
     own = [Adapter(**one) for one in described["adapters"]]
     return model_card.render(version, run, frozen, described["evaluations"], calibration=calibration, adapters=own)
-
-
-def _outputs(
-    ws: Workspace, version: ModelVersion, task_type: TaskType, rows: Sequence[SnapshotRow]
-) -> tuple[Outputs, Calibration]:
-    """What a version says, in the names that the task has now, and how to read it."""
-    outputs, facts = adapting.answers_of(ws, version, [row.input for row in rows], [row.channel for row in rows])
-    return renaming.as_now(task_type_of(facts.task), task_type, outputs, facts.calibration)
 
 
 def _n_new(old: Snapshot, new: Snapshot) -> int:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 Report = Callable[..., None]
 _N_TIMED_ROWS = 512  # of the checkpoint, which is slow; enough for a rate
+_N_ROUNDS = 7
 
 
 @dataclass(frozen=True)
@@ -392,6 +393,18 @@ def timed(predictor: Predictor, inputs: Sequence[Input]) -> tuple[Outputs, float
     started = time.perf_counter()
     logits = predictor.logits(inputs)
     return logits, len(inputs) / (time.perf_counter() - started)
+
+
+def fastest_in_turn(one: Callable[[], object], other: Callable[[], object]) -> tuple[float, float]:
+    """Seconds of the fastest of several calls of each, made in turn: other work on the machine only ever adds."""
+    rounds = [(_seconds(one), _seconds(other)) for _ in range(_N_ROUNDS)]
+    return min(first for first, _ in rounds), min(second for _, second in rounds)
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
 
 
 def evaluation_of(

@@ -33,6 +33,8 @@ from headrace.tasks import Outputs, TaskType
 from headrace.workspace import Workspace
 
 Report = Callable[..., None]
+Answerer = Callable[[Sequence[Input], Sequence[str | None]], Outputs]
+"""From inputs and the channel of each to outputs."""
 _N_CHECKED_ROWS = 512  # of the checkpoint, which is slow; enough for a share
 
 
@@ -260,7 +262,7 @@ def _evaluated(
     predictor, facts = load_artifact(work.ws.artifacts.get(artifact))
     shared_outputs, _ = making.timed(predictor, inputs)
     started = time.perf_counter()
-    outputs = _with_adapters(work.ws, predictor, adapters_, inputs, channels)
+    outputs = _by_channel(work.ws, predictor, adapters_, channels)(inputs, channels)
     rate = len(inputs) / (time.perf_counter() - started)
     work.report("evaluate", 1, 2, on="checkpoint")
     step = max(1, len(test) // _N_CHECKED_ROWS)
@@ -317,18 +319,26 @@ def answers_of(
     ws: Workspace, version: ModelVersion, inputs: Sequence[Input], channels: Sequence[str | None]
 ) -> tuple[Outputs, ArtifactFacts]:
     """What a version says, each input by the adapter of its channel where it has one; and how to read it."""
+    answer, facts = answerer(ws, version, channels)
+    return answer(inputs, channels), facts
+
+
+def answerer(ws: Workspace, version: ModelVersion, channels: Sequence[str | None]) -> tuple[Answerer, ArtifactFacts]:
+    """A version that is loaded, with its adapters of `channels`, to be asked as often as one likes."""
     predictor, facts = load_artifact(ws.artifacts.get(version.artifact))
-    return _with_adapters(ws, predictor, _adapters(ws, version), inputs, channels), facts
+    return _by_channel(ws, predictor, _adapters(ws, version), channels), facts
 
 
-def _with_adapters(
-    ws: Workspace, predictor: Any, known: Sequence[Adapter], inputs: Sequence[Input], channels: Sequence[str | None]
-) -> Outputs:
+def _by_channel(ws: Workspace, predictor: Any, known: Sequence[Adapter], channels: Sequence[str | None]) -> Answerer:
     kept = {one.channel: one.artifact for one in known if one.artifact is not None and one.channel in set(channels)}
     own = {name: predictor.adapter(predictor.add_adapter(ws.artifacts.get(one))) for name, one in kept.items()}
-    more = [[own.get(channel or "") for channel in channels]] if own else []
-    outputs: Outputs = predictor.logits(inputs, *more)
-    return outputs
+
+    def answer(inputs: Sequence[Input], of_channels: Sequence[str | None]) -> Outputs:
+        more = [[own.get(channel or "") for channel in of_channels]] if own else []
+        outputs: Outputs = predictor.logits(inputs, *more)
+        return outputs
+
+    return answer
 
 
 def has_adapters(ws: Workspace, version: ModelVersion) -> bool:

@@ -176,7 +176,7 @@ def test_speeds_are_measured_in_turn(ws: Workspace, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(ws.artifacts.__class__, "get", lambda _self, digest: digest)
     monkeypatch.setattr(compression, "load_artifact", lambda name: (Slow(name), None))
-    monkeypatch.setattr(compression, "_seconds", lambda p, _: (p.logits(_), {"a": 2.0, "b": 0.5}[p.name])[1])
+    monkeypatch.setattr(making, "_seconds", lambda call: (call(), {"a": 2.0, "b": 0.5}[order[-1]])[1])
     found = compression._speeds(ws, ["a", "b"], ["x"] * 4, loop.silent)
     assert found == [(2.0, 1.0), (8.0, 4.0)]
     assert "".join(order[-14:]) == "ab" * 7

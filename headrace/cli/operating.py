@@ -1,4 +1,4 @@
-"""Verbs for what runs: serve, feedback, release, history, improve, report."""
+"""Verbs for what runs: serve, feedback, history, improve, report."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,13 +8,10 @@ import typer
 from headrace.cli.models import show_version
 from headrace.cli.rendering import AsJson, Set, Task, Where, emit, interval, opened, progress_bar, table
 
-_release = typer.Typer(help="Try a version beside the one in charge, and decide.", no_args_is_help=True)
-
 
 def register(app: typer.Typer) -> None:
     app.command("serve")(serve)
     app.command("feedback")(feedback)
-    app.add_typer(_release, name="release")
     app.command("history")(history)
     app.command("improve")(improve)
     app.command("report")(report)
@@ -53,75 +50,6 @@ def feedback(
     emit(given, as_json, lambda: print(f"Recorded {given.id}"))
 
 
-@_release.command("start")
-def release_start(
-    version: Annotated[str, typer.Argument(help="Version to try: a number, or TASK/NUMBER.")],
-    task: Task = None,
-    where: Where = Path("."),
-    settings: Set = None,
-    as_json: AsJson = False,
-) -> None:
-    """Let a version answer unseen beside the one in charge."""
-    from headrace.release import releases
-
-    with opened(where, settings) as ws:
-        made = releases.start(ws, candidate=version, task=task)
-    emit(made, as_json, lambda: print(f"Opened {made.id} ({made.policy})"))
-
-
-@_release.command("status")
-def release_status(task: Task = None, where: Where = Path("."), as_json: AsJson = False) -> None:
-    """Say who answers, who is tried, and what the evidence says."""
-    from headrace.loop import release_status as look
-
-    with opened(where) as ws:
-        state = look(ws, task=task)
-    rows = [(k, "-" if state[k] is None else state[k]) for k in state if k != "evidence"]
-    emit(state, as_json, lambda: table(("", "release"), rows))
-
-
-@_release.command("promote")
-def release_promote(
-    version: Annotated[str, typer.Argument(help="Version to put in charge.")],
-    reason: Annotated[str, typer.Option(help="Why; goes to the ledger.")] = "by hand",
-    task: Task = None,
-    where: Where = Path("."),
-    as_json: AsJson = False,
-) -> None:
-    """Put a version in charge by hand."""
-    from headrace.release import releases
-
-    with opened(where) as ws:
-        entry = releases.promote(ws, version, task=task, reason=reason)
-    emit(entry, as_json, lambda: print(f"{version} is in charge"))
-
-
-@_release.command("rollback")
-def release_rollback(
-    to: Annotated[str | None, typer.Option(help="Version; default: the one before.")] = None,
-    reason: Annotated[str, typer.Option(help="Why; goes to the ledger.")] = "by hand",
-    task: Task = None,
-    where: Where = Path("."),
-    as_json: AsJson = False,
-) -> None:
-    """Put an earlier version back in charge."""
-    from headrace.release import releases
-
-    with opened(where) as ws:
-        entry = releases.rollback(ws, to=to, task=task, reason=reason)
-    emit(entry, as_json, lambda: print(entry.reason))
-
-
-@_release.command("stop")
-def release_stop(task: Task = None, where: Where = Path("."), as_json: AsJson = False) -> None:
-    """Close the open release without a decision."""
-    from headrace.release import releases
-
-    with opened(where) as ws:
-        entry = releases.stop(ws, task)
-    emit(entry, as_json, lambda: print(entry.reason))
-
-
 def history(task: Task = None, where: Where = Path("."), as_json: AsJson = False) -> None:
     """Print the ledger: what was decided, when, by whom, why."""
     from headrace.release import releases
@@ -156,10 +84,10 @@ def _show_step(result: dict[str, Any]) -> None:
     table(("channel", f"difference of {compared['main_metric']}", "wins", "losses"), rows, title=title)
     for gate in result["gates"]:
         print(f"  {'passed' if gate['passed'] else 'FAILED'}  {gate['gate']}: {gate['reason']}")
-    if result["step"] == "shadow":
-        print(f"{result['candidate']} now answers unseen beside {result['control']}. Run improve again to decide.")
-    else:
+    if result["step"] == "gate":
         print(f"{result['candidate']} meets no traffic; {result['control']} stays in charge.")
+    else:
+        print(f"{result['candidate']} is tried beside {result['control']} ({result['step']}). Run improve to decide.")
 
 
 def report(

@@ -21,6 +21,8 @@ LAYERS = [
     {"data", "finetune", "evaluate", "export", "release", "serve", "feedback"},
     {"making"},
     {"search", "distributed", "advising", "compression", "per_channel"},
+    {"gating"},
+    {"releasing"},
     {"loop", "offline", "retention"},
     {"server", "console", "cli", "client", "testing"},
 ]
