@@ -1,0 +1,276 @@
+"""How many requests and labels a release will take to find a drop, or show a gain, of a given size. Exact; numpy only.
+
+Evidence grows as a walk that goes up or down by one, and the release is decided when the walk first meets the boundary
+of its test. The chance of that at every step is summed up exactly, over all paths at once. Where a walk is so long that
+this would take too many steps, it is looked at through a coarser one: a step of h stands for h * h steps of one, which
+has the same drift and spread (Donsker 1951, "An invariance principle for certain probability limit theorems").
+
+Shadow (`paired`): the walk is wins minus losses over the disagreements, which alone get labels.
+A/B (`unpaired`): the walk is the difference of the arms in units of its spread, and every answer needs a label.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.stats import confidence_sequences
+
+_N_STEPS = 4000  # of the walk that is summed up, coarser ones beyond: half a second
+_TAIL = 8  # how much longer than expected a walk is followed; what is left after that is below 1e-4
+_SIGNIFICANT_SD = 9  # chances further from the middle than that are below 1e-18
+_MOST = 1e12  # more steps than anyone will take
+_N_KNOTS = 128  # at which a boundary is found
+_N_NODES = 64  # of the quadrature; errors below 1e-9
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a release will take; `median` and `p90` are passed by half and by a tenth of such releases.
+
+    `n_requests` and `n_labels` are enough for a decision with chance `power`. Requests are all that arrive while the
+    release is open. Costs are of labels, in the unit of the price; None without one.
+    """
+
+    n_requests_mean: int
+    n_requests_median: int
+    n_requests_p90: int
+    n_labels_mean: int
+    n_labels_median: int
+    n_labels_p90: int
+    power: float
+    n_requests: int
+    n_labels: int
+    cost_median: float | None = None
+    cost_p90: float | None = None
+
+
+def paired(
+    disagreement_share: float,
+    drop: float,
+    alpha: float = 0.05,
+    *,
+    power: float = 0.8,
+    both_wrong_share: float = 0.0,
+    label_share: float = 1.0,
+    n_hypotheses: int = 1,
+    price_per_label: float | None = None,
+) -> Plan:
+    """A shadow release, decided by the e-process of `stats.evalues` at 1 / alpha.
+
+    Args:
+        disagreement_share: of the requests, on which the two versions answer differently, as seen on held-out rows.
+        drop: accuracy of the control minus that of the candidate, in shares of 1: .02 is 2 points. A gain, below 0,
+            takes as long to show as a drop of its size takes to find.
+        both_wrong_share: of those disagreements, on which neither is right: they take a label and say nothing.
+        label_share: of the disagreements, that get a label at all.
+        n_hypotheses: channels that are watched at once; each then needs E of n_hypotheses / alpha (Holm's first step).
+
+    Raises:
+        ValueError: no drop, or one that so few disagreements cannot make.
+    """
+    telling = disagreement_share * (1 - both_wrong_share)
+    _check(drop, telling, alpha=alpha, power=power, label_share=label_share)
+    threshold = math.log(n_hypotheses / alpha)
+    steps, chances = _first_passage(abs(drop) / telling, lambda n: _lead_needed(n, threshold))
+    return _plan(
+        steps,
+        chances,
+        labels_per_step=1 / (1 - both_wrong_share),
+        request_share=telling * label_share,
+        power=power,
+        price_per_label=price_per_label,
+    )
+
+
+def unpaired(
+    accuracy: float,
+    drop: float,
+    alpha: float = 0.05,
+    *,
+    power: float = 0.8,
+    control_share: float = 0.5,
+    candidate_share: float = 0.5,
+    label_share: float = 1.0,
+    n_hypotheses: int = 1,
+    price_per_label: float | None = None,
+) -> Plan:
+    """An A/B release, decided by the bets of `stats.confidence_sequences` at 1 / alpha.
+
+    Args:
+        accuracy: of the control.
+        drop: accuracy of the control minus that of the candidate, in shares of 1; below 0 for a gain.
+        control_share, candidate_share: of the requests, that each of the two arms answers.
+        label_share: of their answers, that get a label.
+
+    Raises:
+        ValueError: no drop, or one that leads to an accuracy outside 0..1.
+    """
+    _check(drop, accuracy if drop > 0 else 1 - accuracy, alpha=alpha, power=power, label_share=label_share)
+    both = control_share + candidate_share
+    share = candidate_share / both
+    expected = accuracy - drop
+    variance = (accuracy * (1 - accuracy)) / (1 - share) + (expected * (1 - expected) + drop**2) / share - drop**2
+    sd = math.sqrt(max(variance, 1e-12))
+    above, below = confidence_sequences.bets(share, accuracy).stakes()[:, 0]
+    stakes = sd * (below if drop > 0 else above)
+    threshold = math.log(n_hypotheses / alpha)
+    steps, chances = _first_passage(min(abs(drop) / sd, 0.99), lambda n: _sum_needed(n, stakes, threshold))
+    return _plan(
+        steps,
+        chances,
+        labels_per_step=1.0,
+        request_share=both * label_share,
+        power=power,
+        price_per_label=price_per_label,
+    )
+
+
+def _check(drop: float, most: float, *, alpha: float, power: float, label_share: float) -> None:
+    if drop == 0:
+        raise ValueError("versions that are equally good are never told apart: name a drop other than 0")
+    if abs(drop) > most:
+        raise ValueError(f"a drop of {abs(drop):g} is more than the {most:g} that there is to lose")
+    for name, share in (("alpha", alpha), ("power", power), ("label_share", label_share)):
+        if not 0 < share <= 1 or (share == 1 and name != "label_share"):
+            raise ValueError(f"{name} has to lie between 0 and 1: {share}")
+
+
+def _lead_needed(n: Floats, threshold: float) -> Floats:
+    """The lead of losses over wins (N,) with which E of `stats.evalues` reaches exp(threshold) after n (N,) of them.
+
+    As it is smooth in n, it is found at some hundred of them and drawn through these.
+    """
+    if len(n) > _N_KNOTS:
+        knots = np.unique(np.concatenate([n[:_N_KNOTS], np.geomspace(n[0], n[-1], _N_KNOTS)]))
+        found = _lead_needed(knots[:_N_KNOTS], threshold), _lead_needed(knots[_N_KNOTS:], threshold)
+        drawn: Floats = np.interp(np.log(n), np.log(knots), np.concatenate(found))
+        return drawn
+    low, high = n / 2, n.copy()
+    for _ in range(40):
+        middle = (low + high) / 2
+        enough = _log_e(middle, n) >= threshold
+        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+    lead: Floats = np.where(_log_e(n, n) >= threshold, 2 * high - n, np.inf)
+    return lead
+
+
+def _log_e(wins: Floats, n: Floats) -> Floats:
+    """Log of 2 * integral from 1/2 to 1 of (2p)^wins (2(1-p))^(n - wins) dp, for wins that need not be whole."""
+    nodes, weights = np.polynomial.legendre.leggauss(_N_NODES)
+    mode = np.clip(wins / n, 0.5, 1)
+    reach = _SIGNIFICANT_SD * np.sqrt((mode * (1 - mode) + 1 / (n + 1)) / (n + 1)) + 10 / (n + 1)
+    low, high = np.maximum(0.5, mode - reach), np.minimum(1, mode + reach)
+    p = ((low + high)[:, None] + (high - low)[:, None] * nodes) / 2
+    logs = wins[:, None] * np.log(2 * p) + (n - wins)[:, None] * np.log(2 * (1 - p))
+    top = logs.max(axis=1)
+    value: Floats = top + np.log(np.exp(logs - top[:, None]) @ weights * (high - low))
+    return value
+
+
+def _sum_needed(n: Floats, stakes: Floats, threshold: float) -> Floats:
+    """The sum (N,) of n (N,) outcomes of variance 1 with which the mean capital of the stakes reaches exp(threshold).
+
+    The logarithm of 1 + s x is taken as s x - (s x)^2 / 2.
+    """
+    low, high = np.zeros_like(n), (threshold + 10) / stakes.max() + n * stakes.max()
+    for _ in range(50):
+        middle = (low + high) / 2
+        logs = middle[:, None] * stakes - n[:, None] * stakes**2 / 2
+        enough = confidence_sequences.log_e(logs) >= threshold
+        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+    needed: Floats = high
+    return needed
+
+
+def _first_passage(drift: float, lead_needed: Callable[[Floats], Floats]) -> tuple[Floats, Floats]:
+    """When a walk of steps +1 and -1 with mean `drift` first meets a boundary: steps (T,) and their chances (T,)."""
+    expected = 1.0
+    while drift * expected < float(lead_needed(np.array([expected]))[0]):
+        expected *= 1.2
+        if expected > _MOST:
+            raise ValueError(f"so small a difference takes more than {_MOST:g} answers to find")
+    n_most = max(20.0, _TAIL * expected)
+    coarse = max(1, math.ceil(math.sqrt(n_most / _N_STEPS)))
+    n_steps = math.ceil(n_most / coarse**2)
+    steps = coarse**2 * np.arange(1.0, n_steps + 1)
+    chances = _absorbed((1 + coarse * drift) / 2, lead_needed(steps) / coarse)
+    return steps, chances / chances.sum()
+
+
+def _absorbed(up: float, lead_needed: Floats) -> Floats:
+    """Chance (T,) that a walk of steps +1 with chance `up`, else -1, first reaches the lead needed (T,) at each step.
+
+    Paths are counted by their number of steps up, only those that matter: `start` and more.
+    """
+    alive, start, chances = np.ones(1), 0, np.zeros(len(lead_needed))
+    for t, lead in enumerate(lead_needed, start=1):
+        moved = np.zeros(len(alive) + 1)
+        moved[:-1] = alive * (1 - up)
+        moved[1:] += alive * up
+        n_kept = len(moved) if math.isinf(lead) else max(0, math.ceil((t + lead) / 2 - 1e-9) - start)
+        chances[t - 1] = moved[n_kept:].sum()
+        alive = moved[:n_kept]
+        n_lost = int(np.searchsorted(alive.cumsum(), 1e-15))
+        alive, start = alive[n_lost:], start + n_lost
+        if not len(alive):
+            break
+    return chances
+
+
+def _plan(
+    steps: Floats,
+    chances: Floats,
+    *,
+    labels_per_step: float,
+    request_share: float,
+    power: float,
+    price_per_label: float | None,
+) -> Plan:
+    levels = (0.5, 0.9, power)
+    requests = [_until(steps, chances, request_share, level) for level in levels]
+    labels = [_until(steps, chances, 1 / labels_per_step, level) for level in levels]
+    mean = float(steps @ chances)
+    costs = [None if price_per_label is None else n * price_per_label for n in labels]
+    return Plan(
+        n_requests_mean=math.ceil(mean / request_share),
+        n_requests_median=requests[0],
+        n_requests_p90=requests[1],
+        n_labels_mean=math.ceil(mean * labels_per_step),
+        n_labels_median=labels[0],
+        n_labels_p90=labels[1],
+        power=power,
+        n_requests=requests[2],
+        n_labels=labels[2],
+        cost_median=costs[0],
+        cost_p90=costs[1],
+    )
+
+
+def _until(steps: Floats, chances: Floats, share: float, level: float) -> int:
+    """After how many trials, of which `share` are steps of the walk, it has met its boundary with chance `level`."""
+    decided = np.concatenate([[0.0], chances.cumsum()])
+    if share >= 1:
+        return int(steps[min(int(np.searchsorted(decided[1:], level - 1e-12)), len(steps) - 1)])
+    low, high = 0, 1
+    while _decided_share(high, share, steps, decided) < level:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        is_enough = _decided_share(middle, share, steps, decided) >= level
+        low, high = (low, middle) if is_enough else (middle, high)
+    return high
+
+
+def _decided_share(n_trials: int, share: float, steps: Floats, decided: Floats) -> float:
+    """The mean of `decided` over the binomial number of steps within n trials."""
+    middle, reach = n_trials * share, _SIGNIFICANT_SD * math.sqrt(n_trials * share * (1 - share)) + 10
+    n_steps = np.arange(max(0, math.floor(middle - reach)), min(n_trials, math.ceil(middle + reach)) + 1)
+    odds = share / (1 - share)
+    logs = np.concatenate([[0.0], np.cumsum(np.log((n_trials - n_steps[:-1]) / (n_steps[:-1] + 1) * odds))])
+    chances = np.exp(logs - logs.max())
+    reached = decided[np.searchsorted(steps, n_steps, side="right")]
+    return float(chances @ reached / chances.sum())
