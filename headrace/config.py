@@ -274,6 +274,8 @@ class ServeTable(Table):
     """Threads of a worker; 0: measured at the first start with an artifact."""
     n_workers: Annotated[int, Field(ge=0)] = 0
     """Worker processes; 0: measured at the first start with an artifact."""
+    ready_needs_disk: bool = False
+    """Not ready while the workspace's disk cannot be written. Answers do not need it, their log and feedback do."""
     worker_memory_bytes: Annotated[int, Field(ge=0)] = 0
     """Address space that a worker may take; 0: no limit."""
     log_format: Literal["text", "json"] = "text"

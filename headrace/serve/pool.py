@@ -119,6 +119,16 @@ class Pool:
         return sum(worker.n_starts for worker in self._workers)
 
     @property
+    def n_artifact_loads(self) -> int:
+        """How often a worker was told to load an artifact, which it compiles."""
+        return sum(worker.n_artifact_loads for worker in self._workers)
+
+    @property
+    def n_adapter_loads(self) -> int:
+        """How often a worker was told to load an adapter, which it does not compile anything for."""
+        return sum(worker.n_adapter_loads for worker in self._workers)
+
+    @property
     def n_expired_rows(self) -> int:
         """Rows whose deadline passed before their answer came."""
         return sum(worker.n_expired_rows for worker in self._workers)

@@ -85,6 +85,8 @@ class WorkerProcess:
         self.n_rows = 0
         """Rows sent and not yet answered."""
         self.n_starts = 0
+        self.n_artifact_loads = self.n_adapter_loads = 0
+        """How often it was told to load one; an artifact is compiled each time, an adapter is not."""
         self.n_expired_rows = 0
         """Rows whose deadline passed before their answer came."""
         self._threads = [
@@ -174,7 +176,12 @@ class WorkerProcess:
         digest, adapter = key
         call = self._new_call(0, time.monotonic() + LOAD_TIMEOUT_S)
         message: Message = {"kind": "load", "id": call.number, "digest": digest, "folder": str(folder)}
-        self._post(message if adapter is None else {**message, "kind": "load_adapter", "adapter": adapter}, call)
+        if adapter is None:
+            self.n_artifact_loads += 1
+        else:
+            self.n_adapter_loads += 1
+            message |= {"kind": "load_adapter", "adapter": adapter}
+        self._post(message, call)
         return call
 
     def _new_call(self, n_rows: int, deadline: float) -> Call:

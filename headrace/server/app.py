@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from headrace.server import border
+from headrace.server.disk import Disk
 from headrace.server.plane import ControlPlane
 from headrace.server.routes import embeddings_inference, feedback, health, metrics, models, open_inference, predict
 from headrace.version import VERSION
@@ -26,6 +27,7 @@ def create_app(ws: Workspace) -> FastAPI:
 
     app = FastAPI(title="headrace", version=VERSION, lifespan=lifespan, redoc_url=None)
     app.state.plane = plane
+    app.state.disk = Disk(ws.state_folder)
     app.add_middleware(border.Border, plane=plane)
     border.install(app)
     for noun in (predict, feedback, health, models, metrics, open_inference, embeddings_inference):

@@ -122,9 +122,12 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         404: "No such task, channel or prediction",
         409: "The idempotency key came with other feedback",
         413: "The body is too long",
+        415: "The body has a Content-Encoding",
         422: "A value cannot be used",
+        429: "The channel asks for more than its share: try again",
         500: "The server failed; its log has the id",
         503: "Overloaded, draining or restarting: try again",
+        504: "No answer within the time allowed",
     }.items()
 }
 """What a route's OpenAPI says of errors."""

@@ -6,7 +6,9 @@ works on the answer. docs/log.md says why uvicorn, and what else was tried.
 """
 
 import asyncio
+import contextlib
 import json
+import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -20,6 +22,7 @@ MAX_HEAD_BYTES = 64 * 2**10
 _MAX_DISCARDED_BYTES = 128 * 2**20  # clients listen to an answer only when they have sent all
 _LOOK_EVERY_S = 0.25
 _LAST_WORDS_S = 0.5
+_FORGET_MS = 5000  # how long the kernel tries to hand over what a client was told last
 _GONE = "headrace.gone"
 
 
@@ -119,9 +122,10 @@ class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # uvicorn
             self.transport.abort()
         if self.transport.is_closing():
             return
-        if self._head_since is not None and now - self._head_since > self._limits.head_s:
+        soon = now + _LOOK_EVERY_S  # the next look would come too late
+        if self._head_since is not None and soon - self._head_since > self._limits.head_s:
             self._cut_slow("slow head", self._limits.head_s)
-        elif self.cycle is not None and self.cycle.more_body and now - self._body_since > self._limits.body_s:
+        elif self.cycle is not None and self.cycle.more_body and soon - self._body_since > self._limits.body_s:
             self._cut_slow("slow body", self._limits.body_s)
 
     @property
@@ -144,7 +148,15 @@ class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # uvicorn
             head = f"HTTP/1.1 {status.value} {status.phrase}\r\n{headers}connection: close\r\n"
             head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
             self.transport.write((head + body).encode("ascii"))
+        self._let_go_soon()
         self.transport.close()
+
+    def _let_go_soon(self) -> None:
+        """Have the kernel forget the connection soon, though its client may never take what was written."""
+        link = self.transport.get_extra_info("socket")
+        if link is not None and hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+            with contextlib.suppress(OSError):  # it may be gone already
+                link.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _FORGET_MS)
 
 
 async def watch(connections: Iterable[Connection]) -> None:

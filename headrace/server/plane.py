@@ -43,6 +43,8 @@ class ControlPlane:
         self.metrics.watch("rows_per_s", "Rows that busy workers answer in a second", lambda: self.pool.rows_per_s)
         self.metrics.watch("workers", "Worker processes that live", lambda: len(self.pool.pids))
         self.metrics.watch("worker_starts", "Worker processes started", lambda: self.pool.n_starts)
+        self.metrics.watch("artifact_loads", "Artifacts loaded by workers", lambda: self.pool.n_artifact_loads)
+        self.metrics.watch("adapter_loads", "Adapters loaded by workers", lambda: self.pool.n_adapter_loads)
         self.metrics.watch("ready", "1 when the server takes requests", lambda: self.is_ready)
 
     @property

@@ -34,6 +34,9 @@ ADDRESS_FILE = "server.json"
 _BACKLOG = 2048
 _OTHER_FILES = 128  # database, pipes to workers, what libraries open
 _DEAD_PEERS = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
+_IDLE_READERS = {
+    "TCP_NOTSENT_LOWAT": 128 * 2**10
+}  # that the kernel keeps of an answer which nobody reads: no megabytes
 _GRACE_S = 5  # beyond serve.timeout_s, for requests under way when the server is told to stop
 
 
@@ -151,9 +154,12 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _reclaim_dead(listener: socket.socket) -> None:
-    """Have the kernel notice peers that are gone without a word; connections inherit it."""
+    """Have the kernel notice peers that are gone without a word, and keep little for those that do not read.
+
+    Connections inherit it.
+    """
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _DEAD_PEERS.items():
+    for name, value in {**_DEAD_PEERS, **_IDLE_READERS}.items():
         if hasattr(socket, name):  # Linux has all of them
             listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 

@@ -1,0 +1,53 @@
+"""R14: one channel asks for twenty times its share. Does another one notice?"""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from bench.drills import Figure, served
+from bench.drills.asking import Asker, Reply, arrivals, n_bad, p99_ms, request
+
+if TYPE_CHECKING:
+    from stub_model import Server
+
+_ROW_S = 0.01
+_TIMES = 20.0
+
+
+def run() -> list[Figure]:
+    with served({"row_s": _ROW_S}, serve__batch_tokens=64) as server:
+        return noisy_neighbour(server, seconds=30.0)
+
+
+def noisy_neighbour(server: "Server", *, seconds: float, row_s: float = _ROW_S) -> list[Figure]:
+    """`phone` asks for half of its share all the time, `web` for nothing, for all of its share, for twenty times that."""
+    return asyncio.run(_beside(server, seconds, 0.5 / row_s))
+
+
+async def _beside(server: "Server", seconds: float, share: float) -> list[Figure]:
+    """`share`: requests a second that each of the two channels may expect."""
+    asker = Asker(server.url)
+
+    async def ask(channel: str, to: list[Reply]) -> None:
+        to.append(await asker.post(request("positive", channel=channel)))
+
+    async def both(web_rate: float, seed: int) -> tuple[list[Reply], list[Reply]]:
+        web: list[Reply] = []
+        phone: list[Reply] = []
+        coming = [arrivals(share / 2, seconds, lambda _: ask("phone", phone), seed=seed)]
+        if web_rate:
+            coming.append(arrivals(web_rate, seconds, lambda _: ask("web", web), seed=seed + 1))
+        await asyncio.gather(*coming)
+        return web, phone
+
+    _, alone = await both(0, 1)
+    _, fair = await both(share, 3)
+    web, beside = await both(_TIMES * share, 5)
+    asker.close()
+    return [
+        Figure("p99 alone", p99_ms(alone), "ms"),
+        Figure("p99 beside a neighbour that keeps to its share", p99_ms(fair), "ms"),
+        Figure("p99 beside one at 20 times its share", p99_ms(beside), "ms"),
+        Figure("the same, of that beside one that keeps to it", p99_ms(beside) / p99_ms(fair), "x", at_most=1.5),
+        Figure("not answered", n_bad(beside), f"of {len(beside)}", at_most=0),
+        Figure("the neighbour: refused", sum(reply.status in (429, 503) for reply in web), f"of {len(web)}"),
+    ]
