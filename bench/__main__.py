@@ -1,6 +1,6 @@
 """Run every bench, or those named: `python -m bench [NAME ...]`. Each runs in its own process.
 
-Those of methods take hours and run only when they are named.
+Those of methods take hours, and those of serving want an environment of their own; they run only when they are named.
 """
 
 import subprocess
@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 
 _NOT_BENCHES = {"__init__", "__main__", "baselines", "corpora", "load", "processes", "reporting", "sentiment"}
-_LONG = {"offline", "methods", "rates", "regression", "memory", "caching", "reaching"}
+_LONG = {"serving", "offline", "methods", "rates", "regression", "memory", "caching", "reaching"}
 
 
 def main(names: list[str]) -> int:
-    known = sorted(p.stem for p in Path(__file__).parent.glob("*.py") if p.stem not in _NOT_BENCHES)
+    known = sorted(
+        p.stem for p in Path(__file__).parent.glob("*.py") if p.stem not in _NOT_BENCHES and "serving_" not in p.stem
+    )
     if unknown := sorted(set(names) - set(known)):
         print(f"unknown: {', '.join(unknown)}. Known: {', '.join(known)}", file=sys.stderr)
         return 2
