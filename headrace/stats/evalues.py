@@ -1,19 +1,26 @@
 """Evidence that one of two paired answerers is better, valid however often and whenever one looks.
 
 Only disagreements inform: a *win* is a pair where the candidate is right and the control wrong, a *loss* the reverse.
-Under "the candidate is no better" a disagreement is a win with probability p <= 1/2, whatever came before. The
-likelihood ratio of any p > 1/2 against 1/2 is then a supermartingale, and so is its mean over p uniform on (1/2, 1]:
+Under "the candidate is no better" a disagreement is a win with probability p <= 1/2, whatever came before: the coin of
+headrace.stats.beta_mixture with p0 = 1/2 and p spread evenly over (1/2, 1],
 
     E(W, L) = 2 * integral from 1/2 to 1 of (2p)^W (2(1-p))^L dp
 
-By Ville's inequality P(E ever reaches 1/alpha) <= alpha. Hence the largest value so far may be used, and one over it is
-a p-value valid at all times. (Ramdas et al. 2023, "Game-theoretic statistics and safe anytime-valid inference",
-sections 2 and 3; Robbins 1970 for the mixture.)
+Two one-sided tests use it: E(W, L) speaks for benefit and E(L, W) for harm. By Ville's inequality P(E ever reaches
+1/alpha) <= alpha. Hence the largest value so far may be used, and one over it is a p-value valid at all times. (Ramdas
+et al. 2023, "Game-theoretic statistics and safe anytime-valid inference", sections 2 and 3.) Whether a pair gets its
+label may hang on the two answers, never on which of them is right.
 """
 
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from headrace.stats import beta_mixture
+from headrace.stats.beta_mixture import Floats
 
 _MOST_PAIRS = 10**7  # further than anyone will label
 
@@ -38,8 +45,13 @@ class Pairs:
         return self.n_disagreements + self.agreements
 
 
+def log_es(wins: ArrayLike, losses: ArrayLike) -> Floats:
+    """Natural logarithm of E(wins, losses) of many counts at once; swap the arguments for the evidence of harm."""
+    return beta_mixture.log_es(wins, np.add(wins, losses), 0.5)
+
+
 def log_e(wins: int, losses: int) -> float:
-    """Natural logarithm of E(wins, losses); swap the arguments for the evidence of harm.
+    """`log_es` of one pair of counts, a hundred times faster than through arrays.
 
     With n = W + L the integral is a binomial sum: E = sum(k <= W, C(n+1, k)) / ((n+1) C(n, W)). Its terms fall from
     k = W down while W <= L. Above, E(W, L) + E(L, W) = 2^(n+1) W! L! / (n+1)! gives it from the smaller one.
