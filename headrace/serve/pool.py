@@ -61,13 +61,14 @@ class Pool:
     """All worker processes. Use as a context manager, and `start` it; leaving stops them."""
 
     def __init__(
-        self, settings: ServeTable, *, on_batches: Callable[[list[Message]], None] = lambda batches: None
+        self, settings: ServeTable, *, on_batches: Callable[[list[Message]], None] = lambda batches: None, nice: int = 0
     ) -> None:
         """
         Args:
             on_batches: told the figures of batches (see worker.py), in a thread of the pool.
+            nice: how far the workers stand back from other processes, 0 to 19.
         """
-        self._settings, self._on_batches = settings, on_batches
+        self._settings, self._on_batches, self._nice = settings, on_batches, nice
         self._workers: list[WorkerProcess] = []
         self._is_started = threading.Event()
         self._lock = threading.Lock()
@@ -79,6 +80,10 @@ class Pool:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End the workers. What waits gets `Unavailable`."""
         threads = [threading.Thread(target=worker.stop) for worker in self._workers]
         for thread in threads:
             thread.start()
@@ -256,6 +261,7 @@ class Pool:
         command = [sys.executable, "-m", "headrace.serve.worker", "--batch-tokens", str(settings.batch_tokens)]
         command += ["--threads", str(size.n_threads), "--alive-every-s", str(min(5.0, settings.timeout_s / 4))]
         command += ["--memory-bytes", str(settings.worker_memory_bytes), "--log-format", settings.log_format]
+        command += ["--nice", str(self._nice)]
         return [*command, *(("--cores", ",".join(map(str, size.cores[place]))) if size.cores else ())]
 
 

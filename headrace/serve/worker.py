@@ -318,9 +318,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--alive-every-s", type=float, required=True)
     parser.add_argument("--memory-bytes", type=int, default=0)
     parser.add_argument("--cores", type=_numbers, default=[])
+    parser.add_argument("--nice", type=int, default=0)
     parser.add_argument("--log-format", default="text")
     args = parser.parse_args(argv)
     logs.set_up(args.log_format, process="headrace worker")
+    if args.nice:
+        os.nice(args.nice)
     if args.memory_bytes:
         resource.setrlimit(resource.RLIMIT_AS, (args.memory_bytes, args.memory_bytes))
     if args.cores:
