@@ -34,11 +34,14 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Finding = Literal["benefit", "harm", "undecided"]
 
-FRACTIONS: Floats = 0.9 * 0.6 ** np.arange(15.0)
-"""Stakes as shares of the largest that cannot lose all: .9 down to .0007, each fit for effects of its size."""
-_WEIGHTS: Floats = 1 / (1 + ((np.arange(15.0) - 4) / 2) ** 2)
+DIFFERENCES: Floats = 0.4 * 0.6 ** np.arange(14.0)
+"""Differences of means that the stakes are made for, .4 down to .0005; one between two of them is found nearly as fast.
+"""
+_WEIGHTS: Floats = 1 / (1 + ((np.arange(14.0) - 5.5) / 2) ** 2)
 _LOG_WEIGHTS: Floats = np.log(_WEIGHTS / _WEIGHTS.sum())
-"""Most at .12, where differences of 1 to 5 points between shares of about .9 are found fastest."""
+"""Most for 1 to 5 points."""
+_LARGEST_FRACTION = 0.9  # of what can be lost
+_LEAST_VARIANCE = 0.01  # of right and wrong, expected of arms said to be always right
 _LEAST_LOG = -690.0  # stands for no evidence at all: exp() of it is still above 0
 _MOST = 1 - 1e-9  # difference of two accuracies; 1 itself may leave nothing to bet
 _N_HALVINGS = 40  # of the range of the difference: the ends of an interval are known to 1e-10
@@ -70,25 +73,42 @@ class Comparison:
     log_e_harm: float
 
 
+def stakes(reach: NDArray[Any] | float, variance: NDArray[Any] | float) -> Floats:
+    """Stakes (..., S): difference / variance, the best of a small difference, unless that could lose nearly all.
+
+    Args:
+        reach: how far outcomes may fall to the wrong side of the mean that is bet against (...).
+        variance: of outcomes, as expected (...). A wrong one costs outcomes, not validity.
+    """
+    best = DIFFERENCES / np.asarray(variance, dtype=np.float64)[..., None]
+    value: Floats = np.minimum(best, _LARGEST_FRACTION / np.asarray(reach, dtype=np.float64)[..., None])
+    return value
+
+
 @dataclass(frozen=True)
 class Bets:
     """What is bet on: outcomes between `low` and `high`, and for every mean in `means` that they lie above or below it.
 
     Capitals are logarithms in arrays (2, M, S): above and below, M means, S stakes. Add those of parts of a stream.
+    `variance` is that expected of the outcomes, before any is seen.
     """
 
     low: float
     high: float
+    variance: float
     means: tuple[float, ...] = (0.0,)
 
     def stakes(self) -> Floats:
-        """Stakes (2, M, S)."""
+        """Stakes (2, M, S).
+
+        Raises:
+            ValueError: a mean outside the outcomes.
+        """
         means = np.asarray(self.means)
         reach = np.stack([means - self.low, self.high - means])
         if not np.all(reach > 0):
             raise ValueError(f"means have to lie between {self.low} and {self.high}: {self.means}")
-        stakes: Floats = FRACTIONS / reach[..., None]
-        return stakes
+        return stakes(reach, np.full_like(reach, self.variance))
 
     def log_capitals(self, outcomes: NDArray[Any], counts: NDArray[Any] | None = None) -> Floats:
         """Logarithms of capitals (..., 2, M, S) after outcomes (N,), each seen counts (..., N) times, once if None."""
@@ -135,7 +155,8 @@ def estimates(candidate_share: float, centre: float) -> Floats:
 def bets(candidate_share: float, centre: float, means: tuple[float, ...] = (0.0,)) -> Bets:
     """Bets on the difference of two arms whose outcomes lie between 0 and 1."""
     values = estimates(candidate_share, centre)
-    return Bets(float(values.min()), float(values.max()), means)
+    variance = max(centre * (1 - centre), _LEAST_VARIANCE) / (candidate_share * (1 - candidate_share))
+    return Bets(float(values.min()), float(values.max()), variance, means)
 
 
 def compare(
@@ -152,7 +173,7 @@ def compare(
     counts = _cells(control, candidate)
     values = estimates(candidate_share, centre)
     log_e_benefit, log_e_harm = log_e(bets(candidate_share, centre).log_capitals(values, counts))[:, 0]
-    low, high = _ends(values, counts, alpha)
+    low, high = _ends(candidate_share, centre, counts, alpha)
     estimate = None
     if control.n and candidate.n:
         estimate = candidate.n_right / candidate.n - control.n_right / control.n
@@ -193,12 +214,12 @@ def p_value(log_e_benefit: float, log_e_harm: float) -> float:
     return min(1.0, math.exp(-max(0.0, log_mean)))
 
 
-def _ends(values: Floats, counts: NDArray[Any], alpha: float) -> tuple[float, float]:
+def _ends(candidate_share: float, centre: float, counts: NDArray[Any], alpha: float) -> tuple[float, float]:
     """Largest mean refuted from below and smallest from above: K(m) falls in m for one and rises for the other."""
-    lowest, highest = float(values.min()), float(values.max())
+    values = estimates(candidate_share, centre)
 
     def is_refuted(mean: float, side: int) -> bool:
-        capital = log_e(Bets(lowest, highest, (mean,)).log_capitals(values, counts))
+        capital = log_e(bets(candidate_share, centre, (mean,)).log_capitals(values, counts))
         return bool(capital[side, 0] >= math.log(1 / alpha))
 
     ends: list[float] = []

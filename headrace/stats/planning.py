@@ -16,14 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.stats import confidence_sequences
+from headrace.stats import beta_mixture, confidence_sequences
 
 _N_STEPS = 4000  # of the walk that is summed up, coarser ones beyond: half a second
 _TAIL = 8  # how much longer than expected a walk is followed; what is left after that is below 1e-4
 _SIGNIFICANT_SD = 9  # chances further from the middle than that are below 1e-18
 _MOST = 1e12  # more steps than anyone will take
-_N_KNOTS = 128  # at which a boundary is found
-_N_NODES = 64  # of the quadrature; errors below 1e-9
+_N_KNOTS = 64  # at which a boundary is found
 Floats = NDArray[np.float64]
 
 
@@ -152,23 +151,10 @@ def _lead_needed(n: Floats, threshold: float) -> Floats:
     low, high = n / 2, n.copy()
     for _ in range(40):
         middle = (low + high) / 2
-        enough = _log_e(middle, n) >= threshold
+        enough = beta_mixture.log_es(middle, n, 0.5) >= threshold
         low, high = np.where(enough, low, middle), np.where(enough, middle, high)
-    lead: Floats = np.where(_log_e(n, n) >= threshold, 2 * high - n, np.inf)
+    lead: Floats = np.where(beta_mixture.log_es(n, n, 0.5) >= threshold, 2 * high - n, np.inf)
     return lead
-
-
-def _log_e(wins: Floats, n: Floats) -> Floats:
-    """Log of 2 * integral from 1/2 to 1 of (2p)^wins (2(1-p))^(n - wins) dp, for wins that need not be whole."""
-    nodes, weights = np.polynomial.legendre.leggauss(_N_NODES)
-    mode = np.clip(wins / n, 0.5, 1)
-    reach = _SIGNIFICANT_SD * np.sqrt((mode * (1 - mode) + 1 / (n + 1)) / (n + 1)) + 10 / (n + 1)
-    low, high = np.maximum(0.5, mode - reach), np.minimum(1, mode + reach)
-    p = ((low + high)[:, None] + (high - low)[:, None] * nodes) / 2
-    logs = wins[:, None] * np.log(2 * p) + (n - wins)[:, None] * np.log(2 * (1 - p))
-    top = logs.max(axis=1)
-    value: Floats = top + np.log(np.exp(logs - top[:, None]) @ weights * (high - low))
-    return value
 
 
 def _sum_needed(n: Floats, stakes: Floats, threshold: float) -> Floats:
