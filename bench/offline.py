@@ -83,7 +83,7 @@ def answered(folder: Path, n_rows: int, model: str, suffix: str) -> dict[str, An
     predictor, _ = load(folder / "artifact") if model == "real" else (Constant(), None)
     offline.load_model = lambda *_args, **_settings: Model("", predictor, TextClassification(TASK), {}, TASK.max_tokens)
     version = ModelVersion("", "tone", 1, "", "", "", "sha256:0", None)  # type: ignore[arg-type]
-    offline.releases.serving = lambda *_: offline.releases.Serving(version, None, None)
+    offline.controls.serving = lambda *_: offline.controls.Serving(version, None, None)
     with init(folder / f"ws{n_rows}", task="tone", labels=TASK.labels) as ws:
         ws.artifacts.get = lambda _digest: folder  # type: ignore[method-assign]
         report = offline.predict_file(ws, folder / f"{n_rows}.csv", folder / f"answers{n_rows}.{suffix}")

@@ -21,7 +21,7 @@ from headrace.finetune.compressing import Step, candidate_name, parse
 from headrace.ids import new_id
 from headrace.records import Artifact, Input, Job, ModelVersion, Run, SnapshotRow
 from headrace.registry import resolve
-from headrace.release import releases
+from headrace.release import controls
 from headrace.store import adapters, runs, versions
 from headrace.tasks import Calibration, Outputs, TaskType
 from headrace.workspace import Workspace
@@ -79,7 +79,7 @@ def start(
         BadConfig: no candidates, or a share that is none.
     """
     making.check_ready(ws)
-    found = releases.find_version(ws, task, version)
+    found = controls.find_version(ws, task, version)
     names = list(dict.fromkeys(candidate_name(parse(one)) for one in ways or ws.settings.compress.ways))
     if not names:
         raise BadConfig("there is nothing to try", value="compress.ways", next_step="Name a way: --ways layers")
@@ -156,7 +156,7 @@ def compress_version(
 
 
 def _whole(ws: Workspace, task: str, version_id: str, report: Report) -> _Whole:
-    version = releases.find_version(ws, task, version_id)
+    version = controls.find_version(ws, task, version_id)
     run = making.find_run(ws, version.run_id)
     rows = snapshot.rows(ws, snapshot.find(ws, version.snapshot_id))
     with ws.store.read() as conn:

@@ -299,6 +299,8 @@ class ServeTable(Table):
 class ReleaseTable(Table):
     policy: str = "shadow"
     """Rule that decides on a release."""
+    scope: Literal["task", "channels"] = "task"
+    """What a release is about: the whole task, or each channel by itself."""
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     """Error level of a decision, over all looks at the evidence."""
     max_drop_share: Share = 0.01

@@ -23,7 +23,7 @@ from headrace.feedback import outcomes
 from headrace.finetune import base_models
 from headrace.making import describe, evaluation_of, export_checkpoint, find_run, keep, task_type_of
 from headrace.records import Adapter, Decision, Job, ModelVersion, Release, Snapshot
-from headrace.release import releases
+from headrace.release import controls, ledger, releases
 from headrace.release.policies import POLICIES
 from headrace.store import runs
 from headrace.store.releases import open_release
@@ -131,7 +131,7 @@ def evaluate_version(
     Raises:
         NotFound: no such version.
     """
-    found = releases.find_version(ws, task, version)
+    found = controls.find_version(ws, task, version)
     frozen = snapshot.freeze(ws, task=found.task)
     rows = snapshot.rows(ws, frozen, side)
     report("evaluate", 0, len(rows))
@@ -160,7 +160,7 @@ def export_version(
         AlreadyExists: the folder is not empty.
         Unusable: it cannot be written.
     """
-    found = releases.find_version(ws, task, version)
+    found = controls.find_version(ws, task, version)
     with ws.store.read() as conn:
         artifact = runs.find_artifact(conn, found.artifact)
     assert artifact is not None
@@ -242,7 +242,7 @@ def predict(
         raise BadInput("there is no text to answer", next_step="Give one text or more")
     name = ws.task_name(task)
     parsed = parse_inputs(ws.task(name), task_type_of(ws.task(name)).fields, inputs)
-    found = releases.find_version(ws, name, version) if version else releases.serving(ws, name).control
+    found = controls.find_version(ws, name, version) if version else controls.serving(ws, name).control
     outputs, facts = adapting.answers_of(ws, found, parsed, [channel] * len(parsed))
     task_type: TaskType = TASK_TYPES.get(facts.task.type)(facts.task)
     return task_type.decode(outputs, facts.calibration)
@@ -258,7 +258,7 @@ def improve(ws: Workspace, *, task: str | None = None, report: Report = silent) 
         WrongState: no version is in charge yet.
     """
     name = ws.task_name(task)
-    serving = releases.serving(ws, name)
+    serving = controls.serving(ws, name)
     if serving.release is not None:
         return _decide(ws, serving.release)
     feedback_labels.to_labels(ws, name)
@@ -267,7 +267,7 @@ def improve(ws: Workspace, *, task: str | None = None, report: Report = silent) 
     if n_new < ws.settings.feedback.min_new_labels:
         return {"step": "waiting", "n_new_labels": n_new, "n_needed": ws.settings.feedback.min_new_labels}
     result = train(ws, task=name, per_channel=adapting.has_adapters(ws, serving.control), report=report)
-    candidate = releases.find_version(ws, name, result["version"])
+    candidate = controls.find_version(ws, name, result["version"])
     return _try(ws, serving.control, candidate, report)
 
 
@@ -289,21 +289,21 @@ def release_status(ws: Workspace, *, task: str | None = None) -> dict[str, Any]:
 
 def _decide(ws: Workspace, release: Release) -> dict[str, Any]:
     decision = evidence(ws, release)
-    entry = releases.decide(ws, release, decision, actor="improve")
-    candidate = releases.find_version(ws, release.task, release.candidate_id)
+    written = releases.decide(ws, release, decision, actor="improve")
+    candidate = controls.find_version(ws, release.task, release.candidate_id)
     return {
         "step": "decision",
         "verdict": decision.verdict,
         "reason": decision.reason,
         "evidence": decision.evidence,
         "candidate": candidate.name,
-        "ledger": entry.id,
+        "ledger": written[-1].id,
     }
 
 
 def _try(ws: Workspace, control: ModelVersion, candidate: ModelVersion, report: Report) -> dict[str, Any]:
     """Compare the candidate with the control on the same held-out rows; open a release if the gates pass."""
-    if any(line.version_id == candidate.id and line.kind == "reject" for line in releases.history(ws, control.task)):
+    if any(line.version_id == candidate.id and line.kind == "reject" for line in ledger.history(ws, control.task)):
         return {"step": "waiting", "n_new_labels": 0, "reason": f"{candidate.name} was rejected; no new labels since"}
     judged, found = releasing.gates_of(ws, control, candidate, report)
     shown = {

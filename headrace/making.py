@@ -25,7 +25,7 @@ from headrace.finetune.methods import method_for
 from headrace.ids import new_id
 from headrace.records import Artifact, Evaluation, Input, Job, ModelVersion, Run, Snapshot, SnapshotRow
 from headrace.registry import require, resolve
-from headrace.release import releases
+from headrace.release import controls
 from headrace.store import adapters, examples, runs, snapshots, versions
 from headrace.tasks import TASK_TYPES, FloatArray, Outputs, Predictor, TaskType
 from headrace.tasks.inputs import as_one_text
@@ -129,7 +129,7 @@ def planned_run(ws: Workspace, task: str, frozen: Snapshot, finetune: FinetuneTa
     """The run that these rows and settings decide, not written down."""
     settings, now = ws.task(task), ws.clock()
     if finetune.teacher:  # by one of its several names
-        finetune = finetune.model_copy(update={"teacher": releases.find_version(ws, task, finetune.teacher).name})
+        finetune = finetune.model_copy(update={"teacher": controls.find_version(ws, task, finetune.teacher).name})
     base = base_models.find(settings.base_model)
     unread = {"tracker", "per_channel"}  # the first only looks on, the second decides what comes after
     deciding_settings = finetune.model_dump(mode="json", exclude=unread)
@@ -176,7 +176,7 @@ def _material_hashes(ws: Workspace, task: str, frozen: Snapshot, finetune: Finet
             next_step="Set it to a version: --set finetune.teacher=1",
         )
     if finetune.teacher:
-        found["teacher"] = releases.find_version(ws, task, finetune.teacher).checkpoint
+        found["teacher"] = controls.find_version(ws, task, finetune.teacher).checkpoint
     if finetune.method == "continue-pretraining":
         found["unlabelled"] = hash_of(unlabelled_texts(ws, until=ws.clock()))
     if finetune.sampling.replay_share > 0:

@@ -27,7 +27,7 @@ from headrace.finetune.methods import check_adaptable, method_for
 from headrace.ids import new_id
 from headrace.records import Adapter, Artifact, Input, Job, ModelVersion, Run, Snapshot, SnapshotRow
 from headrace.registry import resolve
-from headrace.release import releases
+from headrace.release import controls
 from headrace.store import adapters, runs, versions
 from headrace.tasks import Outputs, TaskType
 from headrace.workspace import Workspace
@@ -107,7 +107,7 @@ def start(ws: Workspace, *, task: str | None = None, channel: str | None = None)
             raise NotFound(
                 "the channel has no labelled rows", value=channel, next_step=nearest(channel, [*frozen.n_by_channel])
             )
-        control = releases.serving(ws, name).control
+        control = controls.serving(ws, name).control
         beneath = making.find_run(ws, control.run_id)
         _check_same_task(ws.task(name), making.task_of(beneath), control)
         facts = {"channel": channel, "shared_version": control.name, "shared": control.id}
@@ -175,7 +175,7 @@ def _version_of(ws: Workspace, run: Run) -> ModelVersion | None:
 def _shared_version(ws: Workspace, run: Run, progress: jobs.Progress) -> ModelVersion:
     facts = run.params["per_channel"]
     if "shared_version" in facts:
-        return releases.find_version(ws, run.task, facts["shared_version"])
+        return controls.find_version(ws, run.task, facts["shared_version"])
     with jobs.only_one(ws, facts["shared_run"], progress):
         return making.made_version(ws, making.find_run(ws, facts["shared_run"]), progress.report)
 
@@ -359,7 +359,7 @@ def export_adapter(
     Raises:
         NotFound: no such version, or the channel has no adapter in it; the message says why.
     """
-    found = releases.find_version(ws, task, version)
+    found = controls.find_version(ws, task, version)
     known = {one.channel: one for one in _adapters(ws, found)}
     own = known.get(channel)
     if own is None or own.artifact is None:

@@ -4,14 +4,16 @@ A new version reaches traffic through a release alone. What it fails before traf
 person gives a reason, which goes to the ledger.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from headrace import gating
 from headrace.errors import BadInput, WrongState
 from headrace.evaluate.gates import Gate
 from headrace.records import ModelVersion, Release
-from headrace.release import releases
+from headrace.release import controls, ledger, releases
+from headrace.release.controls import Serving
+from headrace.release.policies import POLICIES
 from headrace.workspace import Workspace
 
 Report = Callable[..., None]
@@ -27,6 +29,8 @@ def start(
     candidate: ModelVersion | str,
     task: str | None = None,
     policy: str | None = None,
+    scope: Sequence[str] = (),
+    others: Sequence[ModelVersion | str] = (),
     despite: str | None = None,
     actor: str = "cli",
     report: Report = _silent,
@@ -34,35 +38,58 @@ def start(
     """Open a release of a version that passes its gates: it answers beside the one in charge from now on.
 
     Args:
+        scope: names of the channels it is about; none: as release.scope of the settings says.
+        others: further candidates, which must pass too.
         despite: why a version that fails a gate is tried all the same; goes to the ledger.
 
     Raises:
         WrongState: a gate fails and no reason is given, no version is in charge, the candidate itself is, or a release
             of the task is open.
-        NotFound: no such version or policy.
-        BadInput: the reason is empty.
+        NotFound: no such version, channel or policy.
+        BadInput: the reason is empty, or a candidate is named twice.
     """
     if despite is not None and not despite.strip():
-        raise BadInput(
-            "a reason must say something", value=despite, next_step='Write such as --despite "agreed with A"'
-        )
+        raise BadInput("a reason must say something", value=despite, next_step='Such as --despite "agreed with Ann"')
     task = ws.task_name(task if task or isinstance(candidate, str) else candidate.task)
-    control = releases.serving(ws, task).control
-    version = releases.find_version(ws, task, candidate if isinstance(candidate, str) else candidate.id)
+    POLICIES.get(policy or ws.settings.release.policy)
+    serving = controls.serving(ws, task)
+    tried = [_version(ws, task, one) for one in (candidate, *others)]
     evidence: dict[str, Any] = {}
-    if control.id != version.id:  # else the start itself says what is wrong
-        judged, found = gates_of(ws, control, version, report)
-        evidence = {"gates": judged, "comparison": found["comparison"]}
-        failed = [gate for gate in judged if not gate["passed"]]
-        if failed and despite is None:
-            raise WrongState(
-                f"{version.name} fails before traffic. {in_words(failed)}",
-                value=", ".join(gate["gate"] for gate in failed),
-                next_step='Make a better version, or give a reason for the ledger: --despite "..."',
-            )
-        if failed:
-            evidence["despite"] = despite
-    return releases.start(ws, candidate=version, task=task, policy=policy, evidence=evidence, actor=actor)
+    if serving.release is None and serving.control not in tried:  # else the start itself says what is wrong
+        evidence = _shown(ws, _control(serving, scope), tried, despite, report)
+    return releases.start(
+        ws,
+        candidate=tried[0],
+        task=task,
+        policy=policy,
+        scope=scope,
+        others=tried[1:],
+        evidence=evidence,
+        actor=actor,
+    )
+
+
+def _shown(
+    ws: Workspace, control: ModelVersion, tried: Sequence[ModelVersion], despite: str | None, report: Report
+) -> dict[str, Any]:
+    """What the ledger says of the candidates at the start.
+
+    Raises:
+        WrongState: a gate fails and no reason is given.
+    """
+    found = {version.name: gates_of(ws, control, version, report) for version in tried}
+    failed = {name: failing(judged) for name, (judged, _) in found.items() if failing(judged)}
+    if failed and despite is None:
+        raise WrongState(
+            "; ".join(f"{name} fails before traffic. {in_words(gates)}" for name, gates in failed.items()),
+            value=", ".join(gate["gate"] for gates in failed.values() for gate in gates),
+            next_step='Make a better version, or give a reason for the ledger: --despite "..."',
+        )
+    judged, measured = found[tried[0].name]
+    evidence = {"gates": judged, "comparison": measured["comparison"]}
+    if len(tried) > 1:
+        evidence["others"] = {version.name: found[version.name][0] for version in tried[1:]}
+    return evidence | ({"despite": despite} if failed else {})
 
 
 def gates_of(
@@ -70,12 +97,29 @@ def gates_of(
 ) -> tuple[list[Gate], dict[str, Any]]:
     """The verdict of every gate on a candidate, one on its past among them, and what was measured."""
     judged, found = gating.gates_of(ws, control, candidate, report)
-    lines = releases.history(ws, candidate.task)
+    lines = ledger.history(ws, candidate.task)
     rejected = [line for line in lines if line.kind == "reject" and line.version_id == candidate.id and line.release_id]
     told = f"rejected on {rejected[-1].at:%Y-%m-%d}: {rejected[-1].reason}" if rejected else "no release rejected it"
     past = {"gate": "not rejected before", "passed": not rejected, "figure": len(rejected), "limit": 0, "reason": told}
     return [*judged, past], found
 
 
-def in_words(gates: list[Gate]) -> str:
+def failing(gates: Sequence[Gate]) -> list[Gate]:
+    return [gate for gate in gates if not gate["passed"]]
+
+
+def in_words(gates: Sequence[Gate]) -> str:
     return "; ".join(f"{gate['gate']}: {gate['reason']}" for gate in gates)
+
+
+def _control(serving: Serving, scope: Sequence[str]) -> ModelVersion:
+    """What the candidate is measured beside: the version in charge of the channels, or where they have several, of all.
+
+    The release has the same control (see `releases.start`).
+    """
+    here = {serving.control_of(name).id: serving.control_of(name) for name in scope}
+    return next(iter(here.values())) if len(here) == 1 else serving.control
+
+
+def _version(ws: Workspace, task: str, version: ModelVersion | str) -> ModelVersion:
+    return controls.find_version(ws, task, version if isinstance(version, str) else version.id)

@@ -38,7 +38,7 @@ from headrace.errors import HeadraceError
 from headrace.feedback import intake
 from headrace.ids import new_id
 from headrace.records import ModelVersion, Prediction
-from headrace.release import releases
+from headrace.release import controls
 from headrace.store import channels, examples, imports, predictions, runs, versions
 from headrace.store import ledger as ledger_rows
 from headrace.store import releases as release_rows
@@ -145,7 +145,7 @@ def _train(root: Path) -> None:
 def _collect_feedback(root: Path) -> None:
     """Answers and corrections as a server would have logged them."""
     with open_workspace(root) as ws:
-        version = releases.ensure_control(ws, "tone")
+        version = controls.ensure_control(ws, "tone")
         with ws.store.write() as conn:
             channel = channels.find(conn, "a")
             assert channel is not None

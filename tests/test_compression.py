@@ -63,7 +63,7 @@ def ws(trained: Path) -> Iterator[Workspace]:
 
 
 def compressed(ws: Workspace, *, ways: tuple[str, ...], max_drop: float, version: str = "1") -> dict[str, Any]:
-    found = making.releases.find_version(ws, None, version)
+    found = making.controls.find_version(ws, None, version)
     args = {"version_id": found.id, "task": "tone", "ways": ways, "max_drop": max_drop}
     return compression.compress_version(ws, jobs.Progress(ws, None), **args)
 

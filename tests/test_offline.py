@@ -26,8 +26,7 @@ from headrace.errors import AlreadyExists, BadInput, Damaged, HeadraceError, Not
 from headrace.offline import predict_file
 from headrace.records import Adapter, Artifact, Input
 from headrace.release import releases
-from headrace.store import adapters, runs
-from headrace.store import ledger
+from headrace.store import adapters, ledger, runs
 from headrace.tasks import TASK_TYPES
 from headrace.workspace import Workspace, init, open_workspace
 from planted import NOON, plant_channel, plant_version

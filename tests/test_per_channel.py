@@ -19,7 +19,7 @@ from headrace import jobs, loop, per_channel
 from headrace.checkpoints import low_rank
 from headrace.errors import BadInput, NotFound, WrongState
 from headrace.export import read_facts
-from headrace.release import releases
+from headrace.release import controls, releases
 from headrace.store import adapters, runs, versions
 from headrace.workspace import Workspace, open_workspace
 
@@ -88,7 +88,7 @@ def n_versions(ws: Workspace) -> int:
 
 def kept_of(ws: Workspace, version: str) -> dict[str, Any]:
     with ws.store.read() as conn:
-        return {one.channel: one for one in adapters.of_version(conn, releases.find_version(ws, None, version).id)}
+        return {one.channel: one for one in adapters.of_version(conn, controls.find_version(ws, None, version).id)}
 
 
 pytestmark = pytest.mark.slow
@@ -111,7 +111,7 @@ def test_a_channel_keeps_an_adapter_where_held_out_rows_say_so(trained: tuple[Wo
     assert own["channels"]["odd"]["macro_f1"] == odd["test"]["own"]
     assert shared["channels"]["odd"]["macro_f1"] == odd["test"]["shared"]
     assert own["agreement"]["share"] > 0.95
-    found = releases.find_version(ws, None, "2")
+    found = controls.find_version(ws, None, "2")
     bank = read_facts(ws.artifacts.get(found.artifact)).bank
     assert bank["rank"] == 4
     assert len(bank["targets"]) == 4
@@ -154,7 +154,7 @@ def test_an_adapter_leaves_as_a_directory_of_peft(trained: tuple[Workspace, dict
     tokens = AutoTokenizer.from_pretrained(tmp_path / "shared")(texts, padding=True, return_tensors="pt")
     with torch.no_grad():
         scores = model(**tokens).logits.numpy()
-    version = releases.find_version(ws, None, "2")
+    version = controls.find_version(ws, None, "2")
     outputs, _ = per_channel.answers_of(ws, version, texts, ["odd"] * len(texts))
     assert np.abs(outputs - scores).max() < 0.02  # the exported graph against torch
     refused = says(ws, "export", "2", str(tmp_path / "few"), "--adapter", "few")
@@ -210,7 +210,7 @@ def test_one_channel_trains_alone_and_the_others_stay(
     ws, result = trained
     with pytest.raises(WrongState, match="no version"):
         headrace.train(ws, per_channel=True, channel="plain")
-    version = releases.find_version(ws, None, result["version"])
+    version = controls.find_version(ws, None, result["version"])
     releases.promote(ws, version, reason="tried", actor="test")
     with pytest.raises(NotFound, match=r"no labelled rows.*Did you mean 'few'"):
         headrace.train(ws, per_channel=True, channel="fewer")
@@ -220,7 +220,7 @@ def test_one_channel_trains_alone_and_the_others_stay(
     before, after = kept_of(ws, "2"), kept_of(ws, again["version"])
     assert after["few"].is_kept
     assert (after["odd"], after["plain"]) == (before["odd"], before["plain"])
-    new = releases.find_version(ws, None, again["version"])
+    new = controls.find_version(ws, None, again["version"])
     assert (new.artifact, new.checkpoint) == (version.artifact, version.checkpoint)
     few = after["few"].evidence["test"]
     assert few["own"] > few["shared"] + 0.2

@@ -52,10 +52,10 @@ def feedback(
 
 def history(task: Task = None, where: Where = Path("."), as_json: AsJson = False) -> None:
     """Print the ledger: what was decided, when, by whom, why."""
-    from headrace.release import releases
+    from headrace.release import ledger
 
     with opened(where) as ws:
-        lines = releases.history(ws, task)
+        lines = ledger.history(ws, task)
     rows = [(line.seq, line.at, line.task, line.kind, line.actor, line.reason) for line in lines]
     emit(lines, as_json, lambda: table(("", "at", "task", "what", "by", "why"), rows))
 

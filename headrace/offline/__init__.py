@@ -21,7 +21,7 @@ from headrace.offline.formats import PREFIX, Format, format_of, json_text
 from headrace.offline.parts import Mark, Parts
 from headrace.offline.table import Table, open_table
 from headrace.records import Input, ModelVersion, RawRow
-from headrace.release import releases
+from headrace.release import controls
 from headrace.serve.worker import Model, answer, load_model
 from headrace.store.imports import Quarantined
 from headrace.tasks import TASK_TYPES, TaskType
@@ -86,7 +86,7 @@ def predict_file(
     """
     began = time.monotonic()
     name = ws.task_name(task)
-    found = releases.find_version(ws, name, version) if version else releases.serving(ws, name).control
+    found = controls.find_version(ws, name, version) if version else controls.serving(ws, name).control
     table = open_table(ws, name, Path(source), text_column=text_column, pair_column=pair_column)
     out = _output(table.path, output)
     form = format_of(out, table)

@@ -1,91 +1,32 @@
-"""Releases: which version answers, which one is tried beside it, and the ledger of every such decision.
+"""Releases: a candidate tried beside the version in charge, and every decision about it.
 
     (none) --start--> open --promote--> promoted     the candidate is in charge
                       open --reject---> rejected     the control stays
                       open --stop-----> stopped      no decision; a rollback also stops
+                      open --advance--> open         the arms have other shares, in the next stage
                       open --hold-----> open
 
-A version is in charge when the newest `promote` or `rollback` line of its task names it. Every change is one write
-transaction that checks the state it starts from, so of two callers at once the second gets WrongState.
+A release about channels may be decided for one after the other: each ends with a line of its own, and the release
+closes with the last; as `mixed` where they ended differently. Every change is one write transaction that checks the
+state it starts from, so of two callers at once the second gets WrongState.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from headrace.errors import NotFound, WrongState, nearest
+from headrace.errors import BadInput, WrongState
 from headrace.ids import new_id
 from headrace.records import Decision, LedgerEntry, ModelVersion, Release
+from headrace.release import controls, ledger
+from headrace.release.endings import ENDS, is_about, left_of, settle, still_open
 from headrace.release.policies import POLICIES
-from headrace.store import channels, ledger, versions
+from headrace.store import channels, versions
+from headrace.store import ledger as lines
 from headrace.store import releases as rows
 from headrace.workspace import Workspace
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
-
-FIRST = "first version: nothing to compare it with"
-_END_STATES = {"promote": "promoted", "reject": "rejected", "stop": "stopped"}
-
-
-@dataclass(frozen=True)
-class Serving:
-    """Who answers for a task: the control, and the candidate of the open release beside it."""
-
-    control: ModelVersion
-    candidate: ModelVersion | None
-    release: Release | None
-
-
-def serving(ws: Workspace, task: str | None = None) -> Serving:
-    """Who answers for a task now.
-
-    Raises:
-        WrongState: no version is in charge yet.
-    """
-    task = ws.task_name(task)
-    with ws.store.read() as conn:
-        control = _control(conn, task)
-        release = rows.open_release(conn, task)
-        candidate = None if release is None else versions.find(conn, release.candidate_id)
-        has_version = bool(versions.listing(conn, task))
-    if control is None:
-        step = "Put one in charge: headrace serve, or headrace release promote 1"
-        raise WrongState(
-            "no version of the task is in charge yet",
-            value=task,
-            next_step=step if has_version else "Make one first: headrace train",
-        )
-    return Serving(control, candidate, release)
-
-
-def find_version(ws: Workspace, task: str | None, name: str | int) -> ModelVersion:
-    """The version called `name`: "task/2", "2" or its id.
-
-    Raises:
-        NotFound: there is none; the message names the nearest.
-    """
-    task = ws.task_name(task)
-    with ws.store.read() as conn:
-        return _named(conn, task, name)
-
-
-def ensure_control(ws: Workspace, task: str | None = None, *, actor: str = "cli") -> ModelVersion:
-    """The version in charge; where none ever was, the newest one takes charge, with a ledger line.
-
-    Raises:
-        WrongState: the task has no version.
-    """
-    task = ws.task_name(task)
-    with ws.store.write() as conn:
-        control = _control(conn, task)
-        if control is not None:
-            return control
-        known = versions.listing(conn, task)
-        if not known:
-            raise WrongState("the task has no model version", value=task, next_step="Make one first: headrace train")
-        _append(ws, conn, task, "promote", known[-1].id, None, FIRST, {}, actor)
-        return known[-1]
 
 
 def start(
@@ -94,65 +35,98 @@ def start(
     candidate: ModelVersion | str,
     task: str | None = None,
     policy: str | None = None,
+    scope: Sequence[str] = (),
+    others: Sequence[ModelVersion | str] = (),
+    options: Mapping[str, Any] | None = None,
+    weights: Mapping[str, float] | None = None,
     evidence: Mapping[str, Any] | None = None,
     actor: str = "cli",
 ) -> Release:
     """Open a release: the candidate answers beside the control from now on.
 
     Args:
+        scope: names of the channels it is about; none: as `release.scope` of the settings says.
+        others: further candidates.
+        options: what the policy is asked with, beside `alpha` and `channels`; frozen now.
+        weights: arm to share of traffic; none: the control's alone.
         evidence: what speaks for trying it, such as the gates it passed; goes to the ledger.
 
     Raises:
         WrongState: no version is in charge, the candidate itself is, or a release of the task is open.
-        NotFound: no such version or policy.
+        NotFound: no such version, channel or policy.
+        BadInput: a candidate is named twice.
     """
     task = ws.task_name(task if task or isinstance(candidate, str) else candidate.task)
     policy = policy or ws.settings.release.policy
     POLICIES.get(policy)
-    with ws.store.write() as conn:
-        version = _named(conn, task, candidate if isinstance(candidate, str) else candidate.id)
-        control = _control(conn, task)
-        running = rows.open_release(conn, task)
-        if control is None:
-            raise WrongState(
-                "no version is in charge to compare the candidate with",
-                value=task,
-                next_step="Put one in charge first: headrace release promote",
-            )
-        if control.id == version.id:
-            raise WrongState("the candidate is already in charge", value=version.name, next_step="Name another version")
-        if running is not None:
-            raise WrongState(
-                "a release of the task is open", value=running.id, next_step="Decide it or run: headrace release stop"
-            )
+    with ledger.writing(ws) as conn:
+        tried = [_version(conn, task, one) for one in (candidate, *others)]
+        names = [channel.name for channel in channels.listing(conn)]
+        about = _scope(ws, conn, scope, names)
+        control_id = _check_start(conn, task, tried, about)
         release = Release(
             id=new_id("release"),
             task=task,
-            control_id=control.id,
-            candidate_id=version.id,
+            control_id=control_id,
+            candidate_id=tried[0].id,
             policy=policy,
-            options={
-                "alpha": ws.settings.release.alpha,
-                "channels": [channel.name for channel in channels.listing(conn)],
-            },
+            options={"alpha": ws.settings.release.alpha, "channels": list(about or names), **(options or {})},
             state="open",
             started_at=ws.clock(),
             ended_at=None,
+            others=tuple(version.id for version in tried[1:]),
+            scope=about,
+            weights=dict(weights or {"control": 1.0}),
         )
         rows.add(conn, release, config_hash=ws.config_hash)
-        reason = f"{version.name} is tried beside {control.name}"
-        _append(ws, conn, task, "start", version.id, release.id, reason, dict(evidence or {}), actor)
+        control = versions.find(conn, control_id)
+        assert control is not None  # the ledger refers to it
+        names_of = " and ".join(version.name for version in tried)
+        where = "" if about is None else f" in {', '.join(about)}"
+        ledger.append(
+            ws,
+            conn,
+            "start",
+            task=task,
+            version_id=tried[0].id,
+            release_id=release.id,
+            reason=f"{names_of} {'are' if others else 'is'} tried beside {control.name}{where}",
+            evidence={**(evidence or {}), "weights": release.weights, "scope": about},
+            actor=actor,
+        )
     return release
 
 
-def decide(ws: Workspace, release: Release, decision: Decision, *, actor: str = "cli") -> LedgerEntry:
-    """Write a policy's decision to the ledger; promote and reject also close the release.
+def decide(ws: Workspace, release: Release, decision: Decision, *, actor: str = "cli") -> list[LedgerEntry]:
+    """Write a policy's decision to the ledger; the lines written.
+
+    Promote and reject also close the release: for all channels that are left, or with `decision.channels` for those it
+    decides on. Channels decided before stay as they are.
 
     Raises:
-        WrongState: the release is closed, by an earlier or a faster decision.
+        WrongState: the release is closed or in another stage, by an earlier or a faster decision.
+        BadInput: an advance without weights.
     """
-    with ws.store.write() as conn:
-        return _decide(ws, conn, release, decision.verdict, decision.reason, decision.evidence, actor)
+    with ledger.writing(ws) as conn:
+        found = still_open(conn, release)
+        written: list[LedgerEntry] = []
+        for kind, part in _fresh_ends(conn, found, decision).items():
+            written += settle(
+                ws,
+                conn,
+                found,
+                kind,
+                decision.reason,
+                actor,
+                channels=part,
+                evidence=decision.evidence,
+                version_id=found.version_of(decision.arm),
+            )
+        if written:
+            return written
+        if decision.verdict == "advance":
+            return [_advance(ws, conn, release, decision, actor)]
+        return [_note(ws, conn, found, "hold", decision, decision.evidence, actor)]
 
 
 def promote(
@@ -160,88 +134,95 @@ def promote(
     version: ModelVersion | str | None = None,
     *,
     task: str | None = None,
+    channel: str | None = None,
     reason: str = "by hand",
     evidence: Mapping[str, Any] | None = None,
     actor: str = "cli",
 ) -> LedgerEntry:
     """Put a version in charge by hand; without a name, the candidate of the open release.
 
+    The candidate of an open release takes charge of what the release is about, and the release is decided.
+
+    Args:
+        channel: put it in charge of this one only.
+
+    Returns:
+        The line written; the last one where a release about channels is decided.
+
     Raises:
         WrongState: it is in charge already, nothing is open to promote, or another version's release is open.
-        NotFound: no such version.
+        NotFound: no such version or channel.
     """
     task = ws.task_name(task if task or not isinstance(version, ModelVersion) else version.task)
-    facts = dict(evidence or {})
-    with ws.store.write() as conn:
+    with ledger.writing(ws) as conn:
+        ledger.check_channel(conn, channel)
         running = rows.open_release(conn, task)
+        if running is not None and not is_about(conn, running, channel):
+            running = None
         if version is None and running is None:
-            raise WrongState("no release is open", value=task, next_step="Name the version to promote, such as 2")
-        if version is None:
-            assert running is not None
-            return _decide(ws, conn, running, "promote", reason, facts, actor)
-        found = _named(conn, task, version if isinstance(version, str) else version.id)
-        if running is not None and running.candidate_id == found.id:
-            return _decide(ws, conn, running, "promote", reason, facts, actor)
+            raise WrongState("no release is open", value=channel or task, next_step="Name the version, such as 2")
+        found = None if version is None else _version(conn, task, version)
         if running is not None:
+            if found is not None and found.id not in (running.candidate_id, *running.others):
+                raise WrongState(
+                    "the open release tries another version",
+                    value=running.id,
+                    next_step="Run first: headrace release stop",
+                )
+            part = None if channel is None else [channel]
+            version_id = running.candidate_id if found is None else found.id
+            return settle(
+                ws, conn, running, "promote", reason, actor, channels=part, evidence=evidence, version_id=version_id
+            )[-1]
+        assert found is not None
+        if channel is not None and lines.control_id(conn, task) is None:
             raise WrongState(
-                "the open release tries another version",
-                value=running.id,
-                next_step="Run first: headrace release stop",
+                "no version is in charge of the whole task yet",
+                value=task,
+                next_step="Run first: headrace release promote",
             )
-        if found.id == ledger.control_id(conn, task):
+        if not controls.would_change(conn, task, channel, found.id):
             raise WrongState("the version is in charge already", value=found.name, next_step="Name another version")
-        return _append(ws, conn, task, "promote", found.id, None, reason, facts, actor)
+        return ledger.append(
+            ws, conn, "promote", task=task, version_id=found.id, reason=reason, actor=actor, evidence=evidence,
+            channel=channel,
+        )  # fmt: skip
 
 
-def rollback(
+def reject(
     ws: Workspace,
     *,
-    to: str | None = None,
     task: str | None = None,
+    channel: str | None = None,
     reason: str = "by hand",
     evidence: Mapping[str, Any] | None = None,
     actor: str = "cli",
 ) -> LedgerEntry:
-    """Put the version in charge that was so before, or a named one that once was; an open release is stopped.
+    """Close the open release by hand: the control stays, and the candidate is not tried again unasked.
 
-    Rolling back twice goes two versions back, not back and forth.
+    Args:
+        channel: in this one only.
 
     Raises:
-        WrongState: none was in charge before, or the named one never was.
-        NotFound: no such version.
+        WrongState: none is open there.
+        NotFound: no such channel.
     """
-    task = ws.task_name(task)
-    with ws.store.write() as conn:
-        lines = [e for e in ledger.listing(conn, task) if e.kind in ("promote", "rollback")]
-        target = _earlier(lines) if to is None else _named(conn, task, to).id
-        if target is None:
-            raise WrongState(
-                "no version was in charge before this one", value=task, next_step="`headrace history` shows who was"
-            )
-        if target not in {e.version_id for e in lines[:-1]} or target == lines[-1].version_id:
-            raise WrongState(
-                "one can only go back to a version that was in charge before",
-                value=to,
-                next_step="`headrace history` shows who was; `headrace release promote` puts any version in charge",
-            )
-        running = rows.open_release(conn, task)
-        if running is not None:
-            _close(ws, conn, running, "stop", f"stopped by a rollback: {reason}", {}, actor)
-        return _append(ws, conn, task, "rollback", target, None, reason, dict(evidence or {}), actor)
+    return _end(ws, "reject", task, channel, reason, actor, evidence)
 
 
-def stop(ws: Workspace, task: str | None = None, *, reason: str = "by hand", actor: str = "cli") -> LedgerEntry:
+def stop(
+    ws: Workspace, task: str | None = None, *, channel: str | None = None, reason: str = "by hand", actor: str = "cli"
+) -> LedgerEntry:
     """Close the open release without a decision; the control stays.
 
+    Args:
+        channel: in this one only.
+
     Raises:
-        WrongState: none is open.
+        WrongState: none is open there.
+        NotFound: no such channel.
     """
-    task = ws.task_name(task)
-    with ws.store.write() as conn:
-        running = rows.open_release(conn, task)
-        if running is None:
-            raise WrongState("no release is open", value=task, next_step="`headrace release status` shows the state")
-        return _close(ws, conn, running, "stop", reason, {}, actor)
+    return _end(ws, "stop", task, channel, reason, actor, None)
 
 
 def rejected_at_gate(
@@ -252,8 +233,11 @@ def rejected_at_gate(
     if not failed:
         raise WrongState("every gate passed, so there is nothing to reject", value=version.name)
     reason = f"{version.name} failed before traffic. {'; '.join(failed)}"
-    with ws.store.write() as conn:
-        return _append(ws, conn, version.task, "reject", version.id, None, reason, {"gates": gates}, actor)
+    with ledger.writing(ws) as conn:
+        return ledger.append(
+            ws, conn, "reject", task=version.task, version_id=version.id, reason=reason, actor=actor,
+            evidence={"gates": gates},
+        )  # fmt: skip
 
 
 def status(ws: Workspace, task: str | None = None, *, decision: Decision | None = None) -> dict[str, Any]:
@@ -263,117 +247,128 @@ def status(ws: Workspace, task: str | None = None, *, decision: Decision | None 
     """
     task = ws.task_name(task)
     with ws.store.read() as conn:
-        control, release = _control(conn, task), rows.open_release(conn, task)
-        candidate = None if release is None else versions.find(conn, release.candidate_id)
-        lines = ledger.listing(conn, task)
-    last_at = lines[-1].at if lines else None
-    since = last_at if release is None else release.started_at
+        known = {version.id: version.name for version in versions.listing(conn, task)}
+        in_charge, release = lines.controls(conn, task), rows.open_release(conn, task)
+        last = lines.last(conn, task)
+        left = None if release is None else left_of(conn, release)
+    since = release.started_at if release is not None else None if last is None else last.at
     return {
         "task": task,
-        "control": None if control is None else control.name,
-        "candidate": None if candidate is None else candidate.name,
-        "state": "empty" if control is None else "idle" if release is None else "open",
+        "control": known[in_charge[None]] if in_charge else None,
+        "channels": {name: known[version_id] for name, version_id in in_charge.items() if name is not None},
+        "candidate": None if release is None else known[release.candidate_id],
+        "state": "empty" if not in_charge else "idle" if release is None else "open",
         "since": None if since is None else since.isoformat(),
         "release": None if release is None else release.id,
         "policy": None if release is None else release.policy,
+        "scope": left,
         "verdict": None if decision is None else decision.verdict,
         "reason": None if decision is None else decision.reason,
         "evidence": None if decision is None else decision.evidence,
     }
 
 
-def history(ws: Workspace, task: str | None = None) -> list[LedgerEntry]:
-    """The ledger, oldest line first; of one task or of all."""
-    name = None if task is None else ws.task_name(task)
-    with ws.store.read() as conn:
-        return ledger.listing(conn, name)
+def _fresh_ends(conn: "Connection", release: Release, decision: Decision) -> dict[str, list[str] | None]:
+    """Kind of line to the channels that a decision ends the release in now; None: in all that are left."""
+    if not decision.channels:
+        return {decision.verdict: None} if decision.verdict in ENDS else {}
+    found: dict[str, list[str] | None] = {}
+    for kind in ENDS:
+        named = [name for name, verdict in decision.channels.items() if verdict == kind]
+        if part := [name for name in named if is_about(conn, release, name)]:
+            found[kind] = part
+    return found
 
 
-def _decide(
+def _advance(ws: Workspace, conn: "Connection", release: Release, decision: Decision, actor: str) -> LedgerEntry:
+    if decision.weights is None:
+        raise BadInput("an advance needs the shares of the arms", next_step="Have the policy give `weights`")
+    if not rows.advance(conn, release, decision.weights):
+        raise WrongState(
+            "the release is in another stage by now", value=release.id, next_step="Look at its evidence again"
+        )
+    evidence = {**decision.evidence, "weights": dict(decision.weights), "stage": release.stage + 1}
+    return _note(ws, conn, release, "advance", decision, evidence, actor)
+
+
+def _note(
     ws: Workspace,
     conn: "Connection",
     release: Release,
-    verdict: str,
-    reason: str,
-    evidence: dict[str, Any],
-    actor: str,
-) -> LedgerEntry:
-    if verdict != "hold":
-        return _close(ws, conn, release, verdict, reason, evidence, actor)
-    found = rows.find(conn, release.id)
-    if found is None or found.state != "open":
-        raise _closed(release, found)
-    return _append(ws, conn, release.task, "hold", release.candidate_id, release.id, reason, evidence, actor)
-
-
-def _close(
-    ws: Workspace, conn: "Connection", release: Release, kind: str, reason: str, evidence: dict[str, Any], actor: str
-) -> LedgerEntry:
-    """End an open release and write its last line, in the caller's transaction."""
-    if not rows.close(conn, release.id, state=_END_STATES[kind], ended_at=ws.clock()):
-        raise _closed(release, rows.find(conn, release.id))
-    return _append(ws, conn, release.task, kind, release.candidate_id, release.id, reason, evidence, actor)
-
-
-def _closed(release: Release, found: Release | None) -> WrongState:
-    return WrongState(
-        f"the release is {'unknown' if found is None else found.state}, not open",
-        value=release.id,
-        next_step="`headrace history` shows what was decided",
-    )
-
-
-def _append(
-    ws: Workspace,
-    conn: "Connection",
-    task: str,
     kind: str,
-    version_id: str,
-    release_id: str | None,
-    reason: str,
-    evidence: dict[str, Any],
+    decision: Decision,
+    evidence: Mapping[str, Any],
     actor: str,
 ) -> LedgerEntry:
+    """A line about a release that goes on."""
     return ledger.append(
+        ws,
         conn,
-        config_hash=ws.config_hash,
-        id=new_id("ledger"),
-        task=task,
-        kind=kind,
-        version_id=version_id,
-        release_id=release_id,
-        reason=reason,
+        kind,
+        task=release.task,
+        version_id=release.candidate_id,
+        release_id=release.id,
+        reason=decision.reason,
         evidence=evidence,
         actor=actor,
-        at=ws.clock(),
     )
 
 
-def _control(conn: "Connection", task: str) -> ModelVersion | None:
-    version_id = ledger.control_id(conn, task)
-    return None if version_id is None else versions.find(conn, version_id)
+def _end(
+    ws: Workspace,
+    kind: str,
+    task: str | None,
+    channel: str | None,
+    reason: str,
+    actor: str,
+    evidence: Mapping[str, Any] | None,
+) -> LedgerEntry:
+    """End the open release by hand, or its part in a channel."""
+    task = ws.task_name(task)
+    with ledger.writing(ws) as conn:
+        ledger.check_channel(conn, channel)
+        running = rows.open_release(conn, task)
+        if running is None:
+            raise WrongState("no release is open", value=task, next_step="`headrace release status` shows the state")
+        part = None if channel is None else [channel]
+        return settle(ws, conn, running, kind, reason, actor, channels=part, evidence=evidence)[-1]
 
 
-def _earlier(lines: list[LedgerEntry]) -> str | None:
-    """The version in charge before the current one: promotions pile up, a rollback takes off down to its target."""
-    pile: list[str] = []
-    for line in lines:
-        assert line.version_id is not None
-        if line.kind == "rollback" and line.version_id in pile:
-            while pile[-1] != line.version_id:
-                pile.pop()
-        else:
-            pile.append(line.version_id)
-    return pile[-2] if len(pile) > 1 else None
+def _version(conn: "Connection", task: str, version: ModelVersion | str) -> ModelVersion:
+    return controls.named(conn, task, version if isinstance(version, str) else version.id)
 
 
-def _named(conn: "Connection", task: str, name: str | int) -> ModelVersion:
-    """The version with this id, number or "task/number"."""
-    known = versions.listing(conn, task)
-    wanted = str(name).strip()
-    for version in known:
-        if wanted in (version.id, version.name, str(version.number)):
-            return version
-    if not known:
-        raise NotFound("the task has no model version", value=wanted, next_step="Make one first: headrace train")
-    raise NotFound("no such model version", value=wanted, next_step=nearest(wanted, [v.name for v in known]))
+def _scope(ws: Workspace, conn: "Connection", scope: Sequence[str], known: Sequence[str]) -> tuple[str, ...] | None:
+    """The channels a release is about; None: the whole task."""
+    for name in scope:
+        ledger.check_channel(conn, name)
+    if not scope and ws.settings.release.scope == "channels":
+        scope = known
+    return tuple(sorted(set(scope))) or None
+
+
+def _check_start(conn: "Connection", task: str, tried: Sequence[ModelVersion], about: tuple[str, ...] | None) -> str:
+    """Id of the control: of the channels that the release is about, or where they have several, of the whole task.
+
+    Raises:
+        WrongState, BadInput: see `start`.
+    """
+    in_charge, running = lines.controls(conn, task), rows.open_release(conn, task)
+    if not in_charge:
+        raise WrongState(
+            "no version is in charge to compare the candidate with",
+            value=task,
+            next_step="Put one in charge first: headrace release promote",
+        )
+    for version in tried:
+        if not any(controls.would_change(conn, task, name, version.id) for name in about or [None]):
+            raise WrongState("the candidate is already in charge", value=version.name, next_step="Name another version")
+    if len({version.id for version in tried}) < len(tried):
+        names = ", ".join(version.name for version in tried)
+        raise BadInput("a release tries a version once", value=names, next_step="Name each candidate once")
+    if running is not None:
+        raise WrongState(
+            "a release of the task is open", value=running.id, next_step="Decide it or run: headrace release stop"
+        )
+    here = {in_charge.get(name, in_charge[None]) for name in about or [None]}
+    return here.pop() if len(here) == 1 else in_charge[None]

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, func, insert, or_, select
-from sqlalchemy.engine import Connection, RowMapping
+from sqlalchemy.engine import Connection
 
 from headrace.records import LedgerEntry
 from headrace.store import schema
@@ -153,9 +153,11 @@ def controls(conn: Connection, task: str) -> dict[str | None, str]:
     return found
 
 
-def chain(conn: Connection) -> Iterator[RowMapping]:
+def chain(conn: Connection) -> Iterator[dict[str, Any]]:
     """All lines with all their columns, oldest first, a few at a time."""
-    yield from conn.execute(select(_LEDGER).order_by(_LEDGER.c.seq), execution_options={"yield_per": 1000}).mappings()
+    query = select(_LEDGER).order_by(_LEDGER.c.seq)
+    for row in conn.execute(query, execution_options={"yield_per": 1000}).mappings():
+        yield dict(row)
 
 
 def _version_of(conn: Connection, seq: int | None) -> str | None:

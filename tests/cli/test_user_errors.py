@@ -21,7 +21,7 @@ from conftest import LABELS, sentences, write_jsonl
 from headrace.cli.main import main
 from headrace.ids import new_id
 from headrace.records import Prediction
-from headrace.release import releases
+from headrace.release import controls
 from headrace.store import channels, predictions, schema
 from headrace.workspace import Workspace, init
 from planted import NOON, log_row, plant_channel, plant_version
@@ -65,7 +65,7 @@ def root(tmp_path: Path) -> Path:
         for name in ("web", "phone"):
             plant_channel(ws, name)
         version = plant_version(ws)
-        releases.ensure_control(ws, "tone")
+        controls.ensure_control(ws, "tone")
         _predict(ws, version.id, version.artifact)
         with ws.store.write() as conn:
             conn.execute(update(schema.artifacts).values(facts={"backend": "openvino", "precision": "int8"}))

@@ -13,7 +13,7 @@ from headrace.console import report
 from headrace.console.markup import Html, element, join, table
 from headrace.errors import BadInput, NotFound, Unusable
 from headrace.records import Decision, Outcome
-from headrace.release import releases
+from headrace.release import controls, releases
 from headrace.release.policies.shadow import Shadow
 from headrace.workspace import Workspace, open_workspace
 from planted import (
@@ -79,7 +79,7 @@ def fill(ws: Workspace, *, labels: list[str] = LABELS, word: str = "fine") -> No
     channel = plant_channel(ws, word)
     plant_import(ws, channel, source=f"{word}.csv")
     first = plant_version(ws, history=HISTORY)
-    releases.ensure_control(ws, actor=word)
+    controls.ensure_control(ws, actor=word)
     second = plant_version(ws, history=HISTORY)
     by_channel = {word: COUNTS, "other": COUNTS}
     part = {"difference": {"estimate": 0.02, "low": -0.01, "high": 0.05}}
@@ -184,7 +184,7 @@ def test_a_regression_task_has_a_report(workspace: Workspace) -> None:
     }
     results = {"main_metric": "pearson", "overall": figures, "channels": {"a": {**figures, "pearson": None}}}
     plant_evaluation(workspace, plant_version(workspace), results)
-    releases.ensure_control(workspace)
+    controls.ensure_control(workspace)
     _, page = read(report.write(workspace))
     assert "Pearson's r per channel" in page.text
     assert "0.500 (-0.200 to 0.800)" in page.text
@@ -196,7 +196,7 @@ def test_of_very_many_classes_the_most_mixed_up_are_drawn(workspace: Workspace) 
     labels = [f"class number {i:02} with a long name" for i in range(n)]
     counts = [[50 if i == j else int(i >= 45 and j == 0) * i for j in range(n)] for i in range(n)]
     plant_evaluation(workspace, plant_version(workspace), results_of({"a": counts}, labels))
-    releases.ensure_control(workspace)
+    controls.ensure_control(workspace)
     text, page = read(report.write(workspace))
     assert "Shown are the 20 of 60 classes with most mistakes" in page.text
     assert "class number 59 with a long name answered as class number 00 with a long name, 59 times" in page.text
@@ -207,7 +207,7 @@ def test_of_very_many_classes_the_most_mixed_up_are_drawn(workspace: Workspace) 
 def test_overwhelming_evidence_can_be_drawn(workspace: Workspace) -> None:
     # E of 5,000 straight wins is beyond any axis.
     plant_version(workspace)
-    releases.ensure_control(workspace)
+    controls.ensure_control(workspace)
     release = releases.start(workspace, candidate=plant_version(workspace))
     decision = Shadow.decide([Outcome("a", False, True)] * 5000, alpha=0.001, n_requests=9000)
     releases.decide(workspace, release, decision)
@@ -217,7 +217,7 @@ def test_overwhelming_evidence_can_be_drawn(workspace: Workspace) -> None:
 
 def test_a_first_decision_without_evidence_from_traffic_is_no_comparison(workspace: Workspace) -> None:
     version = plant_version(workspace)
-    releases.ensure_control(workspace)
+    controls.ensure_control(workspace)
     gate = {"gate": "drop", "passed": False, "figure": 0, "limit": 0, "reason": "fell"}
     releases.rejected_at_gate(workspace, version, [gate])
     _, page = read(report.write(workspace))

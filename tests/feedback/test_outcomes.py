@@ -2,14 +2,14 @@
 
 from headrace.feedback.outcomes import paired
 from headrace.records import Channel, Outcome, Release
-from headrace.release import releases
+from headrace.release import controls, releases
 from headrace.workspace import Workspace
 from planted import plant_answer, plant_channel, plant_correction, plant_version
 
 
 def open_release(ws: Workspace) -> tuple[Release, Channel]:
     plant_version(ws)
-    releases.ensure_control(ws)
+    controls.ensure_control(ws)
     return releases.start(ws, candidate=plant_version(ws)), plant_channel(ws, "a")
 
 
@@ -24,7 +24,7 @@ def both(
     request: str | None = None,
 ) -> tuple[str, str]:
     """A control answer with its shadow; returns the control's prediction id and the request."""
-    serving = releases.serving(ws)
+    serving = controls.serving(ws)
     prediction_id, request = plant_answer(ws, channel, serving.control, control, row=row, request_id=request)
     assert serving.candidate is not None
     plant_answer(
@@ -75,7 +75,7 @@ def test_several_labellers_of_one_answer_are_one_outcome(workspace: Workspace) -
 
 def test_answers_without_a_good_pair_are_no_evidence(workspace: Workspace) -> None:
     release, channel = open_release(workspace)
-    serving = releases.serving(workspace)
+    serving = controls.serving(workspace)
     alone, request = plant_answer(workspace, channel, serving.control, "positive")
     assert serving.candidate is not None
     plant_answer(

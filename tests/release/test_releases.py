@@ -6,7 +6,7 @@ import pytest
 
 from headrace.errors import NotFound, WrongState
 from headrace.records import Decision
-from headrace.release import releases
+from headrace.release import controls, ledger, releases, rollbacks
 from headrace.workspace import Workspace, open_workspace
 from planted import plant_channel, plant_version
 
@@ -14,48 +14,49 @@ PROMOTE, HOLD, REJECT = (Decision(v, f"because {v}", {"n_labelled": 3}) for v in
 
 
 def in_charge(ws: Workspace) -> int:
-    return releases.serving(ws).control.number
+    return controls.serving(ws).control.number
 
 
 def kinds(ws: Workspace) -> list[str]:
-    return [entry.kind for entry in releases.history(ws)]
+    return [entry.kind for entry in ledger.history(ws)]
 
 
 def test_the_first_version_takes_charge_once(workspace: Workspace) -> None:
     with pytest.raises(WrongState, match="no model version"):
-        releases.ensure_control(workspace)
+        controls.ensure_control(workspace)
     with pytest.raises(WrongState, match="in charge yet"):
-        releases.serving(workspace)
+        controls.serving(workspace)
     first = plant_version(workspace)
-    assert releases.ensure_control(workspace, actor="me") == first
+    assert controls.ensure_control(workspace, actor="me") == first
     plant_version(workspace)
-    assert releases.ensure_control(workspace) == first  # a newer version does not slip in
-    (line,) = releases.history(workspace)
-    assert (line.kind, line.version_id, line.actor, line.reason) == ("promote", first.id, "me", releases.FIRST)
+    assert controls.ensure_control(workspace) == first  # a newer version does not slip in
+    (line,) = ledger.history(workspace)
+    assert (line.kind, line.version_id, line.actor, line.reason) == ("promote", first.id, "me", controls.FIRST)
 
 
 def test_a_release_from_start_to_promotion(workspace: Workspace) -> None:
     plant_version(workspace)
-    releases.ensure_control(workspace)
+    controls.ensure_control(workspace)
     second = plant_version(workspace)
     plant_channel(workspace, "a")
     release = releases.start(workspace, candidate=second, evidence={"gates": [1]})
     assert release.options == {"alpha": 0.05, "channels": ["a"]}  # what its policy is asked with, from the first look
-    serving = releases.serving(workspace)
+    serving = controls.serving(workspace)
     assert (serving.control.number, serving.candidate, serving.release) == (1, second, release)
-    assert releases.decide(workspace, release, HOLD).kind == "hold"
+    (held,) = releases.decide(workspace, release, HOLD)
+    assert held.kind == "hold"
     assert releases.status(workspace)["state"] == "open"
-    line = releases.decide(workspace, release, PROMOTE, actor="improve")
+    (line,) = releases.decide(workspace, release, PROMOTE, actor="improve")
     assert (line.version_id, line.release_id, line.evidence) == (second.id, release.id, {"n_labelled": 3})
-    after = releases.serving(workspace)
+    after = controls.serving(workspace)
     assert (after.control, after.candidate, after.release) == (second, None, None)
     assert kinds(workspace) == ["promote", "start", "hold", "promote"]
-    assert releases.history(workspace)[1].evidence == {"gates": [1]}
+    assert ledger.history(workspace)[1].evidence == {"gates": [1], "weights": {"control": 1.0}, "scope": None}
 
 
 def test_a_rejected_candidate_leaves_the_control(workspace: Workspace) -> None:
     plant_version(workspace)
-    releases.ensure_control(workspace)
+    controls.ensure_control(workspace)
     release = releases.start(workspace, candidate=plant_version(workspace))
     releases.decide(workspace, release, REJECT)
     assert in_charge(workspace) == 1
@@ -69,7 +70,7 @@ def test_what_cannot_be_started(workspace: Workspace) -> None:
     plant_version(workspace)
     with pytest.raises(WrongState, match="no version is in charge to compare"):
         releases.start(workspace, candidate="1")
-    releases.ensure_control(workspace)
+    controls.ensure_control(workspace)
     with pytest.raises(WrongState, match="already in charge: tone/1"):
         releases.start(workspace, candidate="tone/1")
     plant_version(workspace)
@@ -86,16 +87,16 @@ def test_what_cannot_be_started(workspace: Workspace) -> None:
 def test_versions_are_found_by_name_and_number(workspace: Workspace, name: str) -> None:
     plant_version(workspace)
     second = plant_version(workspace)
-    assert releases.find_version(workspace, None, name) == second
-    assert releases.find_version(workspace, "tone", second.id) == second
+    assert controls.find_version(workspace, None, name) == second
+    assert controls.find_version(workspace, "tone", second.id) == second
 
 
 def test_an_unknown_version_gets_the_nearest_name(workspace: Workspace) -> None:
     with pytest.raises(NotFound, match="headrace train"):
-        releases.find_version(workspace, None, "1")
+        controls.find_version(workspace, None, "1")
     plant_version(workspace)
     with pytest.raises(NotFound, match="Did you mean 'tone/1'"):
-        releases.find_version(workspace, None, "tone/7")
+        controls.find_version(workspace, None, "tone/7")
 
 
 def test_promotion_by_hand(workspace: Workspace) -> None:
@@ -112,7 +113,7 @@ def test_promotion_by_hand(workspace: Workspace) -> None:
     line = releases.promote(workspace, reason="looks fine", actor="ann")
     assert (line.release_id, line.reason, line.actor) == (release.id, "looks fine", "ann")
     assert in_charge(workspace) == 2
-    assert releases.serving(workspace).release is None
+    assert controls.serving(workspace).release is None
 
 
 def test_rolling_back_twice_goes_two_back(workspace: Workspace) -> None:
@@ -120,27 +121,27 @@ def test_rolling_back_twice_goes_two_back(workspace: Workspace) -> None:
     for number in ("1", "2", "3"):
         plant_version(workspace)
         releases.promote(workspace, number)
-    assert releases.rollback(workspace).kind == "rollback"
+    assert rollbacks.rollback(workspace).kind == "rollback"
     assert in_charge(workspace) == 2
-    releases.rollback(workspace)
+    rollbacks.rollback(workspace)
     assert in_charge(workspace) == 1
     with pytest.raises(WrongState, match="no version was in charge before"):
-        releases.rollback(workspace)
-    releases.rollback(workspace, to="3")  # once in charge, so one can return to it
+        rollbacks.rollback(workspace)
+    rollbacks.rollback(workspace, to="3")  # once in charge, so one can return to it
     assert in_charge(workspace) == 3
-    releases.rollback(workspace)
+    rollbacks.rollback(workspace)
     assert in_charge(workspace) == 1
 
 
 def test_rollback_refuses_versions_that_never_were_in_charge(workspace: Workspace) -> None:
     plant_version(workspace)
     with pytest.raises(WrongState, match="no version was in charge before"):
-        releases.rollback(workspace)
-    releases.ensure_control(workspace)
+        rollbacks.rollback(workspace)
+    controls.ensure_control(workspace)
     plant_version(workspace)
     for name in ("2", "1"):  # never in charge; in charge now
         with pytest.raises(WrongState, match="only go back to a version that was in charge before"):
-            releases.rollback(workspace, to=name)
+            rollbacks.rollback(workspace, to=name)
 
 
 def test_rollback_stops_an_open_release(workspace: Workspace) -> None:
@@ -149,7 +150,7 @@ def test_rollback_stops_an_open_release(workspace: Workspace) -> None:
         releases.promote(workspace, number)
     plant_version(workspace)
     release = releases.start(workspace, candidate="3")
-    releases.rollback(workspace, reason="complaints")
+    rollbacks.rollback(workspace, reason="complaints")
     assert in_charge(workspace) == 1
     assert kinds(workspace)[-2:] == ["stop", "rollback"]
     with pytest.raises(WrongState, match="stopped, not open"):
@@ -159,14 +160,14 @@ def test_rollback_stops_an_open_release(workspace: Workspace) -> None:
 def test_stop_and_status(workspace: Workspace) -> None:
     assert releases.status(workspace)["state"] == "empty"
     plant_version(workspace)
-    releases.ensure_control(workspace)
+    controls.ensure_control(workspace)
     with pytest.raises(WrongState, match="no release is open"):
         releases.stop(workspace)
     release = releases.start(workspace, candidate=plant_version(workspace))
     status = releases.status(workspace, decision=HOLD)
     assert status == {
-        "task": "tone", "control": "tone/1", "candidate": "tone/2", "state": "open",
-        "since": release.started_at.isoformat(), "release": release.id, "policy": "shadow",
+        "task": "tone", "control": "tone/1", "channels": {}, "candidate": "tone/2", "state": "open",
+        "since": release.started_at.isoformat(), "release": release.id, "policy": "shadow", "scope": None,
         "verdict": "hold", "reason": "because hold", "evidence": {"n_labelled": 3},
     }  # fmt: skip
     releases.stop(workspace, reason="not now")
@@ -191,7 +192,7 @@ def test_a_version_that_fails_a_gate_is_in_the_ledger_without_a_release(workspac
 def test_of_many_racing_decisions_one_wins(workspace: Workspace) -> None:
     # Separate stores on one file, as separate processes have; catches a check outside the transaction.
     plant_version(workspace)
-    releases.ensure_control(workspace)
+    controls.ensure_control(workspace)
     release = releases.start(workspace, candidate=plant_version(workspace))
     results: list[str] = []
     gate = threading.Barrier(6)
@@ -200,7 +201,7 @@ def test_of_many_racing_decisions_one_wins(workspace: Workspace) -> None:
         with open_workspace(workspace.root) as mine:
             gate.wait(timeout=20)
             try:
-                results.append(releases.decide(mine, release, decision).kind)
+                results.append(releases.decide(mine, release, decision)[0].kind)
             except WrongState:
                 results.append("refused")
 

@@ -11,7 +11,7 @@ import pytest
 from headrace.client import Client
 from headrace.feedback import outcomes
 from headrace.records import Prediction
-from headrace.release import releases
+from headrace.release import controls, releases, rollbacks
 from headrace.store import predictions
 from headrace.workspace import Workspace, open_workspace
 from stub_model import Server, plant_stub, running
@@ -106,12 +106,12 @@ def test_a_change_of_version_drops_no_request(client: Client, server: Server, ws
         thread.start()
     try:
         second = plant_stub(ws, answer="positive")
-        first = releases.serving(ws, "tone").control
+        first = controls.serving(ws, "tone").control
         releases.start(ws, candidate=second)
         eventually(lambda: ("shadow", "tone/2") in arms(client))
         releases.promote(ws, task="tone")
         eventually(lambda: arms(client) == {("control", "tone/2")})
-        releases.rollback(ws, task="tone")
+        rollbacks.rollback(ws, task="tone")
         eventually(lambda: arms(client) == {("control", "tone/1")})
         time.sleep(1.2)  # the second is let go a tick later
     finally:
@@ -134,6 +134,6 @@ def test_a_control_that_cannot_be_loaded_does_not_take_over(client: Client, ws: 
 
 def test_a_task_that_gets_its_first_version_is_served(client: Client, ws: Workspace) -> None:
     plant_stub(ws, "unborn", answer="b")
-    releases.ensure_control(ws, "unborn", actor="test")
+    controls.ensure_control(ws, "unborn", actor="test")
     eventually(lambda: ("control", "unborn/1") in arms(client))
     assert client.predict("unborn", "web", ["?"])["predictions"][0]["label"] == "b"

@@ -1,0 +1,97 @@
+"""The ledger of every decision about who answers: written under a lock, never changed, checked by its hashes."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from headrace.errors import NotFound, nearest
+from headrace.ids import new_id
+from headrace.records import LedgerEntry
+from headrace.store import channels
+from headrace.store import ledger as lines
+from headrace.workspace import Workspace
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
+
+def history(ws: Workspace, task: str | None = None, *, channel: str | None = None) -> list[LedgerEntry]:
+    """The ledger, oldest line first; of one task or of all.
+
+    Args:
+        channel: only lines about this channel, or about the whole task.
+
+    Raises:
+        NotFound: no such task or channel.
+    """
+    name = None if task is None else ws.task_name(task)
+    with ws.store.read() as conn:
+        check_channel(conn, channel)
+        return lines.listing(conn, name, channel=channel)
+
+
+def verify(ws: Workspace) -> dict[str, Any]:
+    """Read every line and compute its hash again.
+
+    Returns:
+        n_lines, first_broken (number of the first line that is not as it was written, or missing; None where there is
+        none), and head, the hash of the newest line. Lines cut off at the end leave a sound ledger behind: note the
+        head somewhere else to see that.
+    """
+    n_lines, prev_hash, first_broken = 0, "", None
+    with ws.store.read() as conn:
+        for line in lines.chain(conn):
+            n_lines += 1
+            sound = line["seq"] == n_lines and line["prev_hash"] == prev_hash and line["hash"] == lines.line_hash(line)
+            if not sound and first_broken is None:
+                first_broken = n_lines
+            prev_hash = line["hash"]
+    return {"n_lines": n_lines, "first_broken": first_broken, "head": prev_hash}
+
+
+@contextmanager
+def writing(ws: Workspace) -> Iterator["Connection"]:
+    """A write transaction in which nobody else appends: what it reads still holds when its own lines are written."""
+    with ws.store.write() as conn:
+        lines.lock(conn)
+        yield conn
+
+
+def append(
+    ws: Workspace,
+    conn: "Connection",
+    kind: str,
+    *,
+    task: str,
+    version_id: str,
+    reason: str,
+    actor: str,
+    evidence: Mapping[str, Any] | None = None,
+    release_id: str | None = None,
+    channel: str | None = None,
+) -> LedgerEntry:
+    """Write one line, in a transaction of `writing`."""
+    return lines.append(
+        conn,
+        config_hash=ws.config_hash,
+        channel=channel,
+        id=new_id("ledger"),
+        task=task,
+        kind=kind,
+        version_id=version_id,
+        release_id=release_id,
+        reason=reason,
+        evidence=dict(evidence or {}),
+        actor=actor,
+        at=ws.clock(),
+    )
+
+
+def check_channel(conn: "Connection", channel: str | None) -> None:
+    """
+    Raises:
+        NotFound: no such channel; the message names the nearest.
+    """
+    if channel is not None and channels.find(conn, channel) is None:
+        known = [one.name for one in channels.listing(conn)]
+        raise NotFound("no such channel", value=channel, next_step=nearest(channel, known))
