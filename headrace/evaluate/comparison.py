@@ -43,7 +43,7 @@ def compare(
     Returns:
         `{"main_metric", "overall": part, "channels": {name: part}}`; a part is `n`, `difference` (b - a of the main
         metric: estimate, low, high, level; nulls with a reason where it cannot be had), `n_disagreements` (rows with
-        different answers), `wins` and `losses` (rows that only b, or only a, answers right).
+        different answers), `wins` and `losses` (rows that only b, or only a, answers right), `n_right_a`.
 
     Args:
         outputs_a: (N, K), or (N,) of tasks on tokens, in the order of `rows`.
@@ -80,6 +80,7 @@ def _part(task_type: TaskType, rows: Sequence[SnapshotRow], sides: tuple[_Side, 
         "n_disagreements": sum(not same(task_type, a, b) for a, b in zip(answers_a, answers_b, strict=True)),
         "wins": int((right_b & ~right_a).sum()),
         "losses": int((right_a & ~right_b).sum()),
+        "n_right_a": int(right_a.sum()),
     }
 
 

@@ -68,6 +68,23 @@ def count(conn: Connection) -> int:
     return conn.execute(select(func.count()).select_from(_PREDICTIONS)).scalar_one()
 
 
+def asked_since(conn: Connection, task: str, since: datetime) -> dict[str, tuple[int, datetime]]:
+    """Channel to the number of inputs of a task that were answered from an instant on, and when the first was.
+
+    What a shadow answers beside is not counted again. Rows that have moved to files are not either.
+    """
+    n, first = func.count().label("n"), func.min(_PREDICTIONS.c.at, type_=schema.Instant).label("first")
+    query = (
+        select(_CHANNELS.c.name, n, first)
+        .join(_CHANNELS, _CHANNELS.c.id == _PREDICTIONS.c.channel_id)
+        .where(_PREDICTIONS.c.id >= first_id("prediction", since), _PREDICTIONS.c.task == task)
+        .where(_PREDICTIONS.c.arm != "shadow")
+        .group_by(_CHANNELS.c.name)
+        .order_by(_CHANNELS.c.name)
+    )
+    return {row.name: (row.n, row.first) for row in conn.execute(query)}
+
+
 def listing(
     conn: Connection, *, task: str | None = None, since: datetime | None = None, until: datetime | None = None
 ) -> Iterator[dict[str, Any]]:

@@ -22,7 +22,7 @@ LAYERS = [
     {"making"},
     {"search", "distributed", "advising", "compression", "per_channel"},
     {"gating"},
-    {"releasing"},
+    {"releasing", "planning"},
     {"loop", "offline", "retention"},
     {"server", "console", "cli", "client", "testing"},
 ]

@@ -1,0 +1,149 @@
+"""What keeps a version from traffic, and how one starts all the same. Catches: a gate that is measured and not kept to,
+a reason that does not reach the ledger, another way into traffic than a release."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from headrace import gating, loop, releasing
+from headrace.errors import BadInput, NotFound, WrongState
+from headrace.records import Decision, ModelVersion, SnapshotRow
+from headrace.release import controls, ledger, releases
+from headrace.workspace import Workspace, open_workspace
+from released import answer_with, fill, plant, right, sometimes_wrong, wrong
+
+ROOT = Path(__file__).parents[1] / "headrace"
+
+
+@pytest.fixture
+def rows(workspace: Workspace, tmp_path: Path) -> list[SnapshotRow]:
+    found = fill(workspace, tmp_path)
+    plant(workspace)
+    controls.ensure_control(workspace)
+    return found
+
+
+def failed(evidence: dict[str, object]) -> list[str]:
+    return [gate["gate"] for gate in evidence["gates"] if not gate["passed"]]  # type: ignore[attr-defined]
+
+
+def test_a_version_that_passes_its_gates_starts_with_them_in_the_ledger(
+    workspace: Workspace, rows: list[SnapshotRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = answer_with(monkeypatch, workspace, rows, {1: sometimes_wrong(5), 2: right})
+    plant(workspace)
+    release = releasing.start(workspace, candidate="2", actor="ann")
+    line = ledger.history(workspace)[-1]
+    assert (line.kind, line.release_id, line.actor) == ("start", release.id, "ann")
+    assert [gate["gate"] for gate in line.evidence["gates"]] == [
+        "no harm overall", "no harm in channel phone", "no harm in channel web", "no harm in a class",
+        "agreement with the checkpoint", "size", "latency", "not rejected before",
+    ]  # fmt: skip
+    assert failed(line.evidence) == []
+    assert "despite" not in line.evidence
+    assert line.evidence["comparison"]["overall"]["n"] == len(rows)
+    assert loaded == [1, 2]
+    gating.gates_of(workspace, *versions(workspace), loop.silent)
+    assert loaded == [1, 2]  # what was measured is kept
+
+
+def versions(ws: Workspace) -> tuple[ModelVersion, ModelVersion]:
+    return controls.find_version(ws, None, 1), controls.find_version(ws, None, 2)
+
+
+def test_a_version_that_fails_a_gate_does_not_start(
+    workspace: Workspace, rows: list[SnapshotRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer_with(monkeypatch, workspace, rows, {1: right, 2: sometimes_wrong(1000, but_in="phone")})
+    plant(workspace)
+    with pytest.raises(WrongState, match="--despite") as refused:
+        releasing.start(workspace, candidate="tone/2")
+    assert "no harm in channel phone" in str(refused.value)
+    assert [line.kind for line in ledger.history(workspace)] == ["promote"]
+    assert controls.serving(workspace).release is None
+
+
+def test_a_reason_starts_it_and_stands_in_the_ledger(
+    workspace: Workspace, rows: list[SnapshotRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer_with(monkeypatch, workspace, rows, {1: right, 2: wrong})
+    plant(workspace)
+    with pytest.raises(BadInput, match="a reason must say something"):
+        releasing.start(workspace, candidate="2", despite="  ")
+    releasing.start(workspace, candidate="2", despite="the new labels are the right ones")
+    line = ledger.history(workspace)[-1]
+    assert line.evidence["despite"] == "the new labels are the right ones"
+    assert "no harm overall" in failed(line.evidence)
+
+
+def test_a_reason_that_was_not_needed_is_not_written_down(
+    workspace: Workspace, rows: list[SnapshotRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer_with(monkeypatch, workspace, rows, {1: right, 2: right})
+    plant(workspace)
+    releasing.start(workspace, candidate="2", despite="to be sure")
+    assert "despite" not in ledger.history(workspace)[-1].evidence
+
+
+@pytest.mark.parametrize(
+    ("settings", "gate"),
+    [
+        ({"release.max_size_times": 0.9}, "size"),
+        ({"release.max_size_bytes": 1000}, "size in bytes"),
+        ({"release.max_latency_times": 2.9}, "latency"),
+        ({"release.min_agreement_share": 0.96}, "agreement with the checkpoint"),
+    ],
+)
+def test_limits_come_from_the_settings(
+    workspace: Workspace,
+    rows: list[SnapshotRow],
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, float],
+    gate: str,
+) -> None:
+    answer_with(monkeypatch, workspace, rows, {1: right, 2: right}, times_as_slow=3)
+    plant(workspace, agreement=0.95)
+    wide = {"release.max_latency_times": 4, "release.min_agreement_share": 0.9}
+    with open_workspace(workspace.root, overrides=wide | settings) as ws:
+        judged, _ = gating.gates_of(ws, *versions(ws), loop.silent)
+    assert failed({"gates": judged}) == [gate]
+
+
+def test_what_traffic_rejected_needs_a_reason_to_be_tried_again(
+    workspace: Workspace, rows: list[SnapshotRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Catches trying until it passes, which no error level holds against.
+    answer_with(monkeypatch, workspace, rows, {1: right, 2: right})
+    plant(workspace)
+    release = releasing.start(workspace, candidate="2")
+    releases.decide(workspace, release, Decision("reject", "worse in phone"))
+    with pytest.raises(WrongState, match=r"not rejected before: rejected on .*: worse in phone"):
+        releasing.start(workspace, candidate="2")
+    releasing.start(workspace, candidate="2", despite="the labels of that day were wrong")
+    assert failed(ledger.history(workspace)[-1].evidence) == ["not rejected before"]
+
+
+def test_what_cannot_start_says_so_before_anything_is_measured(
+    workspace: Workspace, rows: list[SnapshotRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = answer_with(monkeypatch, workspace, rows, {})
+    with pytest.raises(WrongState, match="already in charge"):
+        releasing.start(workspace, candidate="1")
+    with pytest.raises(NotFound, match="no such model version"):
+        releasing.start(workspace, candidate="7")
+    plant(workspace)
+    with pytest.raises(NotFound, match="policies: shadwo"):
+        releasing.start(workspace, candidate="2", policy="shadwo")
+    assert loaded == []
+
+
+def test_only_releases_write_who_is_in_charge() -> None:
+    # A new way into traffic would have to write the ledger.
+    writers = set()
+    for path in ROOT.rglob("*.py"):
+        calls = [node.func for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)]
+        named = [f for f in calls if isinstance(f, ast.Attribute) and isinstance(f.value, ast.Name)]
+        if any((f.value.id, f.attr) == ("ledger", "append") for f in named):
+            writers.add(path.relative_to(ROOT).parts[0])
+    assert writers == {"release"}
