@@ -4,14 +4,12 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, TextIO
 
 import typer
 
-from headrace.cli.rendering import AsJson, Set, Task, Where, emit, opened, plain
-from headrace.errors import BadInput
+from headrace.cli.rendering import AsJson, Set, Task, Where, emit, instant, opened, plain
 
 _predictions = typer.Typer(help="Read the prediction log, or move what is old out of the store.", no_args_is_help=True)
 
@@ -33,7 +31,7 @@ def export(
     """Write logged predictions as JSON lines, those in files and those in the store."""
     from headrace.retention import read
 
-    first, last = _instant("--since", since), _instant("--until", until)
+    first, last = instant("--since", since), instant("--until", until)
     with opened(where) as ws, _opened_for_writing(out) as file:
         n_rows = 0
         for one in read(ws, task=task, channel=channel, unit=unit, since=first, until=last):
@@ -51,16 +49,6 @@ def move(where: Where = Path("."), settings: Set = None, as_json: AsJson = False
         moved = retention.move(ws)
     removed = f"; deleted files of {', '.join(moved.days_removed)}" if moved.days_removed else ""
     emit(moved, as_json, lambda: print(f"{moved.n_rows} predictions moved to {moved.n_files} files{removed}"))
-
-
-def _instant(option: str, text: str | None) -> datetime | None:
-    """An instant; in local time where no zone is given."""
-    if text is None:
-        return None
-    try:
-        return datetime.fromisoformat(text).astimezone()
-    except ValueError:
-        raise BadInput(f"{option} is no day or instant", value=text, next_step="Write it as 2026-03-01") from None
 
 
 @contextmanager

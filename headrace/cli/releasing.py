@@ -1,12 +1,16 @@
 """The verbs of `release`: try a version beside the one in charge, look how it does, and decide."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headrace.cli.rendering import AsJson, Set, Task, Where, emit, opened, progress_bar, table
+from headrace.cli.rendering import AsJson, Channel, Set, Task, Where, emit, opened, progress_bar, table
 
+if TYPE_CHECKING:
+    from headrace.records import LedgerEntry
+
+Reason = Annotated[str, typer.Option(help="Why; goes to the ledger.")]
 _release = typer.Typer(help="Try a version beside the one in charge, and decide.", no_args_is_help=True)
 
 
@@ -21,6 +25,10 @@ def release_start(
     despite: Annotated[
         str | None, typer.Option(help="Why it is tried though a gate fails; goes to the ledger.")
     ] = None,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option("--channel", help="Channel to try it in; again for more. Default: release.scope."),
+    ] = None,
     task: Task = None,
     where: Where = Path("."),
     settings: Set = None,
@@ -30,8 +38,63 @@ def release_start(
     from headrace import releasing
 
     with opened(where, settings) as ws, progress_bar("release", quiet=as_json) as bar:
-        made = releasing.start(ws, candidate=version, task=task, policy=policy, despite=despite, report=bar)
+        made = releasing.start(
+            ws, candidate=version, task=task, policy=policy, scope=scope or (), despite=despite, report=bar
+        )
     emit(made, as_json, lambda: print(f"Opened {made.id} ({made.policy})"))
+
+
+@_release.command("plan")
+def release_plan(
+    version: Annotated[str, typer.Argument(help="Version that would be tried: a number, or TASK/NUMBER.")],
+    drop: Annotated[float, typer.Option(help="Points that it is worse; below 0 for a gain.")] = 2.0,
+    price: Annotated[float | None, typer.Option(help="Of one label, in any currency.")] = None,
+    label_share: Annotated[float, typer.Option(help="Of the answers that could use a label, how many get one.")] = 1.0,
+    policy: Annotated[str | None, typer.Option(help="Rule that would decide; default: release.policy.")] = None,
+    task: Task = None,
+    where: Where = Path("."),
+    settings: Set = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say how many requests and labels a release would take to find a drop, how long, and at what cost."""
+    from headrace import planning
+
+    with opened(where, settings) as ws, progress_bar("plan", quiet=as_json) as bar:
+        found = planning.plan(
+            ws, version, drop=drop, price=price, label_share=label_share, policy=policy, task=task, report=bar
+        )
+    emit(found, as_json, lambda: show_plan(found))
+
+
+def show_plan(found: dict[str, Any]) -> None:
+    points = found["drop_points"]
+    what = f"a drop of {points:g} points" if points > 0 else f"a gain of {-points:g} points"
+    parts = {"all": found["all"], **found["channels"]}
+    rows = [
+        (name, part["n_rows"], f"{part['disagreement_share']:.1%}", *_planned(part)) for name, part in parts.items()
+    ]
+    head = ("channel", "held-out rows", "answers differ", "requests", "labels", "cost", "days")
+    table(head, rows, title=f"{found['candidate']} beside {found['control']} ({found['policy']}): to find {what}")
+    print("Half of such releases need no more than the first number, nine in ten no more than the second.")
+    for name, part in parts.items():
+        if part["plan"] is None:
+            print(f"{name}: no plan, since {part['reason']}.")
+    if found["price_per_label"] is None:
+        print("What it would cost: add --price, of one label.")
+    if not found["all"]["requests_per_day"]:
+        print("Days are not known: the prediction log has seen no traffic in the last week.")
+
+
+def _planned(part: dict[str, Any]) -> list[str]:
+    """Requests, labels, cost and days of a part, each as median and 90 % quantile."""
+    plan = part["plan"] or {}
+    pairs = [(plan.get(f"{what}_median"), plan.get(f"{what}_p90")) for what in ("n_requests", "n_labels", "cost")]
+    pairs.append((part["days_median"], part["days_p90"]))
+    return ["-" if low is None else f"{_amount(low)} / {_amount(high)}" for low, high in pairs]
+
+
+def _amount(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 @_release.command("status")
@@ -47,41 +110,72 @@ def release_status(task: Task = None, where: Where = Path("."), as_json: AsJson 
 
 @_release.command("promote")
 def release_promote(
-    version: Annotated[str, typer.Argument(help="Version to put in charge.")],
-    reason: Annotated[str, typer.Option(help="Why; goes to the ledger.")] = "by hand",
+    version: Annotated[str | None, typer.Argument(help="Version; default: the one that the release tries.")] = None,
+    reason: Reason = "by hand",
+    channel: Channel = None,
     task: Task = None,
     where: Where = Path("."),
     as_json: AsJson = False,
 ) -> None:
-    """Put a version in charge by hand."""
-    from headrace.release import releases
+    """Put a version in charge by hand, of the whole task or of one channel."""
+    from headrace.release import controls, releases
 
     with opened(where) as ws:
-        entry = releases.promote(ws, version, task=task, reason=reason)
-    emit(entry, as_json, lambda: print(f"{version} is in charge"))
+        entry = releases.promote(ws, version, task=task, channel=channel, reason=reason)
+        control = controls.find_version(ws, entry.task, entry.version_id or "").name
+    emit(entry, as_json, lambda: print(_in_charge(control, entry)))
 
 
 @_release.command("rollback")
 def release_rollback(
     to: Annotated[str | None, typer.Option(help="Version; default: the one before.")] = None,
-    reason: Annotated[str, typer.Option(help="Why; goes to the ledger.")] = "by hand",
+    reason: Reason = "by hand",
+    channel: Channel = None,
     task: Task = None,
     where: Where = Path("."),
     as_json: AsJson = False,
 ) -> None:
-    """Put an earlier version back in charge."""
+    """Put an earlier version back in charge, of the whole task or of one channel."""
+    from headrace.release import controls, rollbacks
+
+    with opened(where) as ws:
+        entry = rollbacks.rollback(ws, to=to, task=task, channel=channel, reason=reason)
+        control = controls.find_version(ws, entry.task, entry.version_id or "").name
+    emit(entry, as_json, lambda: print(_in_charge(control, entry)))
+
+
+@_release.command("reject")
+def release_reject(
+    reason: Reason = "by hand",
+    channel: Channel = None,
+    task: Task = None,
+    where: Where = Path("."),
+    as_json: AsJson = False,
+) -> None:
+    """Close the open release for bad: what it tried is not tried again."""
     from headrace.release import releases
 
     with opened(where) as ws:
-        entry = releases.rollback(ws, to=to, task=task, reason=reason)
-    emit(entry, as_json, lambda: print(entry.reason))
+        entry = releases.reject(ws, task=task, channel=channel, reason=reason)
+    emit(entry, as_json, lambda: print(f"Rejected {entry.release_id}: {entry.reason}"))
 
 
 @_release.command("stop")
-def release_stop(task: Task = None, where: Where = Path("."), as_json: AsJson = False) -> None:
+def release_stop(
+    reason: Reason = "by hand",
+    channel: Channel = None,
+    task: Task = None,
+    where: Where = Path("."),
+    as_json: AsJson = False,
+) -> None:
     """Close the open release without a decision."""
     from headrace.release import releases
 
     with opened(where) as ws:
-        entry = releases.stop(ws, task)
-    emit(entry, as_json, lambda: print(entry.reason))
+        entry = releases.stop(ws, task, channel=channel, reason=reason)
+    emit(entry, as_json, lambda: print(f"Stopped {entry.release_id}: {entry.reason}"))
+
+
+def _in_charge(version: str, entry: "LedgerEntry") -> str:
+    where = f"channel {entry.channel}" if entry.channel else "the whole task"
+    return f"{version} is in charge of {where}: {entry.reason}"

@@ -22,6 +22,7 @@ Set = Annotated[
     list[str] | None, typer.Option("--set", help="Override a setting: KEY=VALUE, such as finetune.epochs=1.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Channel = Annotated[str | None, typer.Option("--channel", help="Of this channel only.")]
 Task = Annotated[str | None, typer.Option("--task", help="Task; needed only when there are several.")]
 
 
@@ -126,6 +127,20 @@ def watch(ws: "Workspace", job: "Job", *, quiet: bool, title: str = "train") -> 
         print(f"\nStill running. Watch it: headrace job follow {job.id}", file=sys.stderr)
         raise typer.Exit(130) from None
     return jobs.result_of(seen)
+
+
+def instant(option: str, text: str | None) -> datetime | None:
+    """What an option says as an instant; in local time where no zone is given.
+
+    Raises:
+        BadInput: it is none.
+    """
+    if text is None:
+        return None
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except ValueError:
+        raise BadInput(f"{option} is no day or instant", value=text, next_step="Write it as 2026-03-01") from None
 
 
 def interval(figure: dict[str, Any] | None, *, digits: int = 3) -> str:

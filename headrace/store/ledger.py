@@ -38,7 +38,7 @@ def append(conn: Connection, *, config_hash: str, channel: str | None = None, **
     """
     lock(conn)
     seq, prev_hash = head(conn)
-    channel_id = None if channel is None else conn.execute(_id_of(channel)).scalar_one()
+    channel_id = None if channel is None else conn.execute(select(_id_of(channel))).scalar_one()
     line = {**content, "seq": seq + 1, "channel_id": channel_id, "prev_hash": prev_hash, **origin(config_hash)}
     conn.execute(insert(_LEDGER).values(**line, hash=line_hash(line)))
     return entry(conn, seq + 1)
