@@ -3,7 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test quick check bench clean
+.PHONY: demo test quick check bench soak clean
+MINUTES ?= 60
 
 demo: .venv/.demo
 	bash runs/quickstart.sh
@@ -19,6 +20,9 @@ check: .venv/.test
 
 bench: .venv/.test
 	$(BIN)/python -m bench
+
+soak: .venv/.test
+	$(BIN)/python -m bench.soak --minutes $(MINUTES)
 
 clean:
 	rm -rf .venv demo-workspace

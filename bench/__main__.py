@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 _NOT_BENCHES = {"__init__", "__main__", "baselines", "corpora", "load", "processes", "reporting", "sentiment"}
-_LONG = {"serving", "offline", "methods", "rates", "regression", "memory", "caching", "reaching"}
+_LONG = {"serving", "behaviour", "soak", "offline", "methods", "rates", "regression", "memory", "caching", "reaching"}
 
 
 def main(names: list[str]) -> int:

@@ -11,12 +11,27 @@ RESULTS = Path(__file__).parents[1] / "bench" / "results"
 NONE_YET = "No results yet. `make bench` makes them.\n"
 SEPARATOR = " · "
 """A row called `TABLE · SUBJECT · FIGURE` is a cell of a table of its own, a line for each subject."""
+_ASKED = "asked: "  # bench/behaviour.py and bench/soak.py say so what was asked for
 
 
 def markdown(folder: Path = RESULTS) -> str:
     """A section per bench: where and when it was measured, and its figures."""
     reports = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))]
     return "\n".join(_section(report) for report in reports) or NONE_YET
+
+
+def promises(folder: Path = RESULTS) -> str:
+    """What drills and the soak reached, beside what was asked for."""
+    lines = ["| what | reached | asked for |", "| --- | ---: | --- |"]
+    for name in ("behaviour", "soak"):
+        path = folder / f"{name}.json"
+        rows = json.loads(path.read_text("utf-8"))["rows"] if path.exists() else []
+        for row in rows:
+            is_asked = (row["vs"] or "").startswith(_ASKED)
+            asked = row["vs"].removeprefix(_ASKED) if is_asked else ""
+            what = row["what"] if name == "behaviour" else f"R27 soak: {row['what']}"
+            lines.append(f"| {_cell(what)} | {_cell(_value(row))} | {_cell(asked)} |")
+    return "\n".join(lines)
 
 
 def _section(report: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 
 import typer
 from bench_table import markdown as benchmarks
+from bench_table import promises
 
 import headrace
 from headrace import config, errors
@@ -129,6 +130,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "methods": methods,
     "ways": ways,
     "benchmarks": benchmarks,
+    "promises": promises,
 }
 
 

@@ -105,9 +105,15 @@ def plant_stub(ws: Workspace, task: str = "tone", **says: Any) -> ModelVersion:
 class Server:
     """A `start_server` process on a free port of this machine."""
 
-    def __init__(self, root: Path, env: dict[str, str], *, wait: bool = True, **settings: object) -> None:
+    def __init__(
+        self, root: Path, env: dict[str, str], *, wait: bool = True, prelude: str = "", **settings: object
+    ) -> None:
+        """
+        Args:
+            prelude: Python that the process runs first, to change a constant or a clock.
+        """
         code = (
-            "import json, sys; from headrace.workspace import open_workspace as o; "
+            f"{prelude}\nimport json, sys; from headrace.workspace import open_workspace as o; "
             "from headrace.server.running import start_server as s; "
             "s(o(sys.argv[1], overrides=json.loads(sys.argv[2])), port=0)"
         )
@@ -171,8 +177,8 @@ class Server:
 
 
 @contextmanager
-def running(root: Path, env: dict[str, str], **settings: object) -> Iterator[Server]:
-    server = Server(root, env, **settings)
+def running(root: Path, env: dict[str, str], *, prelude: str = "", **settings: object) -> Iterator[Server]:
+    server = Server(root, env, prelude=prelude, **settings)
     try:
         yield server
     finally:

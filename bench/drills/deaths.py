@@ -31,7 +31,7 @@ def run(seconds: float = 10.0) -> list[Figure]:
         for kind, strike in kinds.items():
             figures += asyncio.run(_struck(server, kind, strike, seconds))
     with served(**limits | {"serve__n_workers": 1}) as server:
-        return figures + asyncio.run(_again_and_again(server))
+        return figures + again_and_again(server)
 
 
 def one_death(server: "Server", kind: str, strike: Callable[["Server"], str | None], seconds: float) -> list[Figure]:
@@ -77,10 +77,14 @@ def _back_s(server: "Server", n_workers: float, n_starts: float, since: float, s
     return float("nan")
 
 
-async def _again_and_again(server: "Server") -> list[Figure]:
-    """Texts that kill the worker, for ten seconds: how often is a process started?"""
+def again_and_again(server: "Server", seconds: float = _AGAIN_S) -> list[Figure]:
+    """Texts that kill the worker, one after the other: how often is a process started?"""
+    return asyncio.run(_again_and_again(server, seconds))
+
+
+async def _again_and_again(server: "Server", seconds: float) -> list[Figure]:
     asker, replies, n_starts = Asker(server.url), [], server.figure("worker_starts")
-    until = time.monotonic() + _AGAIN_S
+    until = time.monotonic() + seconds
     while time.monotonic() < until:
         replies.append(await asker.post(request("stub:die")))
         await asyncio.sleep(0.02)
@@ -90,7 +94,7 @@ async def _again_and_again(server: "Server") -> list[Figure]:
     asker.close()
     n_unsaid = sum(reply.status != _UNAVAILABLE or not reply.says_when for reply in replies)
     return [
-        Figure(f"dies again and again: started in {_AGAIN_S:g} s", n_started, "", at_most=10),
+        Figure(f"dies again and again: started in {seconds:g} s", n_started, "", at_most=10),
         Figure("dies again and again: failed otherwise than by 503 with Retry-After", n_unsaid, "", at_most=0),
         Figure("dies again and again: server alive", float(lives == 200), "", at_least=1),
         Figure("dies again and again: answers after the last", back, "s", at_most=7),

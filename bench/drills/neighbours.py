@@ -19,7 +19,7 @@ def run() -> list[Figure]:
 
 
 def noisy_neighbour(server: "Server", *, seconds: float, row_s: float = _ROW_S) -> list[Figure]:
-    """`phone` asks for half of its share all the time, `web` for nothing, for all of its share, for twenty times that."""
+    """`phone` asks for half of its share all the time; `web` for nothing, for all of its own, for twenty times that."""
     return asyncio.run(_beside(server, seconds, 0.5 / row_s))
 
 

@@ -15,6 +15,7 @@ from server.loading import address, connect, eventually, exchange, post, raw_req
 from stub_model import Server, running
 
 HEAD_S, BODY_S = 0.6, 1.0
+LOOK_S = 0.25  # the server looks as often, and cuts at the last look that is in time
 SLACK_S = 3.0  # of a busy machine
 START = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 
@@ -57,7 +58,7 @@ def test_a_silent_connection_is_closed(server: Server) -> None:
         status, came = read_to_end(link)
     assert status == 408
     assert json.loads(came.partition(b"\r\n\r\n")[2])["error"]["code"] == "too_late"
-    assert HEAD_S <= time.monotonic() - began_at < HEAD_S + SLACK_S
+    assert HEAD_S - LOOK_S <= time.monotonic() - began_at < HEAD_S + SLACK_S
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,7 @@ def test_a_slow_request_is_cut(server: Server, before: bytes, drops: bytes, limi
             assert (status, seconds < limit_s + SLACK_S) == (0, True)
         else:
             assert status == 408
-            assert limit_s <= seconds < limit_s + SLACK_S
+            assert limit_s - LOOK_S <= seconds < limit_s + SLACK_S
 
 
 def test_a_second_request_on_a_connection_has_its_own_time(server: Server) -> None:
@@ -90,7 +91,7 @@ def test_a_second_request_on_a_connection_has_its_own_time(server: Server) -> No
         assert read_answer(link).startswith(b"HTTP/1.1 200")
         status, seconds = drip(link, b"GET /" + b"a" * 1000)
         assert status == 408
-        assert seconds >= HEAD_S
+        assert seconds >= HEAD_S - LOOK_S
 
 
 def test_who_does_not_read_is_cut(server: Server) -> None:

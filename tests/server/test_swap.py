@@ -2,22 +2,21 @@
 artifact that takes over, old versions kept in memory."""
 
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
+from bench.drills import artifacts
 from headrace.client import Client
 from headrace.errors import HeadraceError
-from headrace.records import ModelVersion
 from headrace.release import releases
 from headrace.workspace import Workspace, open_workspace
 from server.loading import eventually
 from stub_model import Server, plant_stub, running
 
 SAYS = {"tone/1": "neutral", "tone/2": "positive"}
+NEVER_DONE = "never done loading"
 
 
 class Asking(threading.Thread):
@@ -72,36 +71,20 @@ def test_every_answer_under_swaps_is_of_the_version_that_it_names(root: Path, pl
     assert {artifact for version, _, artifact in said if version == "tone/2"} == {second.artifact}
 
 
-def flip_a_byte(ws: Workspace, version: ModelVersion) -> None:
-    path = ws.artifacts.get(version.artifact) / "stub.json"
-    content = bytearray(path.read_bytes())
-    content[-2] ^= 1
-    path.chmod(0o644)
-    path.write_bytes(bytes(content))
-
-
-def remove_a_file(ws: Workspace, version: ModelVersion) -> None:
-    folder = ws.artifacts.get(version.artifact)
-    folder.chmod(0o755)
-    (folder / "stub.json").unlink()
-
-
-@pytest.mark.parametrize("harm", [flip_a_byte, remove_a_file, None], ids=["flipped", "missing", "unloadable"])
-def test_a_bad_artifact_does_not_take_over(
-    root: Path, plugin_env: dict[str, str], harm: Callable[[Workspace, ModelVersion], None] | None
-) -> None:
-    with running(root, plugin_env) as server, open_workspace(root) as ws:
-        bad = plant_stub(ws, answer="positive", unloadable=harm is None)
-        if harm is not None:
-            harm(ws, bad)
-        asking = Asking(server)
-        releases.promote(ws, "tone/2", task="tone")
-        eventually(lambda: bad.artifact in server.log.read_text())
-        time.sleep(0.2)
-        asking.stop()
+@pytest.mark.parametrize("harm", [harm for harm in artifacts.HARMS if harm != NEVER_DONE])
+def test_a_bad_artifact_does_not_take_over(root: Path, plugin_env: dict[str, str], harm: str) -> None:
+    with running(root, plugin_env) as server:
+        figures = artifacts.bad_artifact(server, harm, within_s=20)
+        assert [figure for figure in figures if not figure.is_met] == []
         assert in_charge(server) == "tone/1"
-    assert asking.failures == []
-    assert {(version, label) for version, label, _ in asking.said} == {("tone/1", "neutral")}
+
+
+@pytest.mark.slow
+def test_a_version_that_is_never_done_loading_is_given_up(root: Path, plugin_env: dict[str, str]) -> None:
+    brief = "import headrace.serve.process as p; p.LOAD_TIMEOUT_S = 1.5"
+    with running(root, plugin_env, prelude=brief) as server:
+        figures = artifacts.bad_artifact(server, NEVER_DONE, within_s=20)
+        assert [figure for figure in figures if not figure.is_met] == []
 
 
 def test_a_version_that_takes_long_to_load_holds_nobody_up(root: Path, plugin_env: dict[str, str]) -> None:
