@@ -45,6 +45,19 @@ class Pairs:
         return self.n_disagreements + self.agreements
 
 
+@dataclass(frozen=True)
+class Forecast:
+    """Labelled disagreements that are still to come before a decision, by what was seen so far.
+
+    About half of such releases need no more than `middle`, nine in ten no more than `high`, one or two in ten no more
+    than `low`. None is more than anyone will label: with a `high` of None there may never be a decision.
+    """
+
+    low: int | None
+    middle: int | None
+    high: int | None
+
+
 def log_es(wins: ArrayLike, losses: ArrayLike) -> Floats:
     """Natural logarithm of E(wins, losses) of many counts at once; swap the arguments for the evidence of harm."""
     return beta_mixture.log_es(wins, np.add(wins, losses), 0.5)
@@ -109,14 +122,29 @@ def n_more_wins_and_losses(pairs: Pairs, *, alpha: float) -> int | None:
 
     None when the seen rate favours neither side, or no reachable number would do.
     """
-    n, ahead = pairs.n_disagreements, max(pairs.wins, pairs.losses)
-
-    def decides(more: int) -> bool:
-        gained = round(more * ahead / n)
-        return log_e(ahead + gained, n - ahead + more - gained) >= math.log(1 / alpha)
-
     if pairs.wins == pairs.losses:
         return None
+    return _n_more(pairs, pairs.wins / pairs.n_disagreements, math.log(1 / alpha))
+
+
+def forecast(pairs: Pairs, *, alpha: float, n_hypotheses: int = 1) -> Forecast:
+    """How many more labelled disagreements until E of benefit or harm reaches n_hypotheses / alpha.
+
+    The rate of winning is not known, so the answer is not one number: for each of 19 equally likely rates of the
+    posterior Beta(wins + 1, losses + 1), counts go on at that rate.
+    """
+    threshold = math.log(n_hypotheses / alpha)
+    needed = [_n_more(pairs, rate, threshold) for rate in _likely_rates(pairs)]
+    by_size = sorted(needed, key=lambda n: math.inf if n is None else n)
+    return Forecast(by_size[1], by_size[9], by_size[17])
+
+
+def _n_more(pairs: Pairs, rate: float, threshold: float) -> int | None:
+    def decides(more: int) -> bool:
+        gained = round(more * rate)
+        wins, losses = pairs.wins + gained, pairs.losses + more - gained
+        return log_e(max(wins, losses), min(wins, losses)) >= threshold
+
     if decides(0):
         return 0
     low, high = 0, 1
@@ -128,3 +156,14 @@ def n_more_wins_and_losses(pairs: Pairs, *, alpha: float) -> int | None:
         middle = (low + high) // 2
         low, high = (low, middle) if decides(middle) else (middle, high)
     return high
+
+
+def _likely_rates(pairs: Pairs) -> list[float]:
+    """The 5th, 10th, ... and 95th percentile of Beta(wins + 1, losses + 1)."""
+    a, b = pairs.wins + 1, pairs.losses + 1
+    mean, spread = a / (a + b), math.sqrt(a * b / (a + b + 1)) / (a + b)
+    rates = np.linspace(max(0.0, mean - 10 * spread), min(1.0, mean + 10 * spread), 4003)[1:-1]
+    density = pairs.wins * np.log(rates) + pairs.losses * np.log1p(-rates)
+    heap = np.exp(density - density.max()).cumsum()
+    found: list[float] = np.interp(np.arange(1, 20) / 20, heap / heap[-1], rates).tolist()
+    return found

@@ -1,6 +1,12 @@
-"""Estimates of several groups of which some are small: each is drawn towards the mean of all, by how unsure it is."""
+"""Estimates of several groups of which some are small: each is drawn towards the mean of all, by how unsure it is.
 
-from collections.abc import Sequence
+Pooled figures describe; they decide nothing. A channel's promotion or rejection rests on its own pairs.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from headrace.stats.evalues import Pairs
 
 
 def pooled(estimates: Sequence[float], errors: Sequence[float]) -> list[float]:
@@ -24,6 +30,16 @@ def pooled(estimates: Sequence[float], errors: Sequence[float]) -> list[float]:
     mean = _mean(estimates, [1 / (error**2 + between) for error in errors])
     own = [between / (error**2 + between) for error in errors]
     return [s * e + (1 - s) * mean for s, e in zip(own, estimates, strict=True)]
+
+
+def gains(groups: Mapping[str, Pairs]) -> dict[str, float]:
+    """The gain in accuracy of each group, (wins - losses) / pairs, after partial pooling; 0 where nobody has a pair.
+
+    A group without a disagreement is not sure of that: its spread is that of one disagreement more than was seen.
+    """
+    own = [(p.wins - p.losses) / p.n if p.n else 0.0 for p in groups.values()]
+    errors = [math.sqrt((p.n_disagreements + 1) / (p.n + 1) / p.n) if p.n else math.inf for p in groups.values()]
+    return dict(zip(groups, pooled(own, errors), strict=True))
 
 
 def _mean(values: Sequence[float], weights: Sequence[float]) -> float:
