@@ -31,7 +31,7 @@ _PUBLIC = {
     "give_feedback": "headrace.feedback.intake:give",
     "plan_release": "headrace.planning:plan",
     "start_release": "headrace.releasing:start",
-    "promote": "headrace.release.releases:promote",
+    "promote": "headrace.releasing:promote",
     "rollback": "headrace.release.rollbacks:rollback",
     "release_status": "headrace.loop:release_status",
     "reject": "headrace.release.releases:reject",

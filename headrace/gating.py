@@ -83,16 +83,20 @@ def measured(ws: Workspace, control: ModelVersion, candidate: ModelVersion, repo
     Raises:
         BadInput: the candidate's snapshot has no test rows.
     """
-    with ws.store.read() as conn:
-        known = versions.evaluations(conn, candidate.task, version_id=candidate.id)
-    kept = [e.results for e in known if e.predictor == CONTROL and e.results.get("control") == control.name]
-    whole = [results for results in kept if results.keys() >= _MEASURED]
-    if whole:
-        return whole[-1]
+    if (found := kept(ws, control, candidate)) is not None:
+        return found
     rows = snapshot.rows(ws, snapshot.find(ws, candidate.snapshot_id), "test")
     results = _measure(ws, control, candidate, rows, report)
     making.keep(ws, [making.evaluation_of(ws, control.task, candidate.id, CONTROL, candidate.snapshot_id, results)])
     return results
+
+
+def kept(ws: Workspace, control: ModelVersion, candidate: ModelVersion) -> dict[str, Any] | None:
+    """What was measured before; None where nothing was."""
+    with ws.store.read() as conn:
+        known = versions.evaluations(conn, candidate.task, version_id=candidate.id)
+    beside = [e.results for e in known if e.predictor == CONTROL and e.results.get("control") == control.name]
+    return next((results for results in reversed(beside) if results.keys() >= _MEASURED), None)
 
 
 def _measure(

@@ -10,9 +10,9 @@ from typing import Any
 from headrace import gating
 from headrace.errors import BadInput, WrongState
 from headrace.evaluate.gates import Gate
-from headrace.records import ModelVersion, Release
+from headrace.records import LedgerEntry, ModelVersion, Release
 from headrace.release import controls, ledger, releases
-from headrace.release.controls import Serving
+from headrace.release.controls import FIRST, Serving
 from headrace.release.policies import POLICIES
 from headrace.workspace import Workspace
 
@@ -66,6 +66,49 @@ def start(
         others=tried[1:],
         evidence=evidence,
         actor=actor,
+    )
+
+
+def promote(
+    ws: Workspace,
+    version: ModelVersion | str | None = None,
+    *,
+    task: str | None = None,
+    channel: str | None = None,
+    reason: str | None = None,
+    actor: str = "cli",
+) -> LedgerEntry:
+    """Put a version in charge by hand; without a name, the candidate of the open release.
+
+    Nothing has shown then that it is fit, so a reason goes to the ledger, with what its gates said where they were
+    asked. A first version needs none: there is nothing to compare it with.
+
+    Args:
+        channel: put it in charge of this one only.
+
+    Raises:
+        BadInput: a version is in charge already and no reason is given.
+        WrongState: it is in charge already, nothing is open to promote, or another version's release is open.
+        NotFound: no such version or channel.
+    """
+    task = ws.task_name(task if task or not isinstance(version, ModelVersion) else version.task)
+    try:
+        serving = controls.serving(ws, task)
+    except WrongState:
+        return releases.promote(ws, version, task=task, channel=channel, reason=reason or FIRST, actor=actor)
+    tried = serving.candidate if version is None else _version(ws, task, version)
+    control = serving.control if channel is None else serving.control_of(channel)
+    if tried not in (None, control) and not (reason and reason.strip()):  # else the promotion itself says what is wrong
+        raise BadInput(
+            "a promotion by hand needs a reason, which goes to the ledger",
+            value=reason,
+            next_step='Such as --reason "the old one fails on Mondays", or let `headrace release start` try it first',
+        )
+    known = None if tried is None else gating.kept(ws, control, tried)
+    gates = "were not asked" if tried is None or known is None else gates_of(ws, control, tried)[0]
+    evidence = {"by_hand": True, "gates": gates}
+    return releases.promote(
+        ws, version, task=task, channel=channel, reason=reason or "", evidence=evidence, actor=actor
     )
 
 

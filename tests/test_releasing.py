@@ -147,3 +147,28 @@ def test_only_releases_write_who_is_in_charge() -> None:
         if any((f.value.id, f.attr) == ("ledger", "append") for f in named):
             writers.add(path.relative_to(ROOT).parts[0])
     assert writers == {"release"}
+
+
+def test_a_promotion_by_hand_needs_a_reason_and_says_what_the_gates_said(
+    workspace: Workspace, rows: list[SnapshotRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer_with(monkeypatch, workspace, rows, {1: right, 2: wrong, 3: right})
+    plant(workspace)
+    for nothing in (None, "", " "):
+        with pytest.raises(BadInput, match="promotion by hand needs a reason"):
+            releasing.promote(workspace, "2", reason=nothing)
+    releasing.promote(workspace, "2", reason="asked for by Ann")
+    line = ledger.history(workspace)[-1]
+    assert (line.kind, line.reason) == ("promote", "asked for by Ann")
+    assert line.evidence == {"by_hand": True, "gates": "were not asked"}
+    plant(workspace)
+    releasing.start(workspace, candidate="3")
+    line = releasing.promote(workspace, reason="the labels come too slowly")
+    assert line.version_id == controls.find_version(workspace, None, 3).id
+    assert {gate["passed"] for gate in line.evidence["gates"]} == {True}
+
+
+def test_a_first_version_needs_no_reason(workspace: Workspace, tmp_path: Path) -> None:
+    fill(workspace, tmp_path)
+    plant(workspace)
+    assert releasing.promote(workspace, "1").reason == controls.FIRST

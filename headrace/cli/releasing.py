@@ -111,17 +111,20 @@ def release_status(task: Task = None, where: Where = Path("."), as_json: AsJson 
 @_release.command("promote")
 def release_promote(
     version: Annotated[str | None, typer.Argument(help="Version; default: the one that the release tries.")] = None,
-    reason: Reason = "by hand",
+    reason: Annotated[
+        str | None, typer.Option(help="Why, which goes to the ledger; a first version needs none.")
+    ] = None,
     channel: Channel = None,
     task: Task = None,
     where: Where = Path("."),
     as_json: AsJson = False,
 ) -> None:
     """Put a version in charge by hand, of the whole task or of one channel."""
-    from headrace.release import controls, releases
+    from headrace import releasing
+    from headrace.release import controls
 
     with opened(where) as ws:
-        entry = releases.promote(ws, version, task=task, channel=channel, reason=reason)
+        entry = releasing.promote(ws, version, task=task, channel=channel, reason=reason)
         control = controls.find_version(ws, entry.task, entry.version_id or "").name
     emit(entry, as_json, lambda: print(_in_charge(control, entry)))
 
