@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.drills import Figure, served
-from bench.drills.asking import Asker, Reply, arrivals, n_bad, request
+from bench.drills.asking import Asker, Reply, arrivals_during, n_bad, request
 
 if TYPE_CHECKING:
     from stub_model import Server
@@ -85,10 +85,8 @@ async def _promoted(server: "Server", harm: str, within_s: float | None) -> list
         if change is not None:
             change(ws.artifacts.get(bad.artifact) / _FILE)
         releases.promote(ws, bad, task="tone")
-    began_at = time.monotonic()
     refusing = asyncio.create_task(asyncio.to_thread(_refused_s, server, bad.name, within_s or limit_s))
-    while not refusing.done():
-        await arrivals(20, 1.0, ask, seed=int(time.monotonic() - began_at))
+    await arrivals_during(refusing, 20, ask)
     asker.close()
     said = {_version_of(reply) for reply in replies if reply.status == 200}
     return [

@@ -101,10 +101,23 @@ async def arrivals(rate: float, seconds: float, ask: Callable[[int], Awaitable[N
 
     Nobody waits for the one before: what a server cannot keep up with piles up, as it does with users.
     """
+    until = time.monotonic() + seconds
+    await _arrivals(rate, lambda at: at >= until, ask, seed)
+
+
+async def arrivals_during(
+    work: "asyncio.Future[Any]", rate: float, ask: Callable[[int], Awaitable[None]], *, seed: int = 1
+) -> None:
+    """The same until some work is done."""
+    await _arrivals(rate, lambda _: work.done(), ask, seed)
+
+
+async def _arrivals(
+    rate: float, is_over: Callable[[float], bool], ask: Callable[[int], Awaitable[None]], seed: int
+) -> None:
     rng, under_way = random.Random(seed), set()
-    at = time.monotonic()
-    until, n = at + seconds, 0
-    while (at := at + rng.expovariate(rate)) < until:
+    at, n = time.monotonic(), 0
+    while not is_over(at := at + rng.expovariate(rate)):
         await asyncio.sleep(max(0.0, at - time.monotonic()))
         task = asyncio.ensure_future(ask(n))
         under_way.add(task)

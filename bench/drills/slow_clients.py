@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from bench.drills import Figure, served
-from bench.drills.asking import Asker, Reply, arrivals, n_bad, p99_ms, request
+from bench.drills.asking import Asker, Reply, arrivals, arrivals_during, n_bad, p99_ms, request
 
 if TYPE_CHECKING:
     from stub_model import Server
@@ -19,6 +19,7 @@ _HEAD = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json
 _BEGINNINGS = {"silent": b"", "slow head": _HEAD + b"X-A: ", "slow body": _HEAD + b"Content-Length: 100000\r\n\r\n"}
 _LONG = 1000  # rows whose answer is more than the kernel keeps for somebody who reads nothing
 _SMALL_BUFFER = 2048
+_READER_EVERY_S = 0.05  # no flood: they are to be answered, not refused
 _FILES = 8192
 _AT_ONCE = 50  # connections begun together: this is no test of the queue of those that wait to be accepted
 
@@ -76,7 +77,7 @@ class _Seen:
 
 
 def run() -> list[Figure]:
-    with served({"row_s": 0.001}) as server:
+    with served() as server:
         return slow_clients(server, Crowd())
 
 
@@ -97,7 +98,8 @@ async def _beside(server: "Server", crowd: Crowd) -> list[Figure]:
     seen = _Seen(psutil.Process(server.process.pid))
     seen.look()
     n_cut_before = await asyncio.to_thread(server.figure, "cut_connections_total", why="slow reader")
-    asking = asyncio.create_task(arrivals(crowd.good_rate, crowd.seconds, lambda _: ask(good), seed=2))
+    over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    asking = asyncio.create_task(arrivals_during(over, crowd.good_rate, lambda _: ask(good), seed=2))
     slow, readers = await _gather(server, crowd)
     began_at, until = time.monotonic(), time.monotonic() + crowd.seconds
     readers_cut_at, ticks = float("nan"), 0
@@ -111,6 +113,7 @@ async def _beside(server: "Server", crowd: Crowd) -> list[Figure]:
         if readers and not ticks % 4 and readers_cut_at != readers_cut_at:
             n_cut = await asyncio.to_thread(server.figure, "cut_connections_total", why="slow reader")
             readers_cut_at = time.monotonic() if n_cut - n_cut_before >= len(readers) else readers_cut_at
+    over.set_result(None)
     await asking
     for reader in readers:
         reader.close()
@@ -130,6 +133,7 @@ async def _gather(server: "Server", crowd: Crowd) -> tuple[list[_Slow], list[soc
     readers = []
     for _ in range(crowd.n_readers):
         readers.append(await _reader(host, int(port)))
+        await asyncio.sleep(_READER_EVERY_S)
     return slow, readers
 
 

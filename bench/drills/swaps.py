@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from bench.drills import Figure, served
-from bench.drills.asking import Asker, Reply, arrivals, n_bad, p99_ms, quantile, request
+from bench.drills.asking import Asker, Reply, arrivals, arrivals_during, n_bad, p99_ms, quantile, request
 
 if TYPE_CHECKING:
     from stub_model import Server
@@ -41,8 +41,7 @@ async def _swapped(server: "Server", n_swaps: int, rate: float, calm_s: float) -
     await arrivals(rate, calm_s, lambda _: ask(calm))
     rss = _rss(server)
     swapping = asyncio.create_task(asyncio.to_thread(_swap, server, n_swaps, replies))
-    while not swapping.done():
-        await arrivals(rate, 1.0, lambda _: ask(replies), seed=len(replies))
+    await arrivals_during(swapping, rate, lambda _: ask(replies), seed=2)
     visible_s = await swapping
     await asyncio.sleep(1)
     after = _rss(server)

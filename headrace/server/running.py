@@ -34,9 +34,7 @@ ADDRESS_FILE = "server.json"
 _BACKLOG = 2048
 _OTHER_FILES = 128  # database, pipes to workers, what libraries open
 _DEAD_PEERS = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
-_IDLE_READERS = {
-    "TCP_NOTSENT_LOWAT": 128 * 2**10
-}  # that the kernel keeps of an answer which nobody reads: no megabytes
+_IDLE_READERS = {"TCP_NOTSENT_LOWAT": 64 * 2**10}  # of an answer that nobody reads, the kernel keeps no megabytes
 _GRACE_S = 5  # beyond serve.timeout_s, for requests under way when the server is told to stop
 
 

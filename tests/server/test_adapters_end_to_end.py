@@ -180,5 +180,6 @@ def test_adapters_come_change_and_go_under_load(ws: Workspace, server: Server) -
     assert {name for name, _, _ in few.said} == {*SAID}
     assert sorted(server.worker_pids()) == pids
     assert server.figure("artifact_loads") == n_compiled == 2, "one for each worker, at the start"
-    assert server.figure("adapter_loads") == n_loaded + 3 * len(pids)
+    n_loaded_since = server.figure("adapter_loads") - n_loaded
+    assert 2 * len(pids) <= n_loaded_since <= 3 * len(pids), "the third may still be there"
     assert max(took_s) < 5  # within 1 s on a quiet machine
