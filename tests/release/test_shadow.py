@@ -1,10 +1,11 @@
 """The shadow policy: when it promotes, holds and rejects, and what it says."""
 
 import random
+from collections.abc import Sequence
 
 import pytest
 
-from headrace.records import Outcome
+from headrace.records import Decision, Evidence, Outcome
 from headrace.release.policies.shadow import Shadow
 
 WIN, LOSS, BOTH = (False, True), (True, False), (True, True)
@@ -14,8 +15,8 @@ def stream(*parts: tuple[str, tuple[bool, bool], int]) -> list[Outcome]:
     return [Outcome(channel, *kind) for channel, kind, n in parts for _ in range(n)]
 
 
-def decide(outcomes: list[Outcome], **changes: object) -> object:
-    return Shadow.decide(outcomes, **{"alpha": 0.05, "n_requests": 500, **changes})  # type: ignore[arg-type]
+def decide(outcomes: list[Outcome], channels: Sequence[str] = ()) -> Decision:
+    return Shadow.decide(Evidence(outcomes, n_requests=500), {"alpha": 0.05, "channels": list(channels)})
 
 
 def test_seven_straight_wins_promote_at_five_percent_and_six_hold() -> None:
