@@ -303,6 +303,36 @@ class ReleaseTable(Table):
     """What a release is about: the whole task, or each channel by itself."""
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     """Error level of a decision, over all looks at the evidence."""
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """A candidate worse by less than this share of the answers may take charge (shadow, ab); 0: it must be better."""
+    guardrail_alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.001
+    """Error level of each guardrail, and of the check that requests fall to the arms as they should."""
+    ramp: tuple[Annotated[float, Field(gt=0, le=50)], ...] = (1, 5, 10, 25, 50)
+    """Percent of the units that meet the candidate, stage by stage; as many meet the control's slice (canary)."""
+    dwell_requests: Annotated[int, Field(ge=1)] = 200
+    """Requests to the candidate and to the control's slice before the next stage (canary)."""
+    dwell_s: Annotated[float, Field(ge=0)] = 600
+    """Time before the next stage (canary)."""
+    min_labels: Annotated[int, Field(ge=1)] = 50
+    """Labelled answers of the candidate and of the control's slice before it takes charge (canary)."""
+    candidate_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Share of the units that meet the candidate (ab)."""
+    floor_share: Annotated[float, Field(gt=0, le=0.2)] = 0.05
+    """Least share of the units that meet each candidate (bandit)."""
+    max_error_share: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """Guardrail: requests that the candidate may fail."""
+    max_timeout_share: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """Guardrail: requests that the candidate may leave without an answer in time."""
+    max_slow_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Guardrail: answers of the candidate that may be slow."""
+    slowdown: Annotated[float, Field(ge=1)] = 1.5
+    """An answer is slow that takes so many times what 95 % of the control's answers take."""
+    max_abstained_share: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Guardrail: requests of which the candidate may leave half of the rows without a label, span or text."""
+    candidate_timeout_s: Annotated[float, Field(gt=0)] = 5
+    """How long a candidate may take before the control answers instead."""
+    keep_previous: bool = True
+    """Workers keep the version that was in charge before, so that going back to it takes no time."""
     max_drop_share: Share = 0.01
     """Gate before traffic: largest drop on held-out rows that is not chance, overall, in a channel and in a class."""
     min_agreement_share: Share = 0.97

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from headrace import compression, gating, jobs, making, releasing, search
+from headrace import compression, gating, jobs, judging, making, releasing, search
 from headrace import per_channel as adapting
 from headrace.config import TaskTable
 from headrace.config_sources import read_catalogue
@@ -19,12 +19,10 @@ from headrace.errors import BadInput
 from headrace.evaluate import evaluating, model_card
 from headrace.export.writing import check_destination, check_format, export_to
 from headrace.feedback import labels as feedback_labels
-from headrace.feedback import outcomes
 from headrace.finetune import base_models
 from headrace.making import describe, evaluation_of, export_checkpoint, find_run, keep, task_type_of
 from headrace.records import Adapter, Decision, Job, ModelVersion, Release, Snapshot
 from headrace.release import controls, ledger, releases
-from headrace.release.policies import POLICIES
 from headrace.store import runs
 from headrace.store.releases import open_release
 from headrace.tasks import TASK_TYPES, Calibration, TaskType
@@ -272,11 +270,8 @@ def improve(ws: Workspace, *, task: str | None = None, report: Report = silent) 
 
 
 def evidence(ws: Workspace, release: Release) -> Decision:
-    """What the release's policy says about the corrections so far; changes nothing."""
-    pairs, n_requests = outcomes.paired(ws, release)
-    policy = POLICIES.get(release.policy)
-    decision: Decision = policy.decide(pairs, n_requests=n_requests, **release.options)
-    return decision
+    """What the release's policy says about all that it has seen so far; changes nothing."""
+    return judging.decision_of(ws, release)
 
 
 def release_status(ws: Workspace, *, task: str | None = None) -> dict[str, Any]:

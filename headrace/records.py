@@ -332,6 +332,16 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Answered:
+    """A labelled answer of one arm, and the shares of the arms when it was given."""
+
+    arm: str
+    channel: str
+    is_right: bool
+    shares: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Traffic:
     """Counts of one arm's requests; of disjoint requests they add up."""
 
@@ -368,6 +378,14 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Batch:
+    """Labelled answers of requests that met the arms with these shares, whenever their labels came."""
+
+    shares: Mapping[str, float]
+    scores: Mapping[str, Score]
+
+
+@dataclass(frozen=True)
 class Evidence:
     """All that a policy decides on: what a release has seen until now."""
 
@@ -377,13 +395,15 @@ class Evidence:
     """Arm to channel to counts of requests."""
     feedback: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
     """Arm to channel to counts of labelled answers."""
+    batches: Sequence[Batch] = ()
+    """The same answers by stage, the oldest first; the last holds the shares of now."""
     n_requests: int = 0
     """Inputs that the release has answered."""
     stage: int = 0
     stage_elapsed_s: float = 0.0
-    """Since the release came into this stage."""
+    """Since the release came into this stage, on a clock that nobody sets; 0 where nobody watched."""
     stage_requests: int = 0
-    """Inputs answered since then."""
+    """Requests since then to the arm that got fewest; the control is none where a slice of it is an arm."""
 
 
 Verdict = Literal["promote", "hold", "reject", "advance"]

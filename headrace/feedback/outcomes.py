@@ -1,33 +1,101 @@
-"""Corrections joined to what control and candidate answered: the evidence of a release."""
+"""Corrections joined to what the arms of a release answered: its evidence.
 
-from headrace.records import Outcome, Release
+Several labellers of one input are one outcome, by the task type's `combine`: they speak about the same answer, so
+counting each would count the same evidence twice. A labeller's latest correction counts.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from headrace.records import Batch, Evidence, Outcome, Release, Score, Traffic
+from headrace.store import ledger, traffic
 from headrace.store import outcomes as rows
 from headrace.tasks import TASK_TYPES, TaskType
 from headrace.workspace import Workspace
+
+SHADOW = "shadow"
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What corrections say of a release so far."""
+
+    outcomes: Sequence[Outcome] = ()
+    feedback: Mapping[str, Mapping[str, Score]] | None = None
+    batches: Sequence[Batch] = ()
+    n_shadowed: int = 0
+    newest: str | None = None
+    """Id of the newest feedback of the workspace when this was read."""
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """Shares of the arms, from an instant on."""
+
+    at: datetime
+    shares: Mapping[str, float]
+
+
+def evidence(
+    ws: Workspace, release: Release, *, labels: Labels | None = None, stage_elapsed_s: float = 0.0
+) -> Evidence:
+    """All that a release has seen until now.
+
+    Args:
+        labels: what `labels_of` said, where it was asked already.
+        stage_elapsed_s: how long the release has been in its stage, by the clock of who watches it.
+    """
+    labels = labels or labels_of(ws, release)
+    with ws.store.read() as conn:
+        all_time = traffic.totals(conn, release.id)
+        in_stage = traffic.totals(conn, release.id, stage=release.stage)
+    arms = {arm for arm, weight in release.weights.items() if weight > 0}
+    watched = arms - {"control"} if "baseline" in arms else arms
+    counts = {arm: sum(by_channel.values(), Traffic()).n_requests for arm, by_channel in all_time.items()}
+    stage_counts = [sum(in_stage.get(arm, {}).values(), Traffic()).n_requests for arm in watched]
+    return Evidence(
+        outcomes=labels.outcomes,
+        traffic=all_time,
+        feedback=labels.feedback or {},
+        batches=labels.batches,
+        n_requests=labels.n_shadowed if release.policy == SHADOW else sum(counts.values()),
+        stage=release.stage,
+        stage_elapsed_s=stage_elapsed_s,
+        stage_requests=min(stage_counts, default=0),
+    )
+
+
+def labels_of(ws: Workspace, release: Release) -> Labels:
+    """What the corrections so far say of a release."""
+    with ws.store.read() as conn:
+        newest = rows.newest_feedback(conn)
+    if release.policy == SHADOW:
+        found, n_shadowed = paired(ws, release)
+        return Labels(found, n_shadowed=n_shadowed, newest=newest)
+    feedback, batches = _by_arm(ws, release)
+    return Labels((), feedback, batches, newest=newest)
+
+
+def are_current(ws: Workspace, labels: Labels) -> bool:
+    """Whether no feedback came since."""
+    with ws.store.read() as conn:
+        return rows.newest_feedback(conn) == labels.newest
 
 
 def paired(ws: Workspace, release: Release) -> tuple[list[Outcome], int]:
     """One outcome per input that both arms answered and someone corrected, and the number of inputs both answered.
 
-    Several labellers of one input are one outcome, by the task type's `combine`: they speak about the same two answers,
-    so counting each would count the same evidence twice. A labeller's latest correction counts. Outcomes come in the
-    order in which they became what they are, which is the order that sequential evidence needs.
+    Outcomes come in the order in which they became what they are, which is the order that sequential evidence needs.
     """
-    settings = ws.task(release.task)
-    task_type: TaskType = TASK_TYPES.get(settings.type)(settings)
+    task_type = _task_type(ws, release)
     with ws.store.read() as conn:
         corrections = rows.shadowed_corrections(conn, release.id)
         n_shadowed = rows.n_shadowed(conn, release.id)
-    said: dict[str, dict[str, object]] = {}  # prediction -> labeller -> latest correction; newest prediction last
-    answers = {}
-    for line in corrections:
-        by_labeller = said.pop(line["prediction_id"], {})
-        said[line["prediction_id"]] = {**by_labeller, line["labeller"]: line["correction"]}
-        answers[line["prediction_id"]] = line
     outcomes = []
-    for prediction_id, by_labeller in said.items():
-        truth = task_type.combine(list(by_labeller.values()))
-        line = answers[prediction_id]
+    for line, truth in _with_truth(task_type, corrections):
         outcomes.append(
             Outcome(
                 channel=line["channel"],
@@ -36,3 +104,54 @@ def paired(ws: Workspace, release: Release) -> tuple[list[Outcome], int]:
             )
         )
     return outcomes, n_shadowed
+
+
+def _by_arm(ws: Workspace, release: Release) -> tuple[dict[str, dict[str, Score]], list[Batch]]:
+    """Labelled answers by arm and channel, and by the shares that held when they were given."""
+    task_type = _task_type(ws, release)
+    with ws.store.read() as conn:
+        corrections = rows.labelled_answers(conn, release.id)
+        lines = [line for line in ledger.of_release(conn, release.id) if line.kind in ("start", "advance")]
+    stages = [_Stage(line.at, _shares(line.evidence["weights"])) for line in lines]
+    feedback: dict[str, dict[str, Score]] = {}
+    scores: list[dict[str, Score]] = [{} for _ in stages]
+    for line, truth in _with_truth(task_type, corrections):
+        score = Score(1, int(task_type.answers_match(line["output"], truth)))
+        by_channel, by_stage = feedback.setdefault(line["arm"], {}), scores[_stage_of(line, stages)]
+        by_channel[line["channel"]] = by_channel.get(line["channel"], Score()) + score
+        by_stage[line["arm"]] = by_stage.get(line["arm"], Score()) + score
+    return feedback, [Batch(stage.shares, of) for stage, of in zip(stages, scores, strict=True)]
+
+
+def _stage_of(line: Mapping[str, Any], stages: Sequence[_Stage]) -> int:
+    """In which stage an answer was given: the latest that had begun and gave its arm the probability it was drawn with.
+
+    A server learns of a stage a moment after it began, so time alone does not say.
+    """
+    begun = [place for place, stage in enumerate(stages) if stage.at <= line["answered_at"]] or [0]
+    alike = [place for place in begun if abs(stages[place].shares.get(line["arm"], 0) - line["probability"]) < 1e-9]
+    return (alike or begun)[-1]
+
+
+def _shares(weights: Mapping[str, float]) -> dict[str, float]:
+    total = math.fsum(weights.values())
+    return {arm: weight / total for arm, weight in weights.items()}
+
+
+def _with_truth(
+    task_type: TaskType, corrections: Sequence[Mapping[str, Any]]
+) -> list[tuple[Mapping[str, Any], object]]:
+    """Each corrected answer once with what is right, in the order of the last correction of each."""
+    said: dict[str, dict[str, object]] = {}  # prediction -> labeller -> latest correction; newest prediction last
+    answers = {}
+    for line in corrections:
+        by_labeller = said.pop(line["prediction_id"], {})
+        said[line["prediction_id"]] = {**by_labeller, line["labeller"]: line["correction"]}
+        answers[line["prediction_id"]] = line
+    return [(answers[name], task_type.combine(list(by_labeller.values()))) for name, by_labeller in said.items()]
+
+
+def _task_type(ws: Workspace, release: Release) -> TaskType:
+    settings = ws.task(release.task)
+    found: TaskType = TASK_TYPES.get(settings.type)(settings)
+    return found

@@ -35,6 +35,12 @@ def assign(release_id: str, salt: str, unit: str, weights: Mapping[str, float]) 
     return arm, weights[arm] / total
 
 
+def shares(weights: Mapping[str, float]) -> dict[str, float]:
+    """The probability of each arm that units can meet, in the order of the weights."""
+    total = math.fsum(weights.values())
+    return {arm: weight / total for arm, weight in weights.items() if weight > 0}
+
+
 def _place(*parts: str) -> float:
     """A number in [0, 1) from 53 bits of SHA-256; JSON keeps ("a", "bc") apart from ("ab", "c")."""
     digest = hashlib.sha256(json.dumps(parts).encode()).digest()

@@ -19,7 +19,7 @@ from headrace.ids import new_id
 from headrace.records import Decision, LedgerEntry, ModelVersion, Release
 from headrace.release import controls, ledger
 from headrace.release.endings import ENDS, is_about, left_of, settle, still_open
-from headrace.release.policies import POLICIES
+from headrace.release.policies import POLICIES, Policy, options_of
 from headrace.store import channels, versions
 from headrace.store import ledger as lines
 from headrace.store import releases as rows
@@ -47,36 +47,39 @@ def start(
     Args:
         scope: names of the channels it is about; none: as `release.scope` of the settings says.
         others: further candidates.
-        options: what the policy is asked with, beside `alpha` and `channels`; frozen now.
-        weights: arm to share of traffic; none: the control's alone.
+        options: what the policy is asked with where the settings say otherwise (see `policies.options_of`); frozen now.
+        weights: arm to share of traffic; none: as the policy begins.
         evidence: what speaks for trying it, such as the gates it passed; goes to the ledger.
 
     Raises:
         WrongState: no version is in charge, the candidate itself is, or a release of the task is open.
         NotFound: no such version, channel or policy.
-        BadInput: a candidate is named twice.
+        BadInput: a candidate is named twice, or there are several and the policy is for one.
     """
     task = ws.task_name(task if task or isinstance(candidate, str) else candidate.task)
     policy = policy or ws.settings.release.policy
-    POLICIES.get(policy)
+    rule: Policy = POLICIES.get(policy)
+    if others and policy != "bandit":
+        raise BadInput("this policy tries one candidate", value=policy, next_step="Choose bandit for several")
     with ledger.writing(ws) as conn:
         tried = [_version(conn, task, one) for one in (candidate, *others)]
         names = [channel.name for channel in channels.listing(conn)]
         about = _scope(ws, conn, scope, names)
         control_id = _check_start(conn, task, tried, about)
+        own = options_of(ws.settings.release, about or names, n_candidates=len(tried)) | dict(options or {})
         release = Release(
             id=new_id("release"),
             task=task,
             control_id=control_id,
             candidate_id=tried[0].id,
             policy=policy,
-            options={"alpha": ws.settings.release.alpha, "channels": list(about or names), **(options or {})},
+            options=own,
             state="open",
             started_at=ws.clock(),
             ended_at=None,
             others=tuple(version.id for version in tried[1:]),
             scope=about,
-            weights=dict(weights or {"control": 1.0}),
+            weights=dict(weights or rule.weights(own)),
         )
         rows.add(conn, release, config_hash=ws.config_hash)
         control = versions.find(conn, control_id)

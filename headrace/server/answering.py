@@ -1,24 +1,31 @@
-"""Answer a request: ask the control, log it, and let the candidate of an open release answer the same in its shadow."""
+"""Answer a request: draw who is to answer, ask, log what was said, and count what guardrails look at.
+
+A candidate never fails a client: what it does not answer, or not in its time, the control answers, and it is counted as
+the candidate's failure. In a shadow release the control answers, and the candidate the same behind it.
+"""
 
 import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from headrace.errors import BadInput, Cancelled, HeadraceError, TooLate, TooMany, Unavailable
 from headrace.ids import new_id
-from headrace.records import Channel, Input, ModelVersion
-from headrace.release.releases import Serving
+from headrace.records import Channel, Input
 from headrace.serve.pool import Answer
+from headrace.serve.process import unavailable
+from headrace.server.lineup import SHADOW, Drawn
 from headrace.server.plane import ControlPlane
 from headrace.server.terms import CURRENT
+from headrace.server.traffic import Seen, abstains
 from headrace.tasks.inputs import parse_inputs
 
 _log = logging.getLogger("headrace.server")
 
 _MAX_UNIT_CHARS = 200  # width of the column
+_CANDIDATE_SHARE = 0.5  # of the time left: the rest is for the control, should the candidate take too long
 
 
 @dataclass(frozen=True)
@@ -30,19 +37,24 @@ class _Asked:
     channel: Channel
     unit: str | None
     inputs: list[Input]
-    serving: Serving
+    drawn: Drawn
     started_at: float
     """On the monotonic clock."""
 
-    @property
-    def release_id(self) -> str | None:
-        return None if self.serving.release is None else self.serving.release.id
-
 
 async def predict(
-    plane: ControlPlane, *, task: str, channel: str, unit: str | None, inputs: Sequence[object]
+    plane: ControlPlane,
+    *,
+    task: str,
+    channel: str,
+    unit: str | None,
+    inputs: Sequence[object],
+    in_charge_only: bool = False,
 ) -> dict[str, Any]:
-    """The answer of the version in charge, in the shape of POST /v1/predict; rows in the order of `inputs`.
+    """The answer of the arm that the unit meets, in the shape of POST /v1/predict; rows in the order of `inputs`.
+
+    Args:
+        in_charge_only: the client asked for the version in charge by its number; no release is about the request.
 
     Raises:
         BadInput: too many inputs, or one that is empty, too long or not of the task's shape.
@@ -56,12 +68,16 @@ async def predict(
     started_at = time.monotonic()
     _check(plane, unit, len(inputs))
     found = await plane.channel(channel)
-    serving = plane.lineup.of(task)
-    asked = _Asked(new_id("request"), task, found, unit, _parsed(plane, task, inputs), serving, started_at)
-    answer = await _ask_in_time(plane, asked)
-    ids, is_logged = _log_rows(plane, asked, serving.control, "control", answer)
-    if serving.candidate is not None and is_logged:  # half a pair is no evidence
-        plane.in_background(_shadow(plane, asked, serving.candidate))
+    request_id, parsed = new_id("request"), _parsed(plane, task, inputs)
+    drawn = plane.lineup.draw(task, channel, unit or request_id, in_charge_only=in_charge_only)
+    asked = _Asked(request_id, task, found, unit, parsed, drawn, started_at)
+    answer = await _by_candidate(plane, asked, drawn) if drawn.is_candidate else None
+    if answer is None:
+        drawn = drawn.without_candidate()
+        answer = await _by_control(plane, asked, drawn)
+    ids, is_logged = _log_rows(plane, asked, drawn, answer)
+    if drawn.shadow is not None and is_logged:  # half a pair is no evidence
+        plane.in_background(_shadow(plane, asked, drawn.shadow))
     if all("error" in row for row in answer.rows):
         first = answer.rows[0]["error"]
         raise HeadraceError(first["message"], value=first["value"], next_step=first["next_step"])
@@ -70,79 +86,150 @@ async def predict(
             {"id": row_id, **result.get("output", {}), **({"error": result["error"]} if "error" in result else {})}
             for row_id, result in zip(ids, answer.rows, strict=True)
         ],
-        "model_version": serving.control.name,
-        "arm": "control",
+        "model_version": drawn.version.name,
+        "arm": drawn.arm,
+        "probability": drawn.probability,
         "adapter": answer.adapter,
         "artifact": answer.digest,
     }
 
 
-async def _shadow(plane: ControlPlane, asked: _Asked, candidate: ModelVersion) -> None:
-    """Ask the candidate too, and log what it said or why it said nothing. Never fails."""
-    try:
-        adapter = plane.lineup.adapter(candidate, asked.channel.name)
-        future = plane.pool.predict(candidate.artifact, asked.inputs, adapter=adapter, background=True)
-        answer = await asyncio.wrap_future(future)
-    except HeadraceError as error:
-        rows = [{"error": error.envelope()["error"]} for _ in asked.inputs]
-        answer = Answer(candidate.artifact, rows)
-    _log_rows(plane, asked, candidate, "shadow", answer)
+async def _shadow(plane: ControlPlane, asked: _Asked, shadow: Drawn) -> None:
+    """Ask the candidate too, and log what it said or why it said nothing. Never fails.
+
+    That it waits while others are answered says nothing about it, so no time of it is counted.
+    """
+    answer, seen = await _ask(plane, asked, shadow, plane.ws.settings.serve.timeout_s)
+    if not seen.late:
+        _count(plane, asked, shadow, replace(seen, seconds=None))
+    _log_rows(plane, asked, shadow, answer)
 
 
-async def _ask_in_time(plane: ControlPlane, asked: _Asked) -> Answer:
-    """Ask the control until the request's deadline and as long as its client is there; count what came of it."""
-    terms, metrics, channel, control = CURRENT.get(), plane.metrics, asked.channel.name, asked.serving.control
-    result = "error"
-    try:
-        if terms.time_left_s <= 0:
-            raise TooLate("no time was left to answer in", next_step="Allow more time")
-        future = plane.pool.predict(
-            control.artifact,
-            asked.inputs,
-            channel=channel,
-            adapter=plane.lineup.adapter(control, channel),
-            timeout_s=terms.time_left_s,
-        )
-        answering = asyncio.wrap_future(future)
-        terms.when_gone(answering.cancel)
-        answer = await answering
-        result = "answer"
-    except (Unavailable, TooMany) as error:
-        result = "shed"
-        metrics.sheds.labels(error.code).inc()
-        raise
-    except TooLate:
-        result = "late"
-        metrics.late.inc()
-        raise
-    except asyncio.CancelledError:
-        if not answering.cancelled():
-            raise
-        result = "abandoned"
-        metrics.abandoned.inc()
-        raise Cancelled("the client went away", next_step="Stay until the answer comes") from None
-    finally:
-        metrics.note_rows(channel, result, len(asked.inputs))
-    metrics.note_stage("queue", answer.queue_s)
+async def _by_candidate(plane: ControlPlane, asked: _Asked, drawn: Drawn) -> Answer | None:
+    """What the candidate says to all inputs; None where it does not, or not in its time, which is logged and counted.
+
+    Raises:
+        Cancelled: the client went away.
+    """
+    allowed_s = min(CURRENT.get().time_left_s * _CANDIDATE_SHARE, plane.ws.settings.release.candidate_timeout_s)
+    answer, seen = await _ask(plane, asked, drawn, max(allowed_s, 0.001))
+    _count(plane, asked, drawn, seen)
+    if isinstance(answer, Cancelled):
+        plane.metrics.note_rows(asked.channel.name, "abandoned", len(asked.inputs))
+        plane.metrics.abandoned.inc()
+        raise answer
+    if isinstance(answer, HeadraceError) or seen.failed:
+        _log_rows(plane, asked, drawn, answer)
+        return None
+    plane.metrics.note_rows(asked.channel.name, "answer", len(asked.inputs))
     return answer
 
 
+async def _by_control(plane: ControlPlane, asked: _Asked, drawn: Drawn) -> Answer:
+    """Ask the control until the request's deadline and as long as its client is there; count what came of it."""
+    time_left_s, metrics = CURRENT.get().time_left_s, plane.metrics
+    if time_left_s > 0:
+        answer, seen = await _ask(plane, asked, drawn, time_left_s)
+    else:
+        answer, seen = TooLate("no time was left to answer in", next_step="Allow more time"), Seen(late=True)
+    _count(plane, asked, drawn, seen)
+    metrics.note_rows(asked.channel.name, _result_of(answer), len(asked.inputs))
+    match answer:
+        case Answer():
+            metrics.note_stage("queue", answer.queue_s)
+            return answer
+        case Unavailable() | TooMany():
+            metrics.sheds.labels(answer.code).inc()
+        case TooLate():
+            metrics.late.inc()
+        case Cancelled():
+            metrics.abandoned.inc()
+    raise answer
+
+
+def _result_of(answer: Answer | HeadraceError) -> str:
+    match answer:
+        case Answer():
+            return "answer"
+        case Unavailable() | TooMany():
+            return "shed"
+        case TooLate():
+            return "late"
+        case Cancelled():
+            return "abandoned"
+    return "error"
+
+
+async def _ask(
+    plane: ControlPlane, asked: _Asked, drawn: Drawn, timeout_s: float
+) -> tuple[Answer | HeadraceError, Seen]:
+    """What an arm says, or why it says nothing, and how that counts: no room or no time is no failure."""
+    channel, sent_at = asked.channel.name, time.monotonic()
+    adapter = plane.lineup.adapter(drawn.version, channel)
+    try:
+        pool = plane.lineup.pool_of(drawn)
+        if not pool.is_loaded(drawn.version.artifact, adapter):
+            return unavailable("the worker is starting or has not loaded this model"), Seen(failed=True)
+        future = pool.predict(
+            drawn.version.artifact,
+            asked.inputs,
+            channel=channel,
+            adapter=adapter,
+            timeout_s=timeout_s,
+            background=drawn.arm == SHADOW,
+        )
+    except HeadraceError as error:
+        return error, Seen(late=True)
+    answering = asyncio.wrap_future(future)
+    if drawn.arm != SHADOW:
+        CURRENT.get().when_gone(answering.cancel)
+    try:
+        answer = await answering
+    except asyncio.CancelledError:
+        if not answering.cancelled():
+            raise
+        return Cancelled("the client went away", next_step="Stay until the answer comes"), Seen(late=True)
+    except TooLate as error:
+        return error, Seen(late=True)
+    except HeadraceError as error:
+        return error, Seen(failed=True)
+    return answer, _seen(plane, asked, answer, time.monotonic() - sent_at - answer.queue_s)
+
+
+def _seen(plane: ControlPlane, asked: _Asked, answer: Answer, seconds: float) -> Seen:
+    """What guardrails want to know of an answer; nothing where no release is about the request."""
+    if not asked.drawn.is_tried:
+        return Seen()
+    outputs = [row["output"] for row in answer.rows if "output" in row]
+    answer_of = plane.task_type(asked.task).answer_of
+    has_failed = len(outputs) < len(answer.rows)
+    return Seen(seconds, failed=has_failed, abstained=abstains([answer_of(output) for output in outputs]))
+
+
+def _count(plane: ControlPlane, asked: _Asked, drawn: Drawn, seen: Seen) -> None:
+    if drawn.is_tried:
+        plane.watch.note(drawn, asked.channel.id, asked.unit, seen)
+
+
 def _log_rows(
-    plane: ControlPlane, asked: _Asked, version: ModelVersion, arm: str, answer: Answer
+    plane: ControlPlane, asked: _Asked, drawn: Drawn, answer: Answer | HeadraceError
 ) -> tuple[list[str], bool]:
     """Queue the prediction log of one arm: the rows' ids, and whether there was room."""
+    if isinstance(answer, HeadraceError):
+        answer = Answer(drawn.version.artifact, [{"error": answer.envelope()["error"]} for _ in asked.inputs])
     n_failed = sum("error" in row for row in answer.rows)
     for result, n_rows in (("error", n_failed), ("answer", len(answer.rows) - n_failed)):
         if n_rows:
-            plane.metrics.predictions.labels(asked.task, arm, result).inc(n_rows)
+            plane.metrics.predictions.labels(asked.task, drawn.arm, result).inc(n_rows)
     return plane.log.add(
         request_id=asked.request_id,
         task=asked.task,
         channel=asked.channel,
         unit=asked.unit,
-        version=version,
-        arm=arm,
-        release_id=asked.release_id,
+        version=drawn.version,
+        arm=drawn.arm,
+        probability=drawn.probability,
+        release_id=drawn.release_id,
         inputs=asked.inputs,
         answer=answer,
         latency_ms=(time.monotonic() - asked.started_at) * 1000,

@@ -93,6 +93,9 @@ class PredictAnswer(BaseModel):
     predictions: list[Answered]
     model_version: str
     arm: str
+    """`control`, or in a release `baseline` (a slice of the control), `candidate`, `candidate-2` ..."""
+    probability: float
+    """With which requests of this kind meet the arm at this moment."""
     adapter: str | None
     artifact: str
     """Digest of the artifact whose weights answered."""

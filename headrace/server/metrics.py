@@ -28,6 +28,9 @@ class Metrics:
         self.sheds = self._counter("sheds", "Requests refused because of load", "code")
         self.late = self._counter("late_requests", "Requests not answered within the time they allowed")
         self.abandoned = self._counter("abandoned_requests", "Requests whose client went away before the answer")
+        self.release_requests = self._counter(
+            "release_requests", "Requests that took part in a release", "task", "arm", "result"
+        )
         self._swaps = self._counter("swaps", "Changes of who answers for a task", "task")
         self._cuts = self._counter("cut_connections", "Connections closed because of their client", "why")
         self._channel_rows = self._counter("channel_rows", "Rows by channel, a hundred by name", "channel", "result")

@@ -12,6 +12,7 @@ from headrace.serve.pool import Pool
 from headrace.server.lineup import Lineup
 from headrace.server.metrics import Metrics
 from headrace.server.prediction_log import Moving, PredictionLog
+from headrace.server.release_watch import ReleaseWatch
 from headrace.store import channels
 from headrace.tasks import TASK_TYPES, TaskType
 from headrace.workspace import Workspace
@@ -28,24 +29,25 @@ class ControlPlane:
         self.ws = ws
         self.metrics = Metrics()
         self.log = PredictionLog(ws, self.metrics)
-        self.pool = Pool(ws.settings.serve, on_batches=self.metrics.note_batches)
-        self.lineup = Lineup(ws, self.pool, on_swap=self.metrics.note_swap)
+        self.pool = self._make_pool(0)
+        """Of the versions in charge; candidates have their own."""
+        self.lineup = Lineup(ws, self.pool, make_pool=self._make_pool, on_swap=self.metrics.note_swap)
+        self.watch = ReleaseWatch(ws, self.lineup, self.metrics)
         self.draining = False
         """True once the server was told to stop: it answers what it has, and is not ready."""
         self._channels: dict[str, Channel] = {}
         self._task_types: dict[str, TaskType] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._parts = ExitStack()
-        self.metrics.watch("queue_rows", "Rows sent to the workers and not yet answered", lambda: self.pool.n_waiting)
-        self.metrics.watch(
-            "expired_rows", "Rows whose deadline passed before their answer", lambda: self.pool.n_expired_rows
-        )
-        self.metrics.watch("rows_per_s", "Rows that busy workers answer in a second", lambda: self.pool.rows_per_s)
-        self.metrics.watch("workers", "Worker processes that live", lambda: len(self.pool.pids))
-        self.metrics.watch("worker_starts", "Worker processes started", lambda: self.pool.n_starts)
-        self.metrics.watch("artifact_loads", "Artifacts loaded by workers", lambda: self.pool.n_artifact_loads)
-        self.metrics.watch("adapter_loads", "Adapters loaded by workers", lambda: self.pool.n_adapter_loads)
-        self.metrics.watch("ready", "1 when the server takes requests", lambda: self.is_ready)
+        watch, pools = self.metrics.watch, lambda: self.lineup.pools
+        watch("queue_rows", "Rows sent to the workers and not yet answered", lambda: sum(p.n_waiting for p in pools()))
+        watch("expired_rows", "Rows whose deadline passed before their answer", lambda: self.pool.n_expired_rows)
+        watch("rows_per_s", "Rows that busy workers answer in a second", lambda: self.pool.rows_per_s)
+        watch("workers", "Worker processes that live", lambda: sum(len(p.pids) for p in pools()))
+        watch("worker_starts", "Worker processes started", lambda: self.pool.n_starts)
+        watch("artifact_loads", "Artifacts loaded by workers", lambda: self.pool.n_artifact_loads)
+        watch("adapter_loads", "Adapters loaded by workers", lambda: self.pool.n_adapter_loads)
+        watch("ready", "1 when the server takes requests", lambda: self.is_ready)
 
     @property
     def is_ready(self) -> bool:
@@ -55,6 +57,7 @@ class ControlPlane:
         for part in (
             self.log.writer,
             Moving(self.ws),
+            self.watch,
             self.lineup,
             self.pool,
         ):  # left in reverse: the lineup may wait for the pool
@@ -72,15 +75,19 @@ class ControlPlane:
         return [
             {
                 "task": task,
-                "arm": arm,
-                "model_version": version.name,
-                "artifact": version.artifact,
-                "loaded": self.pool.is_loaded(version.artifact),
+                "arm": drawn.arm,
+                "channel": channel,
+                "share": drawn.probability,
+                "model_version": drawn.version.name,
+                "artifact": drawn.version.artifact,
+                "loaded": self.lineup.is_loaded(drawn),
             }
-            for task, serving in sorted(self.lineup.now().items())
-            for arm, version in (("control", serving.control), ("shadow", serving.candidate))
-            if version is not None
+            for task in sorted(self.lineup.now())
+            for channel, drawn in self.lineup.arms(task)
         ]
+
+    def _make_pool(self, nice: int) -> Pool:
+        return Pool(self.ws.settings.serve, on_batches=self.metrics.note_batches, nice=nice)
 
     def in_background(self, work: Coroutine[Any, Any, None]) -> None:
         """Run work that no request waits for; `close` does, for a while."""

@@ -57,6 +57,7 @@ class PredictionLog:
         unit: str | None,
         version: ModelVersion,
         arm: str,
+        probability: float,
         release_id: str | None,
         inputs: Sequence[Input],
         answer: Answer,
@@ -92,6 +93,7 @@ class PredictionLog:
                     latency_ms,
                     result["error"]["message"] if "error" in result else None,
                     now,
+                    probability,
                 )
             )
         if self.writer.log(rows, n_chars=n_chars):

@@ -43,6 +43,37 @@ def shadowed_corrections(conn: Connection, release_id: str) -> Sequence[RowMappi
     return conn.execute(query).mappings().all()
 
 
+def labelled_answers(conn: Connection, release_id: str) -> Sequence[RowMapping]:
+    """Corrections of answers that a release's arms gave to users, in the order they came.
+
+    Columns: prediction_id, channel, arm, probability, answered_at, output, correction, labeller.
+    """
+    query = (
+        select(
+            _PREDICTIONS.c.id.label("prediction_id"),
+            schema.channels.c.name.label("channel"),
+            _PREDICTIONS.c.arm,
+            _PREDICTIONS.c.probability,
+            _PREDICTIONS.c.at.label("answered_at"),
+            _PREDICTIONS.c.output,
+            _FEEDBACK.c.correction,
+            _FEEDBACK.c.labeller,
+        )
+        .join(_FEEDBACK, _FEEDBACK.c.prediction_id == _PREDICTIONS.c.id)
+        .join(schema.channels, schema.channels.c.id == _PREDICTIONS.c.channel_id)
+        .where(_PREDICTIONS.c.release_id == release_id, _PREDICTIONS.c.arm != "shadow", _PREDICTIONS.c.error.is_(None))
+        .where(_FEEDBACK.c.kind == "correction")
+        .order_by(_FEEDBACK.c.at, _FEEDBACK.c.id)
+    )
+    return conn.execute(query).mappings().all()
+
+
+def newest_feedback(conn: Connection) -> str | None:
+    """Id of the feedback that came last; it changes whenever any comes."""
+    newest: str | None = conn.execute(select(func.max(_FEEDBACK.c.id))).scalar()
+    return newest
+
+
 def n_shadowed(conn: Connection, release_id: str) -> int:
     """Inputs that a release's candidate answered beside the control."""
     return conn.execute(select(func.count()).where(_answered(_PREDICTIONS, release_id))).scalar_one()

@@ -21,7 +21,7 @@ LAYERS = [
     {"data", "finetune", "evaluate", "export", "release", "serve", "feedback"},
     {"making"},
     {"search", "distributed", "advising", "compression", "per_channel"},
-    {"gating"},
+    {"gating", "judging"},
     {"releasing", "planning"},
     {"loop", "offline", "retention"},
     {"server", "console", "cli", "client", "testing"},

@@ -244,7 +244,9 @@ def without_data(draw: st.DrawFn) -> Evidence:
         stage=draw(st.integers(0, 4)),
         stage_elapsed_s=1e6,
         stage_requests=5000,
-        batches=[Batch({"control": 0.5, "candidate": 0.5}, {arm: scores[arm]["a"] for arm in ("control", "candidate")})],
+        batches=[
+            Batch({"control": 0.5, "candidate": 0.5}, {arm: scores[arm]["a"] for arm in ("control", "candidate")})
+        ],
     )
     if kind == "traffic":
         arms = draw(st.dictionaries(st.sampled_from(ARMS), st.dictionaries(st.just("a"), BAD_TRAFFIC)))

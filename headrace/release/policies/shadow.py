@@ -1,87 +1,117 @@
 """Shadow: the candidate answers beside the control, unseen, and corrections say who was right.
 
 Three questions are asked after every look, each with its own error level `alpha` over all looks together:
-- Is the candidate better overall? E of benefit >= 1/alpha.
+- Is the candidate better overall? E of benefit >= 1/alpha. With a `margin` also: is it worse by less than that?
 - Is it worse overall? E of harm >= 1/alpha.
 - Is it worse in some channel? Holm over the channels, so that what is better on average but ruins one channel is found.
 
-Harm rejects, before anything else. Benefit promotes unless a harm is *suspected*: the current E of harm, overall or in
-any channel, is at least sqrt(10), where Jeffreys' scale calls evidence substantial (Vovk & Wang 2021, "E-values:
-calibration, combination and applications", section 2). It takes three losses without a win to get there. A suspicion
-needs no alpha of its own: it can only delay a promotion, and further labels clear it or turn it into a rejection.
-All else holds; no evidence never promotes.
+Harm rejects, before anything else, and so do answers that are missing or empty more often than the control's (see
+guardrails.py). Benefit promotes unless a harm is *suspected*: the current E of harm, overall or in any channel, is at
+least sqrt(10), where Jeffreys' scale calls evidence substantial (Vovk & Wang 2021, "E-values: calibration, combination
+and applications", section 2). It takes three losses without a win to get there. A suspicion needs no alpha of its own:
+it can only delay a promotion, and further labels clear it or turn it into a rejection. All else holds; no evidence
+never promotes.
+
+With `each_channel` every channel is decided on its own: what is told of one, by Holm over the channels, ends the
+release there, and the others go on.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from headrace.records import Decision, Outcome
-from headrace.stats import evalues
+from headrace.records import Decision, Evidence, Outcome, Verdict
+from headrace.release.policies import guardrails
+from headrace.release.policies.guardrails import GUARDRAILS, Arms
+from headrace.stats import evalues, noninferiority
 from headrace.stats.evalues import Pairs
 
+ARMS = Arms("shadow", "control")
 SUSPICION_E = math.sqrt(10)
-_LARGEST_LOG = 690.0  # exp() of it is still a finite float; more evidence than this is shown as this
+_RAILS = [rail for rail in GUARDRAILS if rail.name in ("errors", "abstentions")]  # a shadow waits for others
 
 
 class Shadow:
     """The policy `shadow`."""
 
     @staticmethod
-    def decide(outcomes: Sequence[Outcome], *, alpha: float, n_requests: int, channels: Sequence[str] = ()) -> Decision:
+    def weights(options: Mapping[str, Any]) -> dict[str, float]:
+        """The shares of the arms at the start: the control answers every request."""
+        return {"control": 1.0}
+
+    @staticmethod
+    def decide(evidence: Evidence, options: Mapping[str, Any]) -> Decision:
         """What the outcomes so far, in the order they came, say about the candidate.
 
         Args:
-            alpha: chance of each kind of wrong decision, over all looks.
-            n_requests: inputs answered by both arms, labelled or not.
-            channels: all that the release may meet. A channel first seen later would change the thresholds of
-                the others, so the error level over channels is exact when all are named here from the start.
+            options: `alpha`, the chance of each kind of wrong decision over all looks; `channels`, all that the release
+                may meet (one first seen later would change the thresholds of the others, so the error level over
+                channels is exact when all are named from the start); `margin`, `each_channel`, `guardrail_alpha` and
+                the limits of guardrails.py, where they are set.
         """
-        names = sorted({o.channel for o in outcomes} | set(channels))
-        overall = _weigh(outcomes)
-        by_channel = {name: _weigh([o for o in outcomes if o.channel == name]) for name in names}
-        harm = {name: tested["log_e_harm"] for name, tested in by_channel.items()}
-        harmed = evalues.holm(harm, alpha=alpha, n_hypotheses=max(len(names), 1))
-        suspected = [name for name, tested in by_channel.items() if tested["log_e_harm_now"] >= math.log(SUSPICION_E)]
-        evidence = {
-            "n_requests": n_requests,
-            "n_labelled": overall["pairs"].n,
-            "n_disagreements": overall["pairs"].n_disagreements,
-            "alpha": alpha,
-            "thresholds": {
-                "benefit": 1 / alpha,
-                "harm": 1 / alpha,
-                "harm_in_a_channel": max(len(names), 1) / alpha,
-                "suspicion": SUSPICION_E,
-            },
-            "overall": _as_json(overall),
-            "channels": {name: _as_json(tested) for name, tested in by_channel.items()},
-            "harmed_channels": harmed,
-            "suspected_channels": suspected,
-            "channels_without_labels": [name for name, tested in by_channel.items() if not tested["pairs"].n],
-            **_what_is_missing(overall["pairs"], alpha, n_requests),
-        }
-        return _verdict(overall, harmed, suspected, evidence)
+        if wrong := guardrails.unsound(evidence, ARMS):
+            return Decision("hold", wrong)
+        broken = guardrails.fired(evidence, ARMS, options, only=_RAILS)
+        facts, tested = _facts(evidence, options)
+        facts["guardrails"] = broken
+        if options.get("each_channel"):
+            out = guardrails.channels_out(broken, facts["channels"])
+            return _each_channel(tested, out, facts, options)
+        if broken:
+            return Decision("reject", guardrails.explained(broken), facts)
+        return _verdict(tested[""], facts, options)
 
 
-def _weigh(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Counts and evidence of one stream; `log_e_harm_now` is the current value, the others the largest so far."""
+def _facts(evidence: Evidence, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """What goes to the ledger, and what was found overall ("") and by channel."""
+    alpha, outcomes = options["alpha"], evidence.outcomes
+    names = sorted({o.channel for o in outcomes} | set(guardrails.channels_of(evidence, options)))
+    overall = _weigh(outcomes, options)
+    by_channel = {name: _weigh([o for o in outcomes if o.channel == name], options) for name in names}
+    harm = {name: tested["log_e_harm"] for name, tested in by_channel.items()}
+    suspected = [name for name, tested in by_channel.items() if tested["log_e_harm_now"] >= math.log(SUSPICION_E)]
+    facts = {
+        "n_requests": evidence.n_requests,
+        "n_labelled": overall["pairs"].n,
+        "n_disagreements": overall["pairs"].n_disagreements,
+        "alpha": alpha,
+        "thresholds": {
+            "benefit": 1 / alpha,
+            "harm": 1 / alpha,
+            "harm_in_a_channel": max(len(names), 1) / alpha,
+            "suspicion": SUSPICION_E,
+        },
+        "overall": _as_json(overall),
+        "channels": {name: _as_json(tested) for name, tested in by_channel.items()},
+        "harmed_channels": evalues.holm(harm, alpha=alpha, n_hypotheses=max(len(names), 1)),
+        "suspected_channels": suspected,
+        "channels_without_labels": [name for name, tested in by_channel.items() if not tested["pairs"].n],
+        **_what_is_missing(overall["pairs"], alpha, evidence.n_requests),
+    }
+    return facts, {"": overall, **by_channel}
+
+
+def _weigh(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Counts and evidence of one stream.
+
+    `log_e_harm_now` and `log_e_no_worse` (with a margin only) are current values, the others the largest so far.
+    """
     signs = [o.candidate_correct for o in outcomes if o.candidate_correct != o.control_correct]
     wins = sum(signs)
     pairs = Pairs(wins, len(signs) - wins, len(outcomes) - len(signs))
+    margin = options.get("margin")
     return {
         "pairs": pairs,
         "log_e_benefit": evalues.sup_log_e(signs),
         "log_e_harm": evalues.sup_log_e(not won for won in signs),
         "log_e_harm_now": evalues.log_e(pairs.losses, pairs.wins),
+        **({"log_e_no_worse": noninferiority.log_e(pairs, margin=margin)} if margin else {}),
     }
 
 
 def _as_json(tested: dict[str, Any]) -> dict[str, Any]:
     figures = {
-        name.removeprefix("log_"): math.exp(min(value, _LARGEST_LOG))
-        for name, value in tested.items()
-        if name != "pairs"
+        name.removeprefix("log_"): guardrails.shown_e(value) for name, value in tested.items() if name != "pairs"
     }
     return {**vars(tested["pairs"]), **figures}
 
@@ -97,27 +127,47 @@ def _what_is_missing(pairs: Pairs, alpha: float, n_requests: int) -> dict[str, i
     }
 
 
-def _verdict(overall: dict[str, Any], harmed: list[str], suspected: list[str], evidence: dict[str, Any]) -> Decision:
-    threshold = math.log(1 / evidence["alpha"])
+def _verdict(overall: dict[str, Any], facts: dict[str, Any], options: Mapping[str, Any]) -> Decision:
+    threshold = math.log(1 / options["alpha"])
     pairs: Pairs = overall["pairs"]
     counts = f"{_count(pairs.wins, 'win')} and {_count(pairs.losses, 'loss')} in {pairs.n} labelled answers"
+    harmed, suspected = facts["harmed_channels"], facts["suspected_channels"]
     if overall["log_e_harm"] >= threshold:
-        return Decision("reject", f"The candidate answers worse than the control: {counts}", evidence)
+        return Decision("reject", f"The candidate answers worse than the control: {counts}", facts)
     if harmed:
-        lines = "; ".join(f"{name}: {_record(evidence['channels'][name])}" for name in harmed)
-        return Decision("reject", f"The candidate answers worse than the control in a channel ({lines})", evidence)
-    if overall["log_e_benefit"] < threshold:
-        return Decision("hold", f"Not decided yet: {counts}. {_missing(pairs, evidence)}", evidence)
+        lines = "; ".join(f"{name}: {_record(facts['channels'][name])}" for name in harmed)
+        return Decision("reject", f"The candidate answers worse than the control in a channel ({lines})", facts)
+    is_better = overall["log_e_benefit"] >= threshold
+    if not is_better and overall.get("log_e_no_worse", -math.inf) < threshold:
+        return Decision("hold", f"Not decided yet: {counts}. {_missing(pairs, facts)}", facts)
     if overall["log_e_harm_now"] >= math.log(SUSPICION_E):
         reason = f"The candidate led earlier but falls behind now: {counts}. More labels will tell"
-        return Decision("hold", reason, evidence)
+        return Decision("hold", reason, facts)
+    told = "answers better than the control" if is_better else f"is worse by less than {options['margin']:g}"
     if suspected:
-        lines = "; ".join(f"{name}: {_record(evidence['channels'][name])}" for name in suspected)
-        reason = f"The candidate answers better overall ({counts}), but may be worse in a channel ({lines})"
-        return Decision("hold", f"{reason}. More labels from there will tell", evidence)
-    unseen = evidence["channels_without_labels"]
+        lines = "; ".join(f"{name}: {_record(facts['channels'][name])}" for name in suspected)
+        reason = f"Overall the candidate {told} ({counts}), but it may be worse in a channel ({lines})"
+        return Decision("hold", f"{reason}. More labels from there will tell", facts)
+    unseen = facts["channels_without_labels"]
     note = f". No labels came from: {', '.join(unseen)}" if unseen else ""
-    return Decision("promote", f"The candidate answers better than the control: {counts}{note}", evidence)
+    return Decision("promote", f"The candidate {told}: {counts}{note}", facts)
+
+
+def _each_channel(
+    tested: Mapping[str, dict[str, Any]], out: Sequence[str], facts: dict[str, Any], options: Mapping[str, Any]
+) -> Decision:
+    alpha, names = options["alpha"], list(facts["channels"])
+    good = []
+    for what in ("log_e_benefit", "log_e_no_worse"):
+        told = {name: tested[name].get(what, -math.inf) for name in names}
+        good += evalues.holm(told, alpha=alpha, n_hypotheses=max(len(names), 1))
+    verdicts: dict[str, Verdict] = {}
+    for name in names:
+        is_out = name in out or name in facts["harmed_channels"]
+        is_good = name in good and name not in facts["suspected_channels"]
+        verdicts[name] = "reject" if is_out else "promote" if is_good else "hold"
+    lines = [f"{name}: {verdict} ({_record(facts['channels'][name])})" for name, verdict in verdicts.items()]
+    return Decision("hold", "; ".join(lines) or "There is no channel to decide", facts, channels=verdicts)
 
 
 def _missing(pairs: Pairs, evidence: dict[str, Any]) -> str:

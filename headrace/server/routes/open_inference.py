@@ -100,7 +100,12 @@ async def infer(
         allow_at_most(asked.parameters.timeout / 1_000_000)
     channel = await defaults.channel_of(plane, asked.parameters.channel, 'send "parameters": {"channel": "..."}')
     answer = await answering.predict(
-        plane, task=task, channel=channel, unit=asked.parameters.unit, inputs=_rows(texts, task_type.fields)
+        plane,
+        task=task,
+        channel=channel,
+        unit=asked.parameters.unit,
+        inputs=_rows(texts, task_type.fields),
+        in_charge_only=version is not None,
     )
     number = answer["model_version"].rpartition("/")[2]
     _check_version(task, version, int(number))  # which may have changed meanwhile

@@ -1,0 +1,174 @@
+"""Guardrails: kinds of answers that must not become more frequent while a candidate meets traffic.
+
+A guardrail fires when two e-values say so, each at level `guardrail_alpha` over all looks: more than a limit's share of
+the candidate's requests are of its kind, and more than a tolerated multiple of what the control's slice has at the same
+time. So trouble that strikes both arms rolls nothing back, nor does a difference too small to matter. It is asked of
+all requests, and of each channel by e-Holm over the channels.
+
+Events are counted once per unit, since all of a unit's requests meet the same arm (see server/traffic.py).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from headrace.records import Evidence, Score, Traffic
+from headrace.stats import guardrails, multiplicity, sample_ratio
+
+ALPHA = 0.001
+_LARGEST_LOG = 690.0  # exp() of it is still a finite float; more evidence than this is shown as this
+
+
+@dataclass(frozen=True)
+class Guardrail:
+    """One kind of answers, in words; how it is counted, the option with its limit, and what is tolerated."""
+
+    name: str
+    field: str
+    limit: str
+    default: float
+    ratio: float
+    """Times the share of the control's slice that the candidate may have."""
+
+
+GUARDRAILS = (
+    Guardrail("errors", "n_errors", "max_error_share", 0.01, 1.0),
+    Guardrail("timeouts", "n_timeouts", "max_timeout_share", 0.01, 1.0),
+    Guardrail("slow answers", "n_slow", "max_slow_share", 0.1, 2.0),
+    Guardrail("abstentions", "n_abstained", "max_abstained_share", 0.05, 1.5),
+)
+
+
+@dataclass(frozen=True)
+class Arms:
+    """Two arms that are compared, and the candidate's share of the requests of both."""
+
+    candidate: str
+    control: str
+    share: float = 0.5
+
+
+def within(evidence: Evidence, channels: Sequence[str]) -> Evidence:
+    """The evidence of some channels alone."""
+    traffic, feedback = evidence.traffic.items(), evidence.feedback.items()
+    return replace(
+        evidence,
+        outcomes=[one for one in evidence.outcomes if one.channel in channels],
+        traffic={arm: {name: one for name, one in by.items() if name in channels} for arm, by in traffic},
+        feedback={arm: {name: one for name, one in by.items() if name in channels} for arm, by in feedback},
+    )
+
+
+def unsound(evidence: Evidence, arms: Arms) -> str:
+    """Why the counts of two arms cannot be right, or are not there; empty when they can."""
+    for arm in (arms.control, arms.candidate):
+        for channel, traffic in evidence.traffic.get(arm, {}).items():
+            counts = [traffic.n_requests, traffic.n_units, *(getattr(traffic, rail.field) for rail in GUARDRAILS)]
+            if not all(_is_count(n) and n <= traffic.n_requests for n in counts):
+                return f"The counts of {arm} in {channel} cannot be right"
+        for channel, score in evidence.feedback.get(arm, {}).items():
+            if not (_is_count(score.n) and _is_count(score.n_right) and score.n_right <= score.n):
+                return f"The labelled answers of {arm} in {channel} cannot be right"
+    return ""
+
+
+def fired(
+    evidence: Evidence, arms: Arms, options: Mapping[str, Any], *, only: Sequence[Guardrail] = GUARDRAILS
+) -> list[dict[str, Any]]:
+    """The guardrails that fired, each with its channel (None: all together) and its counts."""
+    alpha = options.get("guardrail_alpha", ALPHA)
+    found = []
+    for rail in only:
+        by_channel = {name: _log_e(rail, evidence, arms, options, [name]) for name in channels_of(evidence, options)}
+        overall = _log_e(rail, evidence, arms, options, list(by_channel))
+        where: list[str | None] = [None] if overall >= math.log(1 / alpha) else []
+        where += multiplicity.refuted(by_channel, alpha=alpha)
+        for name in where:
+            log_e = overall if name is None else by_channel[name]
+            found.append(_shown(rail, evidence, arms, options, name, log_e))
+    return found
+
+
+def explained(found: Sequence[Mapping[str, Any]]) -> str:
+    """Fired guardrails as a sentence."""
+    parts = [
+        f"{one['guardrail']}{'' if one['channel'] is None else ' in ' + one['channel']}: {one['n_events']} in "
+        f"{one['n_requests']} requests, {one['n_events_control']} in {one['n_requests_control']} of the control"
+        for one in found
+    ]
+    return f"The candidate breaks a guardrail ({'; '.join(parts)})"
+
+
+def channels_out(found: Sequence[Mapping[str, Any]], channels: Sequence[str]) -> list[str]:
+    """The channels in which a guardrail fired; all of them where one fired for all together."""
+    if any(one["channel"] is None for one in found):
+        return list(channels)
+    return sorted({one["channel"] for one in found})
+
+
+def ratio_log_e(evidence: Evidence, weights: Mapping[str, float]) -> dict[str, float]:
+    """Evidence that requests, or labelled answers, do not fall to the arms in proportion to their weights.
+
+    Returns:
+        log E by `requests` and `labels`; labels that come more often from one arm would bias what they say.
+    """
+    units = {arm: traffic_of(evidence, arm).n_units for arm in weights}
+    labels = {arm: score_of(evidence, arm).n for arm in weights}
+    return {"requests": sample_ratio.log_e(units, weights), "labels": sample_ratio.log_e(labels, weights)}
+
+
+def channels_of(evidence: Evidence, options: Mapping[str, Any]) -> list[str]:
+    """All that the release may meet, and what it has met besides."""
+    met = {name for by_channel in (*evidence.traffic.values(), *evidence.feedback.values()) for name in by_channel}
+    return sorted(met | set(options.get("channels", ())))
+
+
+def traffic_of(evidence: Evidence, arm: str, channels: Sequence[str] | None = None) -> Traffic:
+    by_channel = evidence.traffic.get(arm, {})
+    return sum((t for name, t in by_channel.items() if channels is None or name in channels), Traffic())
+
+
+def score_of(evidence: Evidence, arm: str, channels: Sequence[str] | None = None) -> Score:
+    by_channel = evidence.feedback.get(arm, {})
+    return sum((s for name, s in by_channel.items() if channels is None or name in channels), Score())
+
+
+def shown_e(log_e: float) -> float:
+    """An e-value as a finite number."""
+    return math.exp(min(log_e, _LARGEST_LOG))
+
+
+def _log_e(
+    rail: Guardrail, evidence: Evidence, arms: Arms, options: Mapping[str, Any], channels: Sequence[str]
+) -> float:
+    """The weaker of the two."""
+    tried, control = (traffic_of(evidence, arm, channels) for arm in (arms.candidate, arms.control))
+    n_events = getattr(tried, rail.field)
+    if not n_events:
+        return -math.inf
+    odds = rail.ratio * arms.share / (1 - arms.share)
+    above = guardrails.log_e_above(n_events, tried.n_requests, options.get(rail.limit, rail.default))
+    worse = guardrails.log_e_worse(n_events, getattr(control, rail.field), odds / (1 + odds))
+    return float(min(above, worse))
+
+
+def _shown(
+    rail: Guardrail, evidence: Evidence, arms: Arms, options: Mapping[str, Any], channel: str | None, log_e: float
+) -> dict[str, Any]:
+    channels = None if channel is None else [channel]
+    tried, control = (traffic_of(evidence, arm, channels) for arm in (arms.candidate, arms.control))
+    return {
+        "guardrail": rail.name,
+        "channel": channel,
+        "n_events": getattr(tried, rail.field),
+        "n_requests": tried.n_requests,
+        "n_events_control": getattr(control, rail.field),
+        "n_requests_control": control.n_requests,
+        "limit": options.get(rail.limit, rail.default),
+        "e": shown_e(log_e),
+    }
+
+
+def _is_count(n: object) -> bool:
+    return isinstance(n, int) and not isinstance(n, bool) and n >= 0
