@@ -40,15 +40,17 @@ def rollback(
     task = ws.task_name(task)
     with ledger.writing(ws) as conn:
         ledger.check_channel(conn, channel)
-        target = _before(conn, task, channel) if to is None else controls.named(conn, task, to).id
+        past = lines.changes(conn, task, channel)
+        target = _before(conn, task, channel, past) if to is None else controls.named(conn, task, to).id
         if target is None:
             raise WrongState(
                 "no version was in charge before this one",
                 value=channel or task,
                 next_step="`headrace history` shows who was",
             )
-        was = {version_id for _, _, version_id in lines.changes(conn, task, channel)}
-        if target not in was or not controls.would_change(conn, task, channel, target):
+        if target not in {version_id for _, _, version_id in past} or not controls.would_change(
+            conn, task, channel, target
+        ):
             raise WrongState(
                 "one can only go back to a version that was in charge before",
                 value=to,
@@ -71,10 +73,10 @@ def rollback(
         )
 
 
-def _before(conn: "Connection", task: str, channel: str | None) -> str | None:
+def _before(conn: "Connection", task: str, channel: str | None, past: list[tuple[int, str, str]]) -> str | None:
     """The version in charge before the current one: promotions pile up, a rollback takes off down to its target."""
     pile: list[str] = []
-    for _, kind, version_id in lines.changes(conn, task, channel):
+    for _, kind, version_id in past:
         if kind == "rollback" and version_id in pile:
             while pile[-1] != version_id:
                 pile.pop()

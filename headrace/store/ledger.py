@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, insert, or_, select
+from sqlalchemy import ColumnElement, Select, and_, func, insert, or_, select
 from sqlalchemy.engine import Connection
 
 from headrace.records import LedgerEntry
@@ -100,10 +100,11 @@ def changes(conn: Connection, task: str, channel: str | None) -> list[tuple[int,
     Args:
         channel: lines about it and about the whole task; None: those about the whole task only.
     """
-    query = select(_LEDGER.c.seq, _LEDGER.c.kind, _LEDGER.c.version_id).where(
-        _LEDGER.c.task == task, _LEDGER.c.kind.in_(IN_CHARGE), _about(channel)
-    )
-    return [(row.seq, row.kind, row.version_id) for row in conn.execute(query.order_by(_LEDGER.c.seq))]
+    found: list[tuple[int, str, str]] = []
+    for condition in _putting_in_charge(task, channel):
+        query = select(_LEDGER.c.seq, _LEDGER.c.kind, _LEDGER.c.version_id).where(condition)
+        found += [(row.seq, row.kind, row.version_id) for row in conn.execute(query)]
+    return sorted(found)
 
 
 def in_charge(conn: Connection, task: str, channel: str | None = None, *, at: datetime | None = None) -> int | None:
@@ -116,13 +117,11 @@ def in_charge(conn: Connection, task: str, channel: str | None = None, *, at: da
         channel: None: of the whole task, where no line about a channel says otherwise.
     """
     found = []
-    for kind in IN_CHARGE:
-        for name in {channel, None}:
-            same = _LEDGER.c.channel_id.is_(None) if name is None else _LEDGER.c.channel_id == _id_of(name)
-            query = select(_LEDGER.c.seq).where(_LEDGER.c.task == task, _LEDGER.c.kind == kind, same)
-            if at is not None:
-                query = query.where(_LEDGER.c.at <= at)
-            found.append(conn.execute(query.order_by(_LEDGER.c.seq.desc()).limit(1)).scalar())
+    for condition in _putting_in_charge(task, channel):
+        query = select(_LEDGER.c.seq).where(condition)
+        if at is not None:
+            query = query.where(_LEDGER.c.at <= at)
+        found.append(conn.execute(query.order_by(_LEDGER.c.seq.desc()).limit(1)).scalar())
     return max((seq for seq in found if seq is not None), default=None)
 
 
@@ -165,9 +164,12 @@ def _version_of(conn: Connection, seq: int | None) -> str | None:
     return found
 
 
-def _about(channel: str | None) -> ColumnElement[bool]:
-    whole = _LEDGER.c.channel_id.is_(None)
-    return whole if channel is None else or_(whole, _LEDGER.c.channel_id == _id_of(channel))
+def _putting_in_charge(task: str, channel: str | None) -> Iterator[ColumnElement[bool]]:
+    """The lines that may put a version in charge of a channel, as ranges of one index each; of the task with None."""
+    for name in {channel, None}:
+        same = _LEDGER.c.channel_id.is_(None) if name is None else _LEDGER.c.channel_id == _id_of(name)
+        for kind in IN_CHARGE:
+            yield and_(_LEDGER.c.task == task, same, _LEDGER.c.kind == kind)
 
 
 def _id_of(channel: str) -> Any:
