@@ -1,0 +1,121 @@
+"""The policy `shadow` over many releases at once: the rules of headrace.release.policies.shadow on arrays.
+
+Only disagreements change what the policy says, so a release is the sequence of its disagreements, each with its channel
+and who won it. tests/test_bench_release.py holds verdicts and their moments against the policy itself.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.release_worlds import NEVER, Floats, blocks, most_events
+from headrace.release.policies.shadow import SUSPICION_E
+from headrace.stats import beta_mixture, evalues
+
+_LARGEST_LOG = 700.0
+HOLD, PROMOTE, REJECT = 0, 1, -1
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class ChannelWorld:
+    """What a channel sends and how the candidate fares there."""
+
+    share: float
+    """Of the requests."""
+    win: float
+    """Share of the channel's requests that the candidate alone answers rightly."""
+    loss: float
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Verdicts (R) and when they fell, in requests (infinite where the policy held to the end) and in labels."""
+
+    verdicts: NDArray[np.int64]
+    n_requests: Floats
+    n_labels: Floats
+
+
+class Tables:
+    """The rules as the fewest losses or wins for each number of disagreements."""
+
+    def __init__(self, n_most: int, n_channels: int, alpha: float) -> None:
+        def fewest(e: float) -> NDArray[np.int64]:
+            return beta_mixture.fewest_events(n_most, 0.5, e=e)
+
+        self.decisive, self.suspicious = fewest(1 / alpha), fewest(SUSPICION_E)
+        self.decisive_in_channel = fewest(n_channels / alpha)
+
+
+def verdicts(channels: NDArray[Any], won: Bools, tables: Tables, n_channels: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The first verdict of each release and the place of the disagreement at which it fell (R).
+
+    Args:
+        channels: of each disagreement, 0 .. n_channels - 1 (R, D).
+        won: by the candidate (R, D).
+    """
+    wins, n = won.cumsum(axis=1, dtype=np.int32), np.arange(1, won.shape[1] + 1)
+    losses = n - wins
+    has_benefit = np.logical_or.accumulate(wins >= tables.decisive[n], axis=1)
+    is_harmed = losses >= tables.decisive[n]
+    is_suspected = losses >= tables.suspicious[n]
+    for channel in range(n_channels):
+        is_here = channels == channel
+        n_here = is_here.cumsum(axis=1, dtype=np.int32)
+        losses_here = (is_here & ~won).cumsum(axis=1, dtype=np.int32)
+        is_harmed |= losses_here >= tables.decisive_in_channel[n_here]
+        is_suspected |= losses_here >= tables.suspicious[n_here]
+    is_promoted = has_benefit & ~is_suspected
+    ended = is_harmed | is_promoted
+    at = ended.argmax(axis=1)
+    rows = np.arange(len(won))
+    found = np.where(is_harmed[rows, at], REJECT, np.where(is_promoted[rows, at], PROMOTE, HOLD))
+    return found, at
+
+
+def run(worlds: tuple[ChannelWorld, ...], *, n_releases: int, n_requests: int, alpha: float, seed: int) -> Ended:
+    """Releases of so many requests in which every disagreement gets its label at once."""
+    rates = np.array([w.share * (w.win + w.loss) for w in worlds])
+    rate = float(rates.sum())
+    n_most = most_events(n_requests, rate)
+    tables = Tables(n_most, len(worlds), alpha)
+    chance_won = np.array([w.win / (w.win + w.loss) if w.win + w.loss else 0.0 for w in worlds])
+    parts = []
+    for rng, size in blocks(n_releases, seed):
+        at_request = rng.geometric(rate, size=(size, n_most)).cumsum(axis=1)
+        channels = rng.choice(len(worlds), p=rates / rate, size=(size, n_most))
+        won = rng.random((size, n_most)) < chance_won[channels]
+        found, at = verdicts(channels, won, tables, len(worlds))
+        when = at_request[np.arange(size), at]
+        is_in_time = (found != HOLD) & (when <= n_requests)
+        spent = np.where(is_in_time, at + 1, (at_request <= n_requests).sum(axis=1))
+        parts.append((np.where(is_in_time, found, HOLD), np.where(is_in_time, when, NEVER), spent))
+    verdict, when, spent = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Ended(verdict, when, spent.astype(float))
+
+
+class Refutations:
+    """e-Holm over even channels that are looked at after every disagreement: is any of them ever called better?"""
+
+    def __init__(self, n_most: int, n_channels: int, alpha: float) -> None:
+        self.n_most, self.n_channels, self.alpha = n_most, n_channels, alpha
+        counts = np.arange(most_events(n_most, 1 / n_channels) + 1)
+        self.table = np.exp(np.minimum(evalues.log_es(counts[:, None], counts), _LARGEST_LOG))
+
+    def any(self, rng: np.random.Generator, size: int) -> NDArray[np.bool_]:
+        """For each release (R)."""
+        shape = (size, self.n_most)
+        channels, won = rng.integers(self.n_channels, size=shape), rng.random(shape) < 0.5
+        values = np.empty((self.n_channels, *shape))
+        for channel, of_channel in enumerate(values):
+            is_here = channels == channel
+            wins = (is_here & won).cumsum(axis=1, dtype=np.int32)
+            of_channel[:] = self.table[wins, is_here.cumsum(axis=1, dtype=np.int32) - wins]
+        values.sort(axis=0)
+        smallest = np.concatenate([np.zeros((1, *shape)), values[:-1].cumsum(axis=0)])
+        means = (values[-1] + smallest) / np.arange(1, self.n_channels + 1)[:, None, None]  # with the 0, 1 ... smallest
+        refuted: NDArray[np.bool_] = (means.min(axis=0) >= 1 / self.alpha).any(axis=1)
+        return refuted
