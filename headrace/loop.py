@@ -21,10 +21,9 @@ from headrace.export.writing import check_destination, check_format, export_to
 from headrace.feedback import labels as feedback_labels
 from headrace.finetune import base_models
 from headrace.making import describe, evaluation_of, export_checkpoint, find_run, keep, task_type_of
-from headrace.records import Adapter, Decision, Job, ModelVersion, Release, Snapshot
+from headrace.records import Adapter, Job, ModelVersion, Release, Snapshot
 from headrace.release import controls, ledger, releases
 from headrace.store import runs
-from headrace.store.releases import open_release
 from headrace.tasks import TASK_TYPES, Calibration, TaskType
 from headrace.tasks.inputs import parse_inputs
 from headrace.workspace import Workspace
@@ -269,21 +268,8 @@ def improve(ws: Workspace, *, task: str | None = None, report: Report = silent) 
     return _try(ws, serving.control, candidate, report)
 
 
-def evidence(ws: Workspace, release: Release) -> Decision:
-    """What the release's policy says about all that it has seen so far; changes nothing."""
-    return judging.decision_of(ws, release)
-
-
-def release_status(ws: Workspace, *, task: str | None = None) -> dict[str, Any]:
-    """Who answers, who is tried, and what the evidence says so far; changes nothing."""
-    name = ws.task_name(task)
-    with ws.store.read() as conn:
-        running = open_release(conn, name)
-    return releases.status(ws, name, decision=None if running is None else evidence(ws, running))
-
-
 def _decide(ws: Workspace, release: Release) -> dict[str, Any]:
-    decision = evidence(ws, release)
+    decision = judging.decision_of(ws, release)
     written = releases.decide(ws, release, decision, actor="improve")
     candidate = controls.find_version(ws, release.task, release.candidate_id)
     return {

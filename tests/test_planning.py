@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import update
 
 from headrace import planning
-from headrace.cli.releasing import show_plan
+from headrace.cli.standing import show_plan
 from headrace.errors import BadInput, NotFound, WrongState
 from headrace.ids import first_id
 from headrace.records import SnapshotRow

@@ -1,11 +1,12 @@
 """The verbs of `release`: try a version beside the one in charge, look how it does, and decide."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.cli.rendering import AsJson, Channel, Set, Task, Where, emit, opened, progress_bar, table
+from headrace.cli.rendering import AsJson, Channel, Set, Task, Where, emit, opened, progress_bar
+from headrace.cli.standing import show_plan, show_status
 
 if TYPE_CHECKING:
     from headrace.records import LedgerEntry
@@ -66,46 +67,14 @@ def release_plan(
     emit(found, as_json, lambda: show_plan(found))
 
 
-def show_plan(found: dict[str, Any]) -> None:
-    points = found["drop_points"]
-    what = f"a drop of {points:g} points" if points > 0 else f"a gain of {-points:g} points"
-    parts = {"all": found["all"], **found["channels"]}
-    rows = [
-        (name, part["n_rows"], f"{part['disagreement_share']:.1%}", *_planned(part)) for name, part in parts.items()
-    ]
-    head = ("channel", "held-out rows", "answers differ", "requests", "labels", "cost", "days")
-    table(head, rows, title=f"{found['candidate']} beside {found['control']} ({found['policy']}): to find {what}")
-    print("Half of such releases need no more than the first number, nine in ten no more than the second.")
-    for name, part in parts.items():
-        if part["plan"] is None:
-            print(f"{name}: no plan, since {part['reason']}.")
-    if found["price_per_label"] is None:
-        print("What it would cost: add --price, of one label.")
-    if not found["all"]["requests_per_day"]:
-        print("Days are not known: the prediction log has seen no traffic in the last week.")
-
-
-def _planned(part: dict[str, Any]) -> list[str]:
-    """Requests, labels, cost and days of a part, each as median and 90 % quantile."""
-    plan = part["plan"] or {}
-    pairs = [(plan.get(f"{what}_median"), plan.get(f"{what}_p90")) for what in ("n_requests", "n_labels", "cost")]
-    pairs.append((part["days_median"], part["days_p90"]))
-    return ["-" if low is None else f"{_amount(low)} / {_amount(high)}" for low, high in pairs]
-
-
-def _amount(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
 @_release.command("status")
 def release_status(task: Task = None, where: Where = Path("."), as_json: AsJson = False) -> None:
-    """Say who answers, who is tried, and what the evidence says."""
-    from headrace.loop import release_status as look
+    """Say who answers, who is tried, how that stands in each channel, and what it waits for."""
+    from headrace.release_status import release_status as look
 
     with opened(where) as ws:
         state = look(ws, task=task)
-    rows = [(k, "-" if state[k] is None else state[k]) for k in state if k != "evidence"]
-    emit(state, as_json, lambda: table(("", "release"), rows))
+    emit(state, as_json, lambda: show_status(state))
 
 
 @_release.command("promote")

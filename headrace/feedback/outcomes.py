@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from headrace.records import Batch, Evidence, Outcome, Release, Score, Traffic
+from headrace.records import Answered, Batch, Evidence, Outcome, Release, Score, Traffic
 from headrace.store import ledger, traffic
 from headrace.store import outcomes as rows
 from headrace.tasks import TASK_TYPES, TaskType
@@ -26,6 +26,8 @@ class Labels:
     outcomes: Sequence[Outcome] = ()
     feedback: Mapping[str, Mapping[str, Score]] | None = None
     batches: Sequence[Batch] = ()
+    answers: Sequence[Answered] = ()
+    """What `feedback` and `batches` count, one by one, in the order in which the labels came."""
     n_shadowed: int = 0
     newest: str | None = None
     """Id of the newest feedback of the workspace when this was read."""
@@ -75,8 +77,8 @@ def labels_of(ws: Workspace, release: Release) -> Labels:
     if release.policy == SHADOW:
         found, n_shadowed = paired(ws, release)
         return Labels(found, n_shadowed=n_shadowed, newest=newest)
-    feedback, batches = _by_arm(ws, release)
-    return Labels((), feedback, batches, newest=newest)
+    feedback, batches, answers = _by_arm(ws, release)
+    return Labels((), feedback, batches, answers, newest=newest)
 
 
 def are_current(ws: Workspace, labels: Labels) -> bool:
@@ -106,8 +108,8 @@ def paired(ws: Workspace, release: Release) -> tuple[list[Outcome], int]:
     return outcomes, n_shadowed
 
 
-def _by_arm(ws: Workspace, release: Release) -> tuple[dict[str, dict[str, Score]], list[Batch]]:
-    """Labelled answers by arm and channel, and by the shares that held when they were given."""
+def _by_arm(ws: Workspace, release: Release) -> tuple[dict[str, dict[str, Score]], list[Batch], list[Answered]]:
+    """Labelled answers by arm and channel, by the shares that held when they were given, and one by one."""
     task_type = _task_type(ws, release)
     with ws.store.read() as conn:
         corrections = rows.labelled_answers(conn, release.id)
@@ -115,12 +117,14 @@ def _by_arm(ws: Workspace, release: Release) -> tuple[dict[str, dict[str, Score]
     stages = [_Stage(line.at, _shares(line.evidence["weights"])) for line in lines]
     feedback: dict[str, dict[str, Score]] = {}
     scores: list[dict[str, Score]] = [{} for _ in stages]
+    answers = []
     for line, truth in _with_truth(task_type, corrections):
-        score = Score(1, int(task_type.answers_match(line["output"], truth)))
-        by_channel, by_stage = feedback.setdefault(line["arm"], {}), scores[_stage_of(line, stages)]
+        is_right, place = task_type.answers_match(line["output"], truth), _stage_of(line, stages)
+        score, by_channel, by_stage = Score(1, int(is_right)), feedback.setdefault(line["arm"], {}), scores[place]
         by_channel[line["channel"]] = by_channel.get(line["channel"], Score()) + score
         by_stage[line["arm"]] = by_stage.get(line["arm"], Score()) + score
-    return feedback, [Batch(stage.shares, of) for stage, of in zip(stages, scores, strict=True)]
+        answers.append(Answered(line["arm"], line["channel"], is_right, stages[place].shares))
+    return feedback, [Batch(stage.shares, of) for stage, of in zip(stages, scores, strict=True)], answers
 
 
 def _stage_of(line: Mapping[str, Any], stages: Sequence[_Stage]) -> int:

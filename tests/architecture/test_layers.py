@@ -22,7 +22,7 @@ LAYERS = [
     {"making"},
     {"search", "distributed", "advising", "compression", "per_channel"},
     {"gating", "judging"},
-    {"releasing", "planning"},
+    {"releasing", "planning", "release_status"},
     {"loop", "offline", "retention"},
     {"server", "console", "cli", "client", "testing"},
 ]

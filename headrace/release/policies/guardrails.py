@@ -90,6 +90,23 @@ def fired(
     return found
 
 
+def looked_at(
+    evidence: Evidence, arms: Arms, options: Mapping[str, Any], *, only: Sequence[Guardrail] = GUARDRAILS
+) -> list[dict[str, Any]]:
+    """Every guardrail over all channels, with its counts, whether it fired there or in a channel, and what it takes."""
+    broken = {one["guardrail"] for one in fired(evidence, arms, options, only=only)}
+    channels, needed = channels_of(evidence, options), 1 / options.get("guardrail_alpha", ALPHA)
+    return [
+        {
+            **_shown(rail, evidence, arms, options, None, _log_e(rail, evidence, arms, options, channels)),
+            "arm": arms.candidate,
+            "e_needed": needed,
+            "fired": rail.name in broken,
+        }
+        for rail in only
+    ]
+
+
 def explained(found: Sequence[Mapping[str, Any]]) -> str:
     """Fired guardrails as a sentence."""
     parts = [

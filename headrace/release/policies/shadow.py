@@ -28,7 +28,7 @@ from headrace.stats.evalues import Pairs
 
 ARMS = Arms("shadow", "control")
 SUSPICION_E = math.sqrt(10)
-_RAILS = [rail for rail in GUARDRAILS if rail.name in ("errors", "abstentions")]  # a shadow waits for others
+RAILS = [rail for rail in GUARDRAILS if rail.name in ("errors", "abstentions")]  # a shadow waits for others
 
 
 class Shadow:
@@ -51,7 +51,7 @@ class Shadow:
         """
         if wrong := guardrails.unsound(evidence, ARMS):
             return Decision("hold", wrong)
-        broken = guardrails.fired(evidence, ARMS, options, only=_RAILS)
+        broken = guardrails.fired(evidence, ARMS, options, only=RAILS)
         facts, tested = _facts(evidence, options)
         facts["guardrails"] = broken
         if options.get("each_channel"):

@@ -1,0 +1,105 @@
+"""The plan and the state of a release as people read them."""
+
+from typing import Any
+
+from headrace.cli.rendering import table
+
+_RISKS = {
+    "traffic": "no request has come for a while: is a server running, and do clients name this task?",
+    "labels": "no label has come for a while: send corrections as feedback, or have some answers labelled",
+    "differences": "both answer alike where labels came: more labels, or stop it, as it changes little",
+}
+
+
+def show_plan(found: dict[str, Any]) -> None:
+    points = found["drop_points"]
+    what = f"a drop of {points:g} points" if points > 0 else f"a gain of {-points:g} points"
+    parts = {"all": found["all"], **found["channels"]}
+    rows = [(name, one["n_rows"], f"{one['disagreement_share']:.1%}", *_planned(one)) for name, one in parts.items()]
+    head = ("channel", "held-out rows", "answers differ", "requests", "labels", "cost", "days")
+    table(head, rows, title=f"{found['candidate']} beside {found['control']} ({found['policy']}): to find {what}")
+    print("Half of such releases need no more than the first number, nine in ten no more than the second.")
+    for name, part in parts.items():
+        if part["plan"] is None:
+            print(f"{name}: no plan, since {part['reason']}.")
+    if found["price_per_label"] is None:
+        print("What it would cost: add --price, of one label.")
+    if not found["all"]["requests_per_day"]:
+        print("Days are not known: the prediction log has seen no traffic in the last week.")
+
+
+def _planned(part: dict[str, Any]) -> list[str]:
+    """Requests, labels, cost and days of a part, each as median and 90 % quantile."""
+    plan = part["plan"] or {}
+    pairs = [(plan.get(f"{what}_median"), plan.get(f"{what}_p90")) for what in ("n_requests", "n_labels", "cost")]
+    pairs.append((part["days_median"], part["days_p90"]))
+    return ["-" if low is None else f"{_amount(low)} / {_amount(high)}" for low, high in pairs]
+
+
+def show_status(state: dict[str, Any]) -> None:
+    if state["control"] is None:
+        print(f"No version of {state['task']} is in charge yet.")
+        return
+    print(f"{state['control']} is in charge of {state['task']}{_since(state) if state['release'] is None else ''}.")
+    for channel, version in state["channels"].items():
+        print(f"{version} is in charge of channel {channel}.")
+    if state["release"] is None:
+        print("No release is open.")
+        return
+    print(_opened(state))
+    for arm, found in state["arms"].items():
+        parts = {"all": found["all"], **found["channels"]}
+        rows = [(name, state["ended"].get(name, one["verdict"]), *_evidence(one)) for name, one in parts.items()]
+        head = ("channel", "so far", "requests", "labels", "differ", "gain", "e better", "e worse", "e needed")
+        table(head, rows, title=f"{found['version']} ({arm})")
+    met = [rail for rail in state["guardrails"] if rail["n_requests"]]
+    if met:
+        rows = [_rail(rail) for rail in met]
+        table(("arm", "guardrail", "candidate", "control", "limit", "e", "e needed", ""), rows, title="Guardrails")
+    for found in state["arms"].values():
+        print(f"{found['version']}: {found['all']['says']}.")
+    print(f"{state['health'].capitalize()}: {state['verdict']}. {state['reason']}.")
+    if state["is_stuck"]:
+        print(f"Stuck: {_RISKS[state['waits_for']] if state['waits_for'] in _RISKS else state['waits_for']}.")
+    if state["days_left"] is not None and state["verdict"] == "hold":
+        print(f"At the pace so far that is about {_amount(state['days_left'])} days.")
+
+
+def _since(state: dict[str, Any]) -> str:
+    return f" since {state['since'][:16].replace('T', ' ')} UTC"
+
+
+def _opened(state: dict[str, Any]) -> str:
+    where = "" if state["scope"] is None else f" in {', '.join(state['scope'])}"
+    shares = ", ".join(f"{arm} {share:.3g}" for arm, share in state["weights"].items())
+    stage = f", stage {state['stage'] + 1}" if state["stage"] or len(state["weights"]) > 1 else ""
+    return f"{state['release']} ({state['policy']}) is open{_since(state)}{where}: {shares}{stage}."
+
+
+def _evidence(part: dict[str, Any]) -> tuple[object, ...]:
+    gain = None if part["gain"] is None else f"{100 * part['gain']:+.1f}"
+    es = (_amount(part[key]) for key in ("e_benefit", "e_harm", "e_needed"))
+    return part["n_requests"], part["n_labelled"], part["n_differing"], gain, *es
+
+
+def _rail(rail: dict[str, Any]) -> tuple[object, ...]:
+    candidate = f"{rail['n_events']} of {rail['n_requests']:,}"
+    control = f"{rail['n_events_control']} of {rail['n_requests_control']:,}"
+    state = "FIRED" if rail["fired"] else "quiet"
+    limit = f"{rail['limit']:.3g}"
+    return (
+        rail["arm"],
+        rail["guardrail"],
+        candidate,
+        control,
+        limit,
+        _amount(rail["e"]),
+        _amount(rail["e_needed"]),
+        state,
+    )
+
+
+def _amount(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.1e}" if value >= 1e9 else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,0 +1,306 @@
+"""How a release stands: overall and in each channel, with what it waits for, in one shape for all policies. Pure.
+
+A part (all channels together, or one) is JSON:
+
+    verdict      worse | better | no worse | inconclusive, by evidence that may be looked at at any time
+    says         the same in plain words, with what is missing
+    waits_for    traffic | labels | differences | evidence; None where there is a verdict
+    n_requests, n_labelled, n_differing    to the candidate; with a label; of these, where just one of two was right
+    gain         accuracy that the candidate gains; None without labels
+    e_benefit, e_harm, e_needed            e-values now, and what it takes
+    n_more_labels                          {low, middle, high} that would decide at the rates that are likely now
+
+Verdicts on channels hold for all of them together, at the release's alpha. What shadows answer is compared in pairs, so
+`n_differing` is known; where each request meets one arm, it is None.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from headrace.records import Answered, Evidence, Outcome, Release, Score, Traffic
+from headrace.release.policies import guardrails, labelled, shadow
+from headrace.release.policies.guardrails import Arms, channels_of, shown_e, traffic_of
+from headrace.stats import confidence_sequences, evalues, multiplicity
+from headrace.stats.confidence_sequences import Comparison
+from headrace.stats.evalues import Pairs
+from headrace.stats.multiplicity import Judged
+
+_MOST_POINTS = 48  # of a curve
+_CENTRE = 0.8  # accuracy of a model worth serving, as policies take it
+_FINDINGS = {"benefit": "better", "harm": "worse", "undecided": "inconclusive"}
+Part = dict[str, Any]
+Parts = dict[str, Any]
+"""`{"all": part, "channels": {name: part}}`."""
+Curve = dict[str, list[float]]
+"""`n_labelled`, `e_benefit` and `e_harm`, of the same length."""
+
+
+def compared_arms(release: Release, evidence: Evidence) -> list[Arms]:
+    """The candidates of a release, each with the arm that it is compared with."""
+    candidates = [arm for arm in release.weights if arm.startswith("candidate")]
+    if not candidates:
+        return [Arms("shadow", "control")]
+    control = "baseline" if "baseline" in release.weights else "control"
+    found = []
+    for arm in candidates:
+        n, n_control = release.weights[arm], release.weights[control]
+        if control == "control" and len(evidence.batches) > 1:  # shares changed on the way: as they were on the whole
+            n, n_control = (traffic_of(evidence, name).n_requests + 1 for name in (arm, control))
+        found.append(Arms(arm, control, n / (n + n_control)))
+    return found
+
+
+def stands(release: Release, evidence: Evidence) -> dict[str, Parts]:
+    """Candidate arm to the parts of what is known of it. A candidate in the shadow is `shadow`."""
+    found = {}
+    for arms in compared_arms(release, evidence):
+        if arms.candidate == "shadow":
+            found[arms.candidate] = _paired(release, evidence)
+        elif arms.control == "baseline" or len(evidence.batches) < 2:
+            found[arms.candidate] = _labelled(release, evidence, arms)
+        else:
+            found[arms.candidate] = {"all": _duel(release, evidence, arms), "channels": {}}
+    return found
+
+
+def guardrails_of(release: Release, evidence: Evidence) -> list[dict[str, Any]]:
+    """The state of every guardrail of every candidate; of one in the shadow those that its policy asks."""
+    found = []
+    for arms in compared_arms(release, evidence):
+        only = shadow.RAILS if arms.candidate == "shadow" else guardrails.GUARDRAILS
+        found += guardrails.looked_at(evidence, arms, release.options, only=only)
+    return found
+
+
+def over_time(
+    release: Release, *, outcomes: Sequence[Outcome] = (), answers: Sequence[Answered] = (), arms: Sequence[Arms]
+) -> dict[str, Any]:
+    """Candidate arm to the e-values after each of its labels, thinned: `{"all": curve, "channels": {name: curve}}`.
+
+    Args:
+        outcomes, answers: of the release so far, in the order they came.
+    """
+    found = {}
+    for pair in arms:
+        if pair.candidate == "shadow":
+            series: Sequence[Outcome | Answered] = outcomes
+        else:
+            series = [one for one in answers if one.arm in (pair.candidate, pair.control)]
+        names = sorted({one.channel for one in series})
+        by_channel = {name: _curve([one for one in series if one.channel == name], pair) for name in names}
+        found[pair.candidate] = {"all": _curve(series, pair), "channels": by_channel}
+    return found
+
+
+def _curve(series: Sequence[Outcome | Answered], arms: Arms) -> Curve:
+    marks = {round(len(series) * k / _MOST_POINTS) for k in range(_MOST_POINTS + 1)}
+    curve: Curve = {"n_labelled": [0], "e_benefit": [1.0], "e_harm": [1.0]}
+    pairs, scores = Pairs(), dict[float, dict[str, Score]]()
+    for n, one in enumerate(series, start=1):
+        if isinstance(one, Outcome):
+            pairs += _pair(one)
+        elif _both_meet(one.shares, arms):
+            by_arm = scores.setdefault(_share(one.shares, arms), {})
+            by_arm[one.arm] = by_arm.get(one.arm, Score()) + Score(1, int(one.is_right))
+        if n in marks:
+            benefit, harm = _log_es(scores, arms) if scores else _log_es_of_pairs(pairs)
+            curve["n_labelled"].append(n)
+            curve["e_benefit"].append(shown_e(benefit))
+            curve["e_harm"].append(shown_e(harm))
+    return curve
+
+
+def _pair(one: Outcome) -> Pairs:
+    if one.candidate_correct == one.control_correct:
+        return Pairs(0, 0, 1)
+    return Pairs(1, 0, 0) if one.candidate_correct else Pairs(0, 1, 0)
+
+
+def _log_es_of_pairs(pairs: Pairs) -> tuple[float, float]:
+    return evalues.log_e(pairs.wins, pairs.losses), evalues.log_e(pairs.losses, pairs.wins)
+
+
+def _share(shares: Mapping[str, float], arms: Arms) -> float:
+    """The candidate's, of the requests to the two arms."""
+    return shares[arms.candidate] / (shares[arms.candidate] + shares[arms.control])
+
+
+def _both_meet(shares: Mapping[str, float], arms: Arms) -> bool:
+    """Whether units could meet either arm; else nothing compares them."""
+    return all(shares.get(arm, 0.0) > 0 for arm in (arms.candidate, arms.control))
+
+
+def _log_es(scores: Mapping[float, Mapping[str, Score]], arms: Arms) -> tuple[float, float]:
+    """Of benefit and of harm, from labelled answers by the candidate's share when they were asked for."""
+    capitals = [
+        confidence_sequences.capitals(
+            by_arm.get(arms.control, Score()),
+            by_arm.get(arms.candidate, Score()),
+            candidate_share=share,
+            centre=_CENTRE,
+        )
+        for share, by_arm in scores.items()
+    ]
+    if not capitals:
+        return 0.0, 0.0
+    benefit, harm = confidence_sequences.log_e(sum(capitals[1:], capitals[0]))
+    return float(benefit), float(harm)
+
+
+def _paired(release: Release, evidence: Evidence) -> Parts:
+    alpha, names = release.options["alpha"], channels_of(evidence, release.options)
+    groups = {name: Pairs() for name in sorted({*names, *(one.channel for one in evidence.outcomes)})}
+    for one in evidence.outcomes:
+        groups[one.channel] += _pair(one)
+    judged = multiplicity.judged(groups, alpha=alpha, margin=release.options.get("margin") or None)
+    total = {"": sum(groups.values(), Pairs())}
+    (overall,) = multiplicity.judged(total, alpha=alpha, margin=release.options.get("margin") or None).values()
+    traffic = evidence.traffic.get("shadow", {})
+    n_all = max(evidence.n_requests, sum(one.n_requests for one in traffic.values()))
+    needed = max(1, len(judged)) / alpha
+    return {
+        "all": _of_pairs(overall, n_all, 1 / alpha),
+        "channels": {
+            name: _of_pairs(one, traffic.get(name, Traffic()).n_requests, needed) for name, one in judged.items()
+        },
+    }
+
+
+def _of_pairs(judged: Judged, n_requests: int, e_needed: float) -> Part:
+    pairs = judged.pairs
+    n_requests, more = max(n_requests, pairs.n), None
+    waits_for = None if judged.verdict != "inconclusive" else _lacks(pairs.n, n_requests, pairs.n_disagreements)
+    if waits_for == "evidence" and judged.forecast is not None:
+        labels_each = pairs.n / pairs.n_disagreements
+        more = {name: None if n is None else math.ceil(n * labels_each) for name, n in asdict(judged.forecast).items()}
+    counts = f"right alone {_times(pairs.wins)}, wrong alone {_times(pairs.losses)}, in {_labels(pairs.n)}"
+    return {
+        "verdict": judged.verdict,
+        "says": _says(judged.verdict, waits_for, counts, n_requests, more),
+        "waits_for": waits_for,
+        "n_requests": n_requests,
+        "n_labelled": pairs.n,
+        "n_differing": pairs.n_disagreements,
+        "gain": judged.gain,
+        "e_benefit": shown_e(judged.log_e_benefit),
+        "e_harm": shown_e(judged.log_e_harm),
+        "e_needed": e_needed,
+        "n_more_labels": more,
+    }
+
+
+def _labelled(release: Release, evidence: Evidence, arms: Arms) -> Parts:
+    """Of arms whose shares, relative to each other, stay as they are."""
+    found = labelled.compare(evidence, arms, release.options)
+    verdicts = {**dict.fromkeys(found.better, "better"), **dict.fromkeys(found.harmed, "worse")}
+    overall = _FINDINGS[found.overall.finding]
+    n_requests = {name: traffic_of(evidence, arms.candidate, [name]).n_requests for name in found.channels}
+    needed = max(1, len(found.channels)) / found.alpha
+    return {
+        "all": _of_labels(found.overall, overall, found.counts[""], sum(n_requests.values()), 1 / found.alpha),
+        "channels": {
+            name: _of_labels(one, verdicts.get(name, "inconclusive"), found.counts[name], n_requests[name], needed)
+            for name, one in found.channels.items()
+        },
+    }
+
+
+def _duel(release: Release, evidence: Evidence, arms: Arms) -> Part:
+    """Of two arms whose shares changed on the way: what all stages say together."""
+    alpha = release.options["alpha"]
+    names = arms.candidate, arms.control
+    scores: dict[float, dict[str, Score]] = {}
+    for batch in evidence.batches:
+        if _both_meet(batch.shares, arms):
+            by_arm = scores.setdefault(_share(batch.shares, arms), {})
+            for arm in names:
+                by_arm[arm] = by_arm.get(arm, Score()) + batch.scores.get(arm, Score())
+    tried, control = (sum((s.get(arm, Score()) for s in scores.values()), Score()) for arm in names)
+    benefit, harm = _log_es(scores, arms)
+    gain = tried.n_right / tried.n - control.n_right / control.n if tried.n and control.n else None
+    finding = confidence_sequences.finding(benefit, harm, alpha=alpha)
+    p_value = confidence_sequences.p_value(benefit, harm)
+    found = Comparison(finding, gain, -1.0, 1.0, p_value, benefit, harm)
+    counts = (tried.n, tried.n_right, control.n, control.n_right)
+    n_requests = traffic_of(evidence, arms.candidate).n_requests
+    return _of_labels(found, _FINDINGS[finding], counts, n_requests, 1 / alpha)
+
+
+def _of_labels(
+    found: Comparison, verdict: str, counts: tuple[int, int, int, int], n_requests: int, e_needed: float
+) -> Part:
+    n, n_right, n_control, n_right_control = counts
+    n_labelled = n + n_control
+    waits_for = None if verdict != "inconclusive" else _lacks(min(n, n_control), n_requests, 1)
+    more = _extrapolated(found, n_labelled, e_needed) if waits_for == "evidence" else None
+    told = f"{n_right:,} of {_labels(n)} right, {n_right_control:,} of {n_control:,} of the control"
+    return {
+        "verdict": verdict,
+        "says": _says(verdict, waits_for, told, n_requests, more),
+        "waits_for": waits_for,
+        "n_requests": n_requests,
+        "n_labelled": n_labelled,
+        "n_differing": None,
+        "gain": found.estimate,
+        "e_benefit": shown_e(found.log_e_benefit),
+        "e_harm": shown_e(found.log_e_harm),
+        "e_needed": e_needed,
+        "n_more_labels": more,
+    }
+
+
+def _extrapolated(found: Comparison, n_labelled: int, e_needed: float) -> dict[str, int | None] | None:
+    """Evidence grows about as the labels do, once there is some; before, nothing is known."""
+    log_e = max(found.log_e_benefit, found.log_e_harm)
+    if log_e < math.log(math.sqrt(10)):
+        return None
+    return {"low": None, "middle": math.ceil(n_labelled * max(0.0, math.log(e_needed) / log_e - 1)), "high": None}
+
+
+def _lacks(n_labelled: int, n_requests: int, n_differing: int) -> str:
+    if not n_labelled:
+        return "labels" if n_requests else "traffic"
+    return "evidence" if n_differing else "differences"
+
+
+def _says(
+    verdict: str, waits_for: str | None, counts: str, n_requests: int, more: Mapping[str, int | None] | None
+) -> str:
+    if waits_for == "traffic":
+        return "no request has come yet"
+    if waits_for == "labels":
+        return f"{n_requests:,} requests and too few labels to compare: send corrections as feedback ({counts})"
+    if waits_for == "differences":
+        return f"both were right or wrong together every time: only differences can decide ({counts})"
+    if waits_for is None:
+        return f"the candidate is {verdict} than the control: {counts}"
+    return f"{counts}. {_forecast(more)}"
+
+
+def _forecast(more: Mapping[str, int | None] | None) -> str:
+    if more is None:
+        return "Nothing points either way yet; it takes more labels"
+    low, middle, high = (more[name] for name in ("low", "middle", "high"))
+    if middle is None:
+        least = "many" if low is None else _about(low)
+        return f"It takes {least} more labels or far more, if they ever decide: the two are much alike"
+    if low is None:
+        return f"About {_about(middle)} more labels would decide, if it goes on like this"
+    return (
+        f"About {_about(middle)} more labels would decide ({_about(low)} to {'any' if high is None else _about(high)})"
+    )
+
+
+def _about(n: int) -> str:
+    """To two digits."""
+    return f"{int(float(f'{n:.1e}')):,}"
+
+
+def _labels(n: int) -> str:
+    return f"{n:,} labelled {'answer' if n == 1 else 'answers'}"
+
+
+def _times(n: int) -> str:
+    return "once" if n == 1 else f"{n:,} times"

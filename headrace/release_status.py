@@ -1,0 +1,133 @@
+"""`release status`: who answers, who is tried, how it stands in each channel and over time, and what it waits for.
+
+Reads only, and loads nothing that trains, so a server can answer with it.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+from headrace import judging
+from headrace.feedback import outcomes
+from headrace.feedback.outcomes import Labels
+from headrace.records import Decision, Evidence, LedgerEntry, Release
+from headrace.release import endings, releases, standing
+from headrace.store import ledger as lines
+from headrace.store import releases as rows
+from headrace.store import versions
+from headrace.workspace import Workspace
+
+_PATIENCE = {"traffic": timedelta(hours=1), "labels": timedelta(days=1), "differences": timedelta(days=1)}
+"""How long a release may go without what it waits for before it is called stuck."""
+_DAY_S = 86_400
+
+
+def release_status(ws: Workspace, *, task: str | None = None) -> dict[str, Any]:
+    """Who answers, who is tried, what the evidence says so far and what it waits for; changes nothing.
+
+    Returns:
+        What `release.releases.status` says, and while a release is open: `weights`, `stage`, `elapsed_s`, `health`,
+        `waits_for`, `is_stuck`, `days_left`, `arms` (candidate arm to its `version` and its parts, see
+        release/standing.py), `over_time` (the same arms to curves), `guardrails`, and `ended` (channels that are
+        decided, to how). Without a release these are None or empty.
+    """
+    name = ws.task_name(task)
+    with ws.store.read() as conn:
+        running = rows.open_release(conn, name)
+    if running is None:
+        return {**releases.status(ws, name), **_NOTHING}
+    labels = outcomes.labels_of(ws, running)
+    evidence = _evidence(ws, running, labels)
+    decision = judging.decide(running, evidence)
+    return {**releases.status(ws, name, decision=decision), **_stands(ws, running, labels, evidence, decision)}
+
+
+def curves_of(ws: Workspace, release: Release) -> dict[str, Any]:
+    """Candidate arm to the e-values of a release over time, open or not; see `release.standing.over_time`."""
+    labels = outcomes.labels_of(ws, release)
+    arms = standing.compared_arms(release, outcomes.evidence(ws, release, labels=labels))
+    return standing.over_time(release, outcomes=labels.outcomes, answers=labels.answers, arms=arms)
+
+
+_NOTHING: dict[str, Any] = {
+    "weights": None,
+    "stage": None,
+    "elapsed_s": None,
+    "health": None,
+    "waits_for": None,
+    "is_stuck": False,
+    "days_left": None,
+    "arms": {},
+    "over_time": {},
+    "guardrails": [],
+    "ended": {},
+}
+
+
+def _evidence(ws: Workspace, release: Release, labels: Labels) -> Evidence:
+    """With the time in the stage as the ledger has it; a server goes by a clock that nobody sets."""
+    with ws.store.read() as conn:
+        moves = [line.at for line in lines.of_release(conn, release.id) if line.kind in ("start", "advance")]
+    elapsed_s = (ws.clock() - max(moves, default=release.started_at)).total_seconds()
+    return outcomes.evidence(ws, release, labels=labels, stage_elapsed_s=max(0.0, elapsed_s))
+
+
+def _stands(ws: Workspace, release: Release, labels: Labels, evidence: Evidence, decision: Decision) -> dict[str, Any]:
+    parts, elapsed = standing.stands(release, evidence), ws.clock() - release.started_at
+    rails = standing.guardrails_of(release, evidence)
+    with ws.store.read() as conn:
+        names = {version.id: version.name for version in versions.listing(conn, release.task)}
+        written = lines.of_release(conn, release.id)
+    lack = _lack(parts, decision)
+    arms = standing.compared_arms(release, evidence)
+    return {
+        "weights": dict(release.weights),
+        "stage": release.stage,
+        "elapsed_s": round(elapsed.total_seconds(), 1),
+        "health": _health(rails, decision, lack),
+        "waits_for": decision.evidence.get("waits_for") or lack,
+        "is_stuck": decision.verdict == "hold" and lack in _PATIENCE and elapsed > _PATIENCE[lack],
+        "days_left": _days_left(parts, elapsed),
+        "arms": {arm: {"version": names[release.version_of(arm)], **found} for arm, found in parts.items()},
+        "over_time": standing.over_time(release, outcomes=labels.outcomes, answers=labels.answers, arms=arms),
+        "guardrails": rails,
+        "ended": _ended(written),
+    }
+
+
+def _lack(parts: dict[str, standing.Parts], decision: Decision) -> str | None:
+    """What is missing of what a decision needs: the least of all arms'. A policy that waits for no label needs none."""
+    if decision.verdict != "hold":
+        return None
+    lacks = {found["all"]["waits_for"] for found in parts.values()}
+    waits_for = str(decision.evidence.get("waits_for", "labels"))
+    if "traffic" in lacks:
+        return "traffic"
+    if "label" not in waits_for:
+        return None
+    return next((lack for lack in ("labels", "differences", "evidence") if lack in lacks), None)
+
+
+def _health(rails: list[dict[str, Any]], decision: Decision, lack: str | None) -> str:
+    """One word for how the release does; docs/release.md lists them."""
+    if any(rail["fired"] for rail in rails):
+        return "guardrail fired"
+    if decision.verdict != "hold":
+        return {"promote": "ready to promote", "reject": "failing", "advance": "ready to advance"}[decision.verdict]
+    ratios = decision.evidence.get("ratio_e", {}).values()
+    if any(e >= decision.evidence["ratio_limit"] for e in ratios) or not decision.evidence:
+        return "unhealthy"  # arms that do not get their shares, or counts that cannot be right
+    return f"no {lack}" if lack in ("traffic", "labels") else "collecting"
+
+
+def _days_left(parts: dict[str, standing.Parts], elapsed: timedelta) -> float | None:
+    """Until the labels that are likely to decide have come, at the pace so far; None where that is not known."""
+    whole = [found["all"] for found in parts.values() if found["all"]["n_more_labels"]]
+    needed = [(part["n_more_labels"]["middle"], part["n_labelled"]) for part in whole]
+    days = [elapsed.total_seconds() / _DAY_S * more / n for more, n in needed if more is not None and n]
+    return round(max(days), 2) if days else None
+
+
+def _ended(written: list[LedgerEntry]) -> dict[str, str]:
+    """Channels in which the release is decided, to how."""
+    ends = [line for line in written if line.kind in endings.ENDS and line.channel is not None]
+    return {str(line.channel): endings.ENDS[line.kind] for line in ends}
