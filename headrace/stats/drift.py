@@ -1,0 +1,298 @@
+"""Has something changed? Evidence that may be looked at after every request, with one budget of false alarms for all.
+
+Each *stream* of facts (classes answered, confidences, embeddings, audited errors) has a detector R: the sum, over all
+requests at which a change might have come, of the evidence that it came there (Shiryaev-Roberts):
+
+    R_n = (R_(n-1) + 1) * bet_n,   E(bet_n) <= 1 while nothing has changed, whatever came before               (1)
+
+so R grows by 1 a request on average, and so does a weighted mean of several, however the streams hang together. The
+first time that such a mean reaches A comes after A requests or more on average (Shin, Ramdas and Rinaldo 2024,
+"E-detectors: a nonparametric framework for sequential change detection", theorem 2.4). Stream i with the share w_i of
+the budget alarms when R_i >= A / w_i, from which the mean is at A, too.
+
+Of categories, the bet is the likelihood by what came lately over that by the reference, which never moves: one that
+grows would take the change in. numpy only. Dimensions: S streams side by side, M bets, K categories, T requests.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.records import Interval
+from headrace.stats import audits
+from headrace.stats.intervals import wilson
+
+ARL = 100_000
+"""Requests between false alarms of all streams together, on average."""
+SHARES: dict[str, float] = {"classes": 0.3, "confidence": 0.3, "errors": 0.3, "embeddings": 0.1}
+"""Of the budget of false alarms; they sum to 1."""
+MEMORIES = (50.0, 200.0, 800.0)
+"""Requests that a forgetful count is made of: the first for large changes, the last for small ones."""
+REFERENCE_PER_MEMORY = 5
+"""Reference rows for each request of memory: the reference's own error must be far below that of the count."""
+PRIOR = 20.0
+"""Requests' worth of the reference in each forgetful count."""
+ERROR_RATIOS = (1.25, 1.5, 2.0, 3.0, 5.0)
+"""How many times the allowed share of errors the bets on errors are."""
+N_BINS = 10
+"""Of confidence: tenths of the reference."""
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Affected = Literal["affected", "not affected", "not known"]
+
+
+@dataclass(frozen=True, eq=False)
+class Categories:
+    """The detector of S streams of categories; `after` gives the next one. These numbers are all there is to keep."""
+
+    reference: Floats
+    """Shares (S, K), all above 0."""
+    memories: Floats
+    """(M,)."""
+    recent: Floats
+    """Forgetful counts (S, M, K)."""
+    log_r: Floats
+    """Logarithm of R for each memory (S, M)."""
+    cusum: Floats
+    """Log-evidence of a change at the likeliest moment for it (S, M)."""
+    since: Ints
+    """Counts since that moment (S, M, K)."""
+    n: int = 0
+
+    def after(self, seen: NDArray[np.integer[Any]]) -> "Categories":
+        """The detector when these categories have come (T, S), or (T,) of one stream, in their order.
+
+        Raises:
+            ValueError: a category that the reference does not have.
+        """
+        n_streams, k = self.reference.shape
+        rows = np.asarray(seen).reshape(-1, n_streams)
+        if rows.size and not 0 <= rows.min() <= rows.max() < k:
+            raise ValueError(f"categories from {rows.min()} to {rows.max()}, not within 0 to {k - 1}")
+        recent, log_r, cusum, since = (part.copy() for part in (self.recent, self.log_r, self.cusum, self.since))
+        keep, totals, log_reference = 1 - 1 / self.memories, recent.sum(axis=2) + PRIOR, np.log(self.reference)
+        streams = np.arange(n_streams)
+        for row in rows:
+            expected = self.reference[streams, row][:, None]
+            bet = np.log((recent[streams, :, row] + PRIOR * expected) / totals)
+            bet -= log_reference[streams, row][:, None]
+            log_r = np.logaddexp(log_r, 0.0) + bet
+            since[cusum <= 0] = 0
+            cusum = np.maximum(cusum, 0.0) + bet
+            since[streams, :, row] += 1
+            recent *= keep[:, None]
+            recent[streams, :, row] += 1
+            totals = (totals - PRIOR) * keep + 1 + PRIOR
+        return replace(self, recent=recent, log_r=log_r, cusum=cusum, since=since, n=self.n + len(rows))
+
+    @property
+    def log_evidence(self) -> Floats:
+        """Logarithm of the mean of R over memories (S)."""
+        return _log_mean(self.log_r)
+
+    def changes(self, stream: int = 0, *, n_most: int = 5) -> list["Change"]:
+        """What has changed since the likeliest moment of a change, most first: categories whose interval says so."""
+        counts = self.since[stream, int(self.cusum[stream].argmax())]
+        n, before = int(counts.sum()), self.reference[stream]
+        if not n:
+            return []
+        surprise = np.abs(counts - n * before) / np.sqrt(n * before)
+        found = [(k, wilson(int(counts[k]), n)) for k in np.argsort(-surprise, kind="stable").tolist()]
+        told = [Change(k, float(before[k]), now, n) for k, now in found if now and not now.low <= before[k] <= now.high]
+        return told[:n_most]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A category whose share is not what it was."""
+
+    category: int
+    before: float
+    now: Interval
+    n: int
+    """Requests since the change began, as far as can be told."""
+
+
+def categories(reference_counts: NDArray[Any], memories: Sequence[float] = MEMORIES) -> Categories:
+    """A detector from reference counts (S, K), or (K) of one stream; memories too long for the reference are left out.
+
+    Raises:
+        ValueError: the reference is too small for any memory.
+    """
+    counts = np.atleast_2d(np.asarray(reference_counts, dtype=np.float64))
+    n_rows, k = float(counts.sum(axis=1).min()), counts.shape[1]
+    fit = np.array([memory for memory in memories if REFERENCE_PER_MEMORY * memory <= n_rows])
+    if not len(fit):
+        raise ValueError(f"a reference of {n_rows:.0f} rows, fewer than {REFERENCE_PER_MEMORY * min(memories):.0f}")
+    shares = counts + 0.5  # a category without a row is rare, not impossible
+    shares /= shares.sum(axis=1, keepdims=True)
+    shape = (len(counts), len(fit))
+    return Categories(
+        shares,
+        fit,
+        fit[:, None] * shares[:, None, :],
+        np.full(shape, -np.inf),
+        np.zeros(shape),
+        np.zeros((*shape, k), dtype=np.int64),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Bins:
+    """Numbers as categories: parts of the reference that hold about as many rows each."""
+
+    edges: Floats
+    """(K - 1), rising."""
+
+    def of(self, values: NDArray[Any]) -> Ints:
+        """Bin of each value, 0 for the lowest."""
+        found: Ints = np.searchsorted(self.edges, np.asarray(values, dtype=np.float64), side="right")
+        return found
+
+    def counts(self, values: NDArray[Any]) -> Ints:
+        """How many values (N) lie in each bin (K)."""
+        found: Ints = np.bincount(self.of(values), minlength=len(self.edges) + 1)
+        return found
+
+
+def bins(reference: NDArray[Any], n_bins: int = N_BINS) -> Bins:
+    """Bins of equal reference shares; fewer where many values are equal."""
+    edges = np.unique(np.quantile(np.asarray(reference, dtype=np.float64), np.arange(1, n_bins) / n_bins))
+    return Bins(edges[edges > np.min(reference)])
+
+
+@dataclass(frozen=True, eq=False)
+class Errors:
+    """The detector of more errors than allowed, from audits; `after` gives the next one.
+
+    The bet of ratio q on an audited request is 1 + s v (wrong - allowed) with s = (q - 1) / (1 - allowed) and v the
+    floor of the probabilities of audits over its own, so that it is fair for the traffic, not for what was audited; of
+    equal probabilities it is the likelihood ratio of q * allowed against allowed. An unaudited request bets nothing.
+    """
+
+    allowed_share: float
+    """Of errors, of all requests: what was measured before, with its margin."""
+    log_r: Floats
+    """(M,) for each of `ERROR_RATIOS` that leaves a share below 1."""
+    n: int = 0
+
+    def after(
+        self, is_audited: NDArray[np.bool_], wrong: NDArray[Any], probability: NDArray[Any], floor: float
+    ) -> "Errors":
+        """The detector when these requests have come, in their order.
+
+        Args:
+            wrong: 0..1 (T); read where `is_audited` (T).
+            probability: of an audit (T); at least `floor`.
+        """
+        stakes = (_ratios(self.allowed_share) - 1) / (1 - self.allowed_share)
+        places = np.flatnonzero(is_audited)
+        log_r, last = self.log_r, -1
+        for place in places.tolist():
+            gain = float(wrong[place]) - self.allowed_share
+            log_r = np.logaddexp(log_r, math.log(place - last)) + np.log1p(stakes * gain * floor / probability[place])
+            last = place
+        n_left = len(is_audited) - 1 - last
+        log_r = np.logaddexp(log_r, math.log(n_left)) if n_left else log_r
+        return replace(self, log_r=log_r, n=self.n + len(is_audited))
+
+    @property
+    def log_evidence(self) -> Floats:
+        """Logarithm of the mean of R over bets (1,)."""
+        return _log_mean(self.log_r[None])
+
+
+def errors(allowed_share: float) -> Errors:
+    """A detector of more than `allowed_share` of errors.
+
+    Raises:
+        ValueError: a share at which nothing is left to bet on.
+    """
+    if not 0 < allowed_share < 1 / ERROR_RATIOS[0]:
+        raise ValueError(f"an allowed share of errors lies above 0 and below {1 / ERROR_RATIOS[0]}: {allowed_share}")
+    return Errors(allowed_share, np.full(len(_ratios(allowed_share)), -np.inf))
+
+
+def _ratios(allowed_share: float) -> Floats:
+    return np.array([ratio for ratio in ERROR_RATIOS if ratio * allowed_share < 1])
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The detector of blocks of requests, each with an e-value against "like the reference" (two_sample.log_e)."""
+
+    log_r: float = -math.inf
+    n: int = 0
+
+    def after(self, log_e: float, n_requests: int) -> "Blocks":
+        """The detector after another block; a change may have come with any of its requests, seen at its first."""
+        return Blocks(float(np.logaddexp(self.log_r, math.log(n_requests))) + log_e, self.n + n_requests)
+
+    @property
+    def log_evidence(self) -> Floats:
+        """(1,)."""
+        return np.array([self.log_r])
+
+
+Detector = Categories | Errors | Blocks
+
+
+def alarms(
+    detectors: Mapping[str, Detector], *, arl: float = ARL, shares: Mapping[str, float] | None = None
+) -> dict[str, float]:
+    """The streams that say that something has changed: by how much log-evidence beyond what is needed.
+
+    One alarm that is not false may set off others; after it, detectors are made anew, with a reference of now where
+    the change is to stay.
+
+    Raises:
+        ValueError: shares that are more than the budget.
+    """
+    shares = SHARES if shares is None else shares
+    if sum(shares[name] for name in detectors) > 1 + 1e-9:
+        raise ValueError(f"shares of the false alarms sum to more than 1: {dict(shares)}")
+    beyond = {
+        name: float(detector.log_evidence.max()) - math.log(arl / shares[name]) for name, detector in detectors.items()
+    }
+    return {name: value for name, value in beyond.items() if value >= 0}
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Whether a change of the inputs has changed how often answers are right."""
+
+    accuracy: Affected
+    now: Interval | None
+    n_more: int
+    """Audits that would settle it, about."""
+
+
+def effect(since: audits.Tally, before: float, *, tolerance: float = 0.02) -> Effect:
+    """From audits since the change began: affected where the interval lies below `before`, not affected where it is
+    above `before` less the tolerance.
+
+    Confidences are no evidence of it: they are wrong in just the cases that matter.
+
+    Args:
+        before: accuracy on the reference.
+    """
+    now = audits.estimate(since)
+    needed = 4 * audits.n_needed(tolerance, before)  # to tell a full tolerance with power of about .95 or more
+    if now is None:
+        return Effect("not known", None, needed)
+    if now.high < before:
+        return Effect("affected", now, 0)
+    if now.low > before - tolerance:
+        return Effect("not affected", now, 0)
+    return Effect("not known", now, max(1, needed - since.n_audited))
+
+
+def _log_mean(log_r: Floats) -> Floats:
+    """Of R over its last axis."""
+    top = np.maximum(log_r.max(axis=-1), -700.0)
+    found: Floats = top + np.log(np.exp(log_r - top[..., None]).mean(axis=-1) + 1e-300)
+    return found
