@@ -21,6 +21,8 @@ class TaskFacts:
     snapshots: list[Snapshot]
     versions: list[ModelVersion]
     control: ModelVersion | None
+    own_controls: dict[str, str]
+    """Channels that another version is in charge of, and its name."""
     release: Release | None
     ledger: list[LedgerEntry]
     evaluations: list[Evaluation]
@@ -75,7 +77,9 @@ def gather(ws: Workspace, task: str) -> TaskFacts:
     """Read it all in one transaction."""
     with ws.store.read() as conn:
         known = versions.listing(conn, task)
-        control_id = ledger.control_id(conn, task)
+        in_charge = ledger.controls(conn, task)
+        names = {version.id: version.name for version in known}
+        own = {channel: names[version_id] for channel, version_id in in_charge.items() if channel is not None}
         tried = runs.listing(conn, task)
         made_newest = [run for run in tried if known and run.id == known[-1].run_id]
         return TaskFacts(
@@ -85,7 +89,8 @@ def gather(ws: Workspace, task: str) -> TaskFacts:
             imports=imports.reports(conn, task),
             snapshots=snapshots.listing(conn, task),
             versions=known,
-            control=None if control_id is None else versions.find(conn, control_id),
+            control=next((version for version in known if version.id == in_charge.get(None)), None),
+            own_controls=own,
             release=releases.open_release(conn, task),
             ledger=ledger.listing(conn, task),
             evaluations=versions.evaluations(conn, task),

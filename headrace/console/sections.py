@@ -21,6 +21,7 @@ _METRICS = {
 }  # fmt: skip
 _KINDS = {
     "start": "release started",
+    "advance": "other shares",
     "promote": "put in charge",
     "hold": "held",
     "reject": "rejected",
@@ -44,8 +45,9 @@ def headline(facts: TaskFacts, _prefix: str) -> Html:
     if facts.control is None:
         tiles.append(_tile("In charge", "nobody yet", "train a first version: headrace train"))
     else:
-        since = next(e.at for e in reversed(facts.ledger) if e.kind in ("promote", "rollback"))
-        tiles.append(_tile("In charge", facts.control.name, f"since {_day(since)}"))
+        since = next(e.at for e in reversed(facts.ledger) if e.kind in ("promote", "rollback") and e.channel is None)
+        others = "".join(f"; {channel}: {version}" for channel, version in facts.own_controls.items())
+        tiles.append(_tile("In charge", facts.control.name, f"since {_day(since)}{others}"))
         tiles += _score_tile(facts)
     if facts.release is not None:
         tried = facts.name_of(facts.release.candidate_id)
@@ -375,7 +377,8 @@ def ledger(facts: TaskFacts, _prefix: str) -> Html:
         return join(title, element("p", "No version has been put in charge, tried or refused yet.", class_="quiet"))
     rows: list[list[Part]] = [_ledger_row(facts, entry) for entry in reversed(facts.ledger)]
     caption = "Every decision about who answers, newest first. Lines are only ever added."
-    return join(title, table(["", "when (UTC)", "version", "what", "why", "by"], rows, caption=caption, wide=(4,)))
+    head: list[Part] = ["", "when (UTC)", "version", "channel", "what", "why", "by"]
+    return join(title, table(head, rows, caption=caption, wide=(5,)))
 
 
 def _ledger_row(facts: TaskFacts, entry: LedgerEntry) -> list[Part]:
@@ -383,6 +386,7 @@ def _ledger_row(facts: TaskFacts, entry: LedgerEntry) -> list[Part]:
         str(entry.seq),
         _moment(entry.at),
         facts.name_of(entry.version_id),
+        entry.channel or "all",
         _KINDS.get(entry.kind, entry.kind),
         entry.reason,
         entry.actor,

@@ -12,7 +12,7 @@ import pytest
 from headrace.console import report
 from headrace.console.markup import Html, element, join, table
 from headrace.errors import BadInput, NotFound, Unusable
-from headrace.records import Decision, Outcome
+from headrace.records import Decision, Evidence, Outcome
 from headrace.release import controls, releases
 from headrace.release.policies.shadow import Shadow
 from headrace.workspace import Workspace, open_workspace
@@ -93,7 +93,7 @@ def fill(ws: Workspace, *, labels: list[str] = LABELS, word: str = "fine") -> No
         plant_evaluation(ws, second, results_of(by_channel, labels), predictor=predictor)
     release = releases.start(ws, candidate=second)
     outcomes = [Outcome(word, False, True)] * 4 + [Outcome("other", True, False)]
-    decision = Shadow.decide(outcomes, alpha=0.05, n_requests=90)
+    decision = Shadow.decide(Evidence(outcomes, n_requests=90), release.options)
     releases.decide(ws, release, Decision("hold", f"{decision.reason} {word}", decision.evidence), actor=word)
     plant_correction(ws, plant_answer(ws, channel, first, "x", text=None)[0], labels[0])
 
@@ -209,7 +209,8 @@ def test_overwhelming_evidence_can_be_drawn(workspace: Workspace) -> None:
     plant_version(workspace)
     controls.ensure_control(workspace)
     release = releases.start(workspace, candidate=plant_version(workspace))
-    decision = Shadow.decide([Outcome("a", False, True)] * 5000, alpha=0.001, n_requests=9000)
+    outcomes = [Outcome("a", False, True)] * 5000
+    decision = Shadow.decide(Evidence(outcomes, n_requests=9000), {"alpha": 0.001})
     releases.decide(workspace, release, decision)
     _, page = read(report.write(workspace))
     assert "tone/2: put in charge" in page.text
