@@ -17,12 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.stats import beta_mixture, confidence_sequences
+from headrace.stats.beta_mixture import log_gamma
 
-_N_STEPS = 4000  # of the walk that is summed up, coarser ones beyond: half a second
+_N_STEPS = 10_000  # of the walk that is summed up, coarser ones beyond: half a second
 _TAIL = 8  # how much longer than expected a walk is followed; what is left after that is below 1e-4
 _SIGNIFICANT_SD = 9  # chances further from the middle than that are below 1e-18
-_MOST = 1e12  # more steps than anyone will take
-_N_KNOTS = 64  # at which a boundary is found
+_MOST = 1e9  # more steps than anyone will take
+_MOST_DRIFT = 0.99  # of a walk of unit steps
+_N_HALVINGS = 26
+_N_EXACT = 3000  # labels up to which E is exact
+_erfc = np.vectorize(math.erfc, otypes=[np.float64])
+_N_KNOTS = 48  # at which a boundary is found
 Floats = NDArray[np.float64]
 
 
@@ -111,13 +116,9 @@ def unpaired(
     _check(drop, accuracy if drop > 0 else 1 - accuracy, alpha=alpha, power=power, label_share=label_share)
     both = control_share + candidate_share
     share = candidate_share / both
-    expected = accuracy - drop
-    variance = (accuracy * (1 - accuracy)) / (1 - share) + (expected * (1 - expected) + drop**2) / share - drop**2
-    sd = math.sqrt(max(variance, 1e-12))
-    above, below = confidence_sequences.bets(share, accuracy).stakes()[:, 0]
-    stakes = sd * (below if drop > 0 else above)
     threshold = math.log(n_hypotheses / alpha)
-    steps, chances = _first_passage(min(abs(drop) / sd, 0.99), lambda n: _sum_needed(n, stakes, threshold))
+    drift, slopes, drifts = _bets_as_walk(accuracy, drop, share)
+    steps, chances = _first_passage(drift, lambda n: _sum_needed(n, slopes, drifts, threshold))
     return _plan(
         steps,
         chances,
@@ -148,25 +149,54 @@ def _lead_needed(n: Floats, threshold: float) -> Floats:
         found = _lead_needed(knots[:_N_KNOTS], threshold), _lead_needed(knots[_N_KNOTS:], threshold)
         drawn: Floats = np.interp(np.log(n), np.log(knots), np.concatenate(found))
         return drawn
-    low, high = n / 2, n.copy()
-    for _ in range(40):
+    low, high = n / 2, np.minimum(n, n / 2 + np.sqrt(n * (threshold + np.log(n) + 2)))
+    for _ in range(_N_HALVINGS):
         middle = (low + high) / 2
-        enough = beta_mixture.log_es(middle, n, 0.5) >= threshold
+        enough = _log_e(middle, n) >= threshold
         low, high = np.where(enough, low, middle), np.where(enough, middle, high)
-    lead: Floats = np.where(beta_mixture.log_es(n, n, 0.5) >= threshold, 2 * high - n, np.inf)
+    lead: Floats = np.where(_log_e(n, n) >= threshold, 2 * high - n, np.inf)
     return lead
 
 
-def _sum_needed(n: Floats, stakes: Floats, threshold: float) -> Floats:
-    """The sum (N,) of n (N,) outcomes of variance 1 with which the mean capital of the stakes reaches exp(threshold).
+def _log_e(wins: Floats, n: Floats) -> Floats:
+    """Log E (N,) of at least as many wins as losses, which need not be whole.
 
-    The logarithm of 1 + s x is taken as s x - (s x)^2 / 2.
+    E = 2^(n+1) B(wins + 1, losses + 1) P(p > 1/2), and for many of them p is normal.
     """
-    low, high = np.zeros_like(n), (threshold + 10) / stakes.max() + n * stakes.max()
-    for _ in range(50):
+    few = np.minimum(n, _N_EXACT)
+    exact = beta_mixture.log_es(np.minimum(wins, few), few, 0.5)
+    whole = (n + 1) * math.log(2) + log_gamma(wins + 1) + log_gamma(n - wins + 1) - log_gamma(n + 2)
+    normal = whole + np.log1p(-_erfc((2 * wins - n) / np.sqrt(2 * n)) / 2)
+    value: Floats = np.where(n <= _N_EXACT, exact, normal)
+    return value
+
+
+def _bets_as_walk(accuracy: float, drop: float, share: float) -> tuple[float, Floats, Floats]:
+    """The bets that win, as a walk: the mean of its steps, whose variance is 1, and what it makes of each stake (S,).
+
+    The step is the logarithm that an answer adds to the capital of the fastest growing stake, in units of its spread.
+    After n steps to a place y, the logarithm of a stake's capital is about slope * y + drift * n, by regression.
+    """
+    expected = accuracy - drop
+    cells = np.array([1 - accuracy, accuracy, 1 - expected, expected]) * np.repeat([1 - share, share], 2)
+    above, below = confidence_sequences.bets(share, accuracy).stakes()[:, 0]
+    outcomes = np.outer(confidence_sequences.estimates(share, accuracy), above if drop < 0 else -below)
+    logs = np.log1p(outcomes)
+    growth = cells @ logs
+    spread = logs - growth
+    fastest = int(growth.argmax())
+    sd = math.sqrt(float(cells @ spread[:, fastest] ** 2))
+    slopes: Floats = (cells * spread[:, fastest]) @ spread / sd
+    drift = float(growth[fastest]) / sd
+    return min(drift, _MOST_DRIFT), slopes, growth - slopes * drift
+
+
+def _sum_needed(n: Floats, slopes: Floats, drifts: Floats, threshold: float) -> Floats:
+    """The place (N,) of the walk after n (N,) steps with which the capital of all stakes reaches exp(threshold)."""
+    low, high = np.zeros_like(n), (threshold + 10 + n * max(0.0, -float(drifts.min()))) / slopes.max()
+    for _ in range(_N_HALVINGS):
         middle = (low + high) / 2
-        logs = middle[:, None] * stakes - n[:, None] * stakes**2 / 2
-        enough = confidence_sequences.log_e(logs) >= threshold
+        enough = confidence_sequences.log_e(middle[:, None] * slopes + n[:, None] * drifts) >= threshold
         low, high = np.where(enough, low, middle), np.where(enough, middle, high)
     needed: Floats = high
     return needed
@@ -174,16 +204,19 @@ def _sum_needed(n: Floats, stakes: Floats, threshold: float) -> Floats:
 
 def _first_passage(drift: float, lead_needed: Callable[[Floats], Floats]) -> tuple[Floats, Floats]:
     """When a walk of steps +1 and -1 with mean `drift` first meets a boundary: steps (T,) and their chances (T,)."""
-    expected = 1.0
-    while drift * expected < float(lead_needed(np.array([expected]))[0]):
-        expected *= 1.2
-        if expected > _MOST:
+    tried = np.geomspace(1, 10, 8, endpoint=False)
+    while not (enough := drift * tried >= lead_needed(tried)).any():
+        tried = tried * 10
+        if tried[0] > _MOST:
             raise ValueError(f"so small a difference takes more than {_MOST:g} answers to find")
+    expected = float(tried[enough.argmax()])
     n_most = max(20.0, _TAIL * expected)
     coarse = max(1, math.ceil(math.sqrt(n_most / _N_STEPS)))
     n_steps = math.ceil(n_most / coarse**2)
     steps = coarse**2 * np.arange(1.0, n_steps + 1)
-    chances = _absorbed((1 + coarse * drift) / 2, lead_needed(steps) / coarse)
+    # A walk of whole steps ends up to a step beyond the boundary, which is more where steps are longer.
+    lead = lead_needed(steps) / coarse - (1 - 1 / coarse)
+    chances = _absorbed((1 + coarse * drift) / 2, lead)
     return steps, chances / chances.sum()
 
 

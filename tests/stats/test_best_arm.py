@@ -113,7 +113,7 @@ def test_an_arm_without_requests_tells_nothing() -> None:
 
 
 def named(accuracies: list[float], *, n_runs: int, n_batches: int, n_late: int, seed: int) -> tuple[np.ndarray, ...]:
-    """Runs side by side, batches of 200 shared out by `allocation`, labels `n_late` batches late: who is out, labels."""
+    """Runs side by side, batches of 200 shared by `allocation`, labels `n_late` batches late: who is out; labels."""
     rng = np.random.default_rng(seed)
     n_arms = len(accuracies)
     n, right = (np.zeros((n_runs, n_arms), dtype=int) for _ in range(2))

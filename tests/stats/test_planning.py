@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from headrace.stats import planning
+from headrace.stats import confidence_sequences, planning
 from headrace.stats.evalues import log_e
 
 
@@ -40,3 +40,102 @@ def test_a_sure_loss_at_every_disagreement_takes_seven_labels() -> None:
     assert (plan.n_labels_median, plan.n_labels_p90, plan.cost_p90) == (7, 7, 3.5)
     assert plan.n_requests_median == nbinom.ppf(0.5, 7, 0.1) + 7
     assert plan.n_requests_p90 == nbinom.ppf(0.9, 7, 0.1) + 7
+
+
+def bets_decided(
+    accuracies: tuple[float, float], share: float, n_most: int, *, n_runs: int, n_between: int, seed: int
+) -> np.ndarray:
+    """Labels until betting finds a difference of two arms, looking every `n_between` labels."""
+    rng = np.random.default_rng(seed)
+    values = confidence_sequences.estimates(share, accuracies[0])
+    bets = confidence_sequences.bets(share, accuracies[0])
+    n_labels = []
+    for _ in range(n_runs):
+        is_candidate = rng.random(n_most) < share
+        is_right = rng.random(n_most) < np.where(is_candidate, accuracies[1], accuracies[0])
+        cells = np.eye(4)[2 * is_candidate + is_right].cumsum(axis=0)[n_between - 1 :: n_between]
+        evidence = confidence_sequences.log_e(bets.log_capitals(values, cells)[:, :, 0]).max(axis=1)
+        found = evidence >= math.log(20)
+        assert found.any()
+        n_labels.append((found.argmax() + 1) * n_between)
+    return np.array(n_labels)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "drop", "share", "n_most"),
+    [(0.9, 0.1, 0.5, 3000), (0.9, -0.05, 0.5, 8000), (0.8, 0.15, 0.1, 8000), (0.8, -0.15, 0.1, 8000)],
+)
+def test_agrees_with_bets_on_simulated_answers(accuracy: float, drop: float, share: float, n_most: int) -> None:
+    # 400 runs. Catches a wrong variance, share or side; the walk of unit steps is itself a few percent off.
+    n_labels = bets_decided((accuracy, accuracy - drop), share, n_most, n_runs=400, n_between=5, seed=9)
+    plan = planning.unpaired(accuracy, drop, control_share=1 - share, candidate_share=share)
+    assert plan.n_labels_median == pytest.approx(np.median(n_labels), rel=0.15)
+    assert plan.n_labels_p90 == pytest.approx(np.quantile(n_labels, 0.9), rel=0.2)
+    assert plan.n_requests == plan.n_labels
+
+
+def test_a_coarse_walk_says_the_same_as_a_fine_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    # 400 labels or so, walked one by one and in steps of 2: catches a scale that is off.
+    fine = planning.paired(0.1, 0.015)
+    monkeypatch.setattr(planning, "_N_STEPS", 1400)
+    coarse = planning.paired(0.1, 0.015)
+    assert coarse.n_labels_mean == pytest.approx(fine.n_labels_mean, rel=0.04)
+    assert coarse.n_labels_p90 == pytest.approx(fine.n_labels_p90, rel=0.04)
+    assert coarse.n_requests_median == pytest.approx(fine.n_requests_median, rel=0.04)
+
+
+def test_disagreements_that_tell_nothing_take_labels_and_requests() -> None:
+    plain, some = planning.paired(0.06, 0.02), planning.paired(0.08, 0.02, both_wrong_share=0.25)
+    assert some.n_requests_median == plain.n_requests_median  # 6 % of the requests tell in either case
+    assert some.n_labels_mean == pytest.approx(plain.n_labels_mean / 0.75, abs=1.5)
+    rare = planning.paired(0.06, 0.02, label_share=0.1)
+    assert rare.n_labels_median == plain.n_labels_median
+    assert rare.n_requests_mean == pytest.approx(10 * plain.n_requests_mean, rel=0.001)
+
+
+def test_requests_of_other_arms_and_without_labels_are_counted() -> None:
+    plain = planning.unpaired(0.9, 0.1)
+    canary = planning.unpaired(0.9, 0.1, control_share=0.05, candidate_share=0.05, label_share=0.5)
+    assert canary.n_labels_median == plain.n_labels_median
+    assert canary.n_requests_mean == pytest.approx(20 * plain.n_requests_mean, rel=0.01)
+
+
+def test_more_channels_and_less_error_take_longer() -> None:
+    one = planning.paired(0.06, 0.02)
+    assert planning.paired(0.06, 0.02, n_hypotheses=10).n_labels_median > one.n_labels_median
+    assert planning.paired(0.06, 0.02, n_hypotheses=10) == planning.paired(0.06, 0.02, 0.005)
+    assert planning.paired(0.06, -0.02) == one  # a gain is shown as a drop is found
+    assert planning.paired(0.06, 0.02, power=0.95).n_labels > one.n_labels_p90 > one.n_labels > one.n_labels_median
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({"drop": 0.0}, "equally good"),
+        ({"drop": 0.07}, "more than the 0.06"),
+        ({"drop": 0.02, "alpha": 1.0}, "alpha"),
+        ({"drop": 0.02, "power": 0.0}, "power"),
+        ({"drop": 0.02, "label_share": 0.0}, "label_share"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused(arguments: dict[str, float], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        planning.paired(0.06, **arguments)
+    with pytest.raises(ValueError, match="more than"):
+        planning.unpaired(0.9, -0.2)
+
+
+def test_a_drop_of_a_tenth_of_a_point_is_planned_within_seconds() -> None:
+    # Half a million labels: the walk is coarse, and the answer of the known order (n grows as 1 / drop^2, and a log).
+    large, small = planning.paired(0.2, 0.01), planning.paired(0.2, 0.001)
+    assert 100 < small.n_labels_median / large.n_labels_median < 200
+
+
+def test_the_boundary_of_many_labels_meets_that_of_few() -> None:
+    # Where E is no longer exact: what it says just there, and at ten times as many.
+    n = np.array([3001.0, 30_000.0])
+    lead = planning._lead_needed(n, math.log(20))
+    for labels, needed in zip(n, lead, strict=True):
+        wins = (labels + needed) / 2
+        assert log_e(math.ceil(wins), int(labels) - math.ceil(wins)) >= math.log(20)
+        assert log_e(math.floor(wins) - 1, int(labels) - math.floor(wins) + 1) < math.log(20)
