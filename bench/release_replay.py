@@ -32,11 +32,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import headrace
-from bench import processes
+from bench import processes, release_policy
 from bench.reporting import Measured, write
 from bench.sentiment import LABELS, example, share_of
-from headrace.release.policies.shadow import SUSPICION_E
-from headrace.stats import beta_mixture, confidence_sequences, fixed_horizon
+from headrace.stats import confidence_sequences, fixed_horizon
 from headrace.stats.intervals import wilson
 from headrace.stats.paired import mcnemar
 
@@ -166,32 +165,22 @@ def pairs(made: Outputs) -> list[Pair]:
 
 
 class Shadow:
-    """The policy's rules, as the counts at which they are met."""
+    """The policy's rules, as bench.release_policy has them on arrays."""
 
     def __init__(self, n_most: int, n_channels: int) -> None:
-        self.needed = beta_mixture.fewest_events(n_most, 0.5, e=1 / ALPHA)
-        self.needed_in_channel = beta_mixture.fewest_events(n_most, 0.5, e=n_channels / ALPHA)
-        self.suspected = beta_mixture.fewest_events(n_most, 0.5, e=SUSPICION_E)
-        self.n_channels = n_channels
+        self.tables, self.n_channels = release_policy.Tables(n_most, n_channels, ALPHA), n_channels
 
     def __call__(self, pair: Pair, _rng: np.random.Generator) -> Decided:
-        wins, losses = _wins_and_losses(pair)
-        n = wins + losses
-        harm, suspected = losses >= self.needed[n], losses >= self.suspected[n]
-        for k in range(self.n_channels):
-            mine = pair.channel == k
-            won, lost = _wins_and_losses(pair, mine)
-            harm |= lost >= self.needed_in_channel[won + lost]
-            suspected |= lost >= self.suspected[won + lost]
-        benefit = np.maximum.accumulate(wins >= self.needed[n]) & ~suspected
-        return _first(benefit & ~harm, harm)
+        where = np.flatnonzero(pair.control != pair.candidate)
+        channels, won = pair.channel[where][None], pair.candidate[where][None]
+        (verdict,), (at,) = release_policy.verdicts(channels, won, self.tables, self.n_channels)
+        if verdict == release_policy.HOLD:
+            return "undecided", len(pair.control)
+        return ("benefit" if verdict == release_policy.PROMOTE else "harm"), int(where[at]) + 1
 
 
-def _wins_and_losses(pair: Pair, mine: Bools | None = None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    won, lost = pair.candidate & ~pair.control, pair.control & ~pair.candidate
-    if mine is not None:
-        won, lost = won & mine, lost & mine
-    return won.cumsum(), lost.cumsum()
+def _wins_and_losses(pair: Pair) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    return (pair.candidate & ~pair.control).cumsum(), (pair.control & ~pair.candidate).cumsum()
 
 
 def _first(benefit: Bools, harm: Bools) -> Decided:
