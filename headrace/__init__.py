@@ -33,7 +33,7 @@ _PUBLIC = {
     "start_release": "headrace.releasing:start",
     "promote": "headrace.releasing:promote",
     "rollback": "headrace.release.rollbacks:rollback",
-    "release_status": "headrace.release_status:release_status",
+    "release_status": "headrace.standing:release_status",
     "reject": "headrace.release.releases:reject",
     "stop_release": "headrace.release.releases:stop",
     "served_at": "headrace.release.controls:served_at",

@@ -70,7 +70,7 @@ def release_plan(
 @_release.command("status")
 def release_status(task: Task = None, where: Where = Path("."), as_json: AsJson = False) -> None:
     """Say who answers, who is tried, how that stands in each channel, and what it waits for."""
-    from headrace.release_status import release_status as look
+    from headrace.standing import release_status as look
 
     with opened(where) as ws:
         state = look(ws, task=task)

@@ -22,7 +22,7 @@ LAYERS = [
     {"making"},
     {"search", "distributed", "advising", "compression", "per_channel"},
     {"gating", "judging"},
-    {"releasing", "planning", "release_status"},
+    {"releasing", "planning", "standing"},
     {"loop", "offline", "retention"},
     {"server", "console", "cli", "client", "testing"},
 ]
