@@ -8,7 +8,16 @@ from fastapi import FastAPI
 from headrace.server import border
 from headrace.server.disk import Disk
 from headrace.server.plane import ControlPlane
-from headrace.server.routes import embeddings_inference, feedback, health, metrics, models, open_inference, predict
+from headrace.server.routes import (
+    embeddings_inference,
+    feedback,
+    health,
+    metrics,
+    models,
+    open_inference,
+    predict,
+    releases,
+)
 from headrace.version import VERSION
 from headrace.workspace import Workspace
 
@@ -30,6 +39,6 @@ def create_app(ws: Workspace) -> FastAPI:
     app.state.disk = Disk(ws.state_folder)
     app.add_middleware(border.Border, plane=plane)
     border.install(app)
-    for noun in (predict, feedback, health, models, metrics, open_inference, embeddings_inference):
+    for noun in (predict, feedback, health, models, releases, metrics, open_inference, embeddings_inference):
         app.include_router(noun.router)
     return app
