@@ -5,13 +5,14 @@ import struct
 from typing import IO, Any
 
 _LENGTH = struct.Struct(">I")
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
 Message = dict[str, Any]
 
 
-def send(stream: IO[bytes], message: Message) -> None:
-    """Write one message and flush it."""
-    body = json.dumps(message, separators=(",", ":")).encode("ascii")
-    stream.write(_LENGTH.pack(len(body)) + body)
+def send(stream: IO[bytes], *messages: Message) -> None:
+    """Write messages and flush them, all at once: each flush wakes the other side up."""
+    bodies = [_ENCODER.encode(message).encode("ascii") for message in messages]
+    stream.write(b"".join(part for body in bodies for part in (_LENGTH.pack(len(body)), body)))
     stream.flush()
 
 

@@ -28,6 +28,7 @@ _log = logging.getLogger("headrace.pool")
 LOAD_TIMEOUT_S = 120.0
 _CLOSE_TIMEOUT_S = 5.0
 _TICK_S = 0.05
+_MAX_SENT = 64  # messages that go to the worker at once
 _BACK_OFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _HEALTHY_AFTER_S = 30.0  # a worker that lived this long starts its back-off anew
 
@@ -77,7 +78,7 @@ class WorkerProcess:
         self._loaded: set[Key] = set()
         self._numbers = itertools.count(1)
         self._process: subprocess.Popen[bytes] | None = None
-        self._outbox: queue.Queue[Message | None] | None = None
+        self._outbox: queue.SimpleQueue[Message | None] | None = None
         self._is_ready = threading.Event()
         self._closing = threading.Event()
         self._owes_since: float | None = None
@@ -238,7 +239,7 @@ class WorkerProcess:
         process = subprocess.Popen(
             self._command, stdin=pipe, stdout=pipe, env=self._environment, start_new_session=True
         )
-        outbox: queue.Queue[Message | None] = queue.Queue()
+        outbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._owes_since = None
         self._process, self._outbox, self.n_starts = process, outbox, self.n_starts + 1
         if self._closing.is_set():
@@ -313,16 +314,31 @@ def _too_late(call: Call) -> HeadraceError:
     return unavailable("the worker did not load it in time", waited)
 
 
-def _send_all(process: subprocess.Popen[bytes], outbox: "queue.Queue[Message | None]") -> None:
+def _send_all(process: subprocess.Popen[bytes], outbox: "queue.SimpleQueue[Message | None]") -> None:
     """Write messages to the worker until None comes or the worker is gone; its end is noticed by who reads."""
     assert process.stdin is not None
     with suppress(BrokenPipeError):
-        while (message := outbox.get()) is not None:
-            if "deadline" in message:  # clocks of two processes need not agree, so what travels is the time left
-                message["timeout_ms"] = max(0.0, (message.pop("deadline") - time.monotonic()) * 1000)
-            frames.send(process.stdin, message)
+        while messages := _next(outbox):
+            for message in messages:
+                if "deadline" in message:  # clocks of two processes need not agree, so what travels is the time left
+                    message["timeout_ms"] = max(0.0, (message.pop("deadline") - time.monotonic()) * 1000)
+            frames.send(process.stdin, *messages)
     with suppress(BrokenPipeError):
         process.stdin.close()
+
+
+def _next(outbox: "queue.SimpleQueue[Message | None]") -> list[Message]:
+    """The messages that wait, at least one; none at the end, which None says."""
+    messages: list[Message] = []
+    message = outbox.get()
+    while message is not None:
+        messages.append(message)
+        if outbox.empty() or len(messages) == _MAX_SENT:
+            return messages
+        message = outbox.get()
+    if messages:
+        outbox.put(None)
+    return messages
 
 
 def _end_group(pid: int) -> None:

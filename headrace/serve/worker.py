@@ -4,7 +4,7 @@
                      load_adapter {id, digest, adapter, folder} | unload_adapter {digest, adapter}
                      predict {id, digest, adapter, inputs, background, channel, timeout_ms}
     worker -> pool   ready | alive {batches} | {id, error} | {id, digest}
-                     {id, digest, adapter, rows: [{output} | {error}], queue_s, batches}
+                     {id, digest, adapter, rows: [{output} | {error}], queue_s, [batches]}
 
 Messages are frames (see frames.py) over stdin and stdout, an input is a text or a list of two; whatever a library
 prints goes to stderr. `timeout_ms` is what is left of the time that the answer may take: no row is begun after it, and
@@ -220,8 +220,10 @@ class Worker:
                     **asdict(spent),
                 }
             )
-            for row, result in zip(batch, results, strict=True):
-                self._finish(row, result, began_at)
+            ended = [self._finish(row, result, began_at) for row, result in zip(batch, results, strict=True)]
+            if answers := [answer for answer in ended if answer is not None]:
+                answers[0]["batches"] = self._handed_over()
+                self._send(*answers)
             if time.monotonic() - self._sent_at > _ALIVE_EVERY_S:
                 self._send({"kind": "alive", "batches": self._handed_over()})
 
@@ -289,25 +291,27 @@ class Worker:
             ]
         )
 
-    def _finish(self, row: Row, result: Message, began_at: float) -> None:
+    def _finish(self, row: Row, result: Message, began_at: float) -> Message | None:
+        """Put a row's result to its request; the answer if that was the last one missing."""
         request = self._requests.get(row.request)
         if request is None:  # dropped meanwhile
-            return
+            return None
         request.rows[row.place] = result
         request.queue_s = max(request.queue_s, began_at - row.arrived_at)
         request.n_missing -= 1
-        if request.n_missing == 0:
-            self._requests.pop(row.request, None)
-            said = {"digest": request.digest, "adapter": request.adapter, "rows": request.rows}
-            self._send({"id": row.request, **said, "queue_s": request.queue_s, "batches": self._handed_over()})
+        if request.n_missing:
+            return None
+        self._requests.pop(row.request, None)
+        said = {"digest": request.digest, "adapter": request.adapter, "rows": request.rows}
+        return {"id": row.request, **said, "queue_s": request.queue_s}
 
     def _handed_over(self) -> list[Message]:
         batches, self._batches = self._batches, []
         return batches
 
-    def _send(self, message: Message) -> None:
+    def _send(self, *messages: Message) -> None:
         with self._out_lock:
-            frames.send(self._out, message)
+            frames.send(self._out, *messages)
             self._sent_at = time.monotonic()
 
 

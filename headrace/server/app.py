@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from headrace.server import border
+from headrace.server import border, direct
 from headrace.server.disk import Disk
 from headrace.server.plane import ControlPlane
 from headrace.server.routes import (
@@ -37,6 +37,7 @@ def create_app(ws: Workspace) -> FastAPI:
     app = FastAPI(title="headrace", version=VERSION, lifespan=lifespan, redoc_url=None)
     app.state.plane = plane
     app.state.disk = Disk(ws.state_folder)
+    app.add_middleware(direct.Direct, plane=plane)
     app.add_middleware(border.Border, plane=plane)
     border.install(app)
     for noun in (predict, feedback, health, models, releases, metrics, open_inference, embeddings_inference):

@@ -51,7 +51,7 @@ class Border:
             allowed_s = time_allowed_s(headers, self._serve.timeout_s)
             CURRENT.set(Terms(request_id, started_at + allowed_s, scope.setdefault("state", {})))
             await self._app(scope, _limited(receive, _max_bytes(scope["path"])), watched_send)
-        except HeadraceError as error:  # of the head: no route was asked
+        except HeadraceError as error:  # of the head, or of the short way: no route was asked
             await render(error, path=scope["path"])(scope, receive, watched_send)
         except HTTPException as error:
             refused = BadInput(error.detail, value=scope["path"], next_step="Send less, or send it in parts")
