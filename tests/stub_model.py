@@ -25,7 +25,7 @@ from planted import NOON, plant_version
 START_TIMEOUT_S = 30
 
 PLUGIN = '''
-import json, os, signal, time
+import hashlib, json, os, signal, time
 import numpy as np
 
 class Stub:
@@ -37,6 +37,8 @@ class Stub:
         stub.labels = list(facts.task.labels)
         stub.says = json.loads((folder / "stub.json").read_text())
         time.sleep(stub.says.get("load_s", 0))
+        if stub.says.get("dies_at_start"):
+            os._exit(3)
         if stub.says.get("unloadable"):
             raise RuntimeError("these weights are of no use")
         return stub
@@ -64,11 +66,26 @@ class Stub:
                 time.sleep(60)
             if "stub:slow" in text:
                 time.sleep(0.6)
+            if leak := self.says.get("leak_bytes"):
+                self.leaked = [*getattr(self, "leaked", ()), bytearray(leak)]
+            if self.chance("error", text) < self.says.get("error_share", 0):
+                raise ValueError("the stub fails now and then")
             named = [k for k, label in enumerate(self.labels) if label in text]
-            out[i, named[0] if named else self.labels.index(self.says["answer"])] = 5.0
+            said = named[0] if named else self.labels.index(self.says["answer"])
+            swapped = self.says.get("says_instead", {}).get(self.labels[said])
+            said = said if swapped is None else self.labels.index(swapped)
+            of_word = [share for word, share in self.says.get("wrong_by_word", {}).items() if word in text]
+            if self.chance("wrong", text) < max([self.says.get("wrong_share", 0), *of_word]):
+                said = (said + 1) % len(self.labels)
+            out[i, said] = 5.0
             if "stub:nan" in text:
                 out[i] = np.nan
         return out
+
+    def chance(self, what, text):
+        """A number in [0, 1) that hangs on the text and the stub's seed alone."""
+        digest = hashlib.sha256(f"{what}{self.says.get('seed')}{text}".encode()).digest()
+        return int.from_bytes(digest[:4], "big") / 2**32
 '''.replace("\\\\", "\\")
 
 

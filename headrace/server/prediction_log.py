@@ -57,7 +57,7 @@ class PredictionLog:
         unit: str | None,
         version: ModelVersion,
         arm: str,
-        probability: float,
+        probability: float = 1.0,
         release_id: str | None,
         inputs: Sequence[Input],
         answer: Answer,

@@ -1,0 +1,79 @@
+"""Are bad candidates rolled back and good ones promoted, through a real server? Twenty releases of each kind.
+
+Targets: every bad candidate is rejected, of the good ones 19 of 20 are promoted, no request fails, and from the moment
+when enough had happened to tell, the server decides and follows within a second. "Seen by users": answers of the
+candidate that went to users; a shadow's do not.
+
+Run: python -m bench.release_drills [--runs 20] [--only "5 % errors" ...]     all: about half an hour
+"""
+
+import argparse
+import statistics
+import sys
+import time
+
+from bench.drills.releases import DRILLS, Drill, Ran, longest, runs
+from bench.reporting import Measured, write
+
+SEED = 1
+_GOOD_SHARE = 0.95
+_WITHIN_S = 1.0
+_LOOK_S = 0.5  # how often a server looks
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--only", nargs="+", choices=[drill.name for drill in DRILLS], metavar="KIND")
+    given = parser.parse_args()
+    rows: list[Measured] = []
+    failed = []
+    for drill in DRILLS:
+        if given.only and drill.name not in given.only:
+            continue
+        began_at = time.monotonic()
+        found = runs(drill, given.runs, seed=SEED)
+        rows += measured(drill, found)
+        if not is_met(drill, found):
+            failed.append(drill.name)
+        print(f"{drill.name}: {time.monotonic() - began_at:.0f} s; {found[-1].reason}", flush=True)
+    write("release_drills", rows, [SEED])
+    if failed:
+        print(f"missed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def is_met(drill: Drill, found: list[Ran]) -> bool:
+    n_right = sum(ran.verdict == drill.wanted for ran in found)
+    needed = len(found) if drill.wanted == "reject" else _GOOD_SHARE * len(found)
+    is_quick = all(ran.to_follow_s <= _WITHIN_S for ran in found)
+    return n_right >= needed and is_quick and not any(ran.n_failed for ran in found)
+
+
+def measured(drill: Drill, found: list[Ran]) -> list[Measured]:
+    """The figures of one kind."""
+    name, word = drill.name, "promoted" if drill.wanted == "promote" else "rolled back"
+    n_right = sum(ran.verdict == drill.wanted for ran in found)
+    requests = [float(ran.n_requests) for ran in found]
+    rows = [
+        Measured(f"{name}: {word}", n_right, f"of {len(found)}"),
+        Measured(f"{name}: requests until then, median", statistics.median(requests), ""),
+        Measured(f"{name}: requests until then, most", max(requests), ""),
+        Measured(f"{name}: labels, median", statistics.median(ran.n_labels for ran in found), ""),
+        Measured(f"{name}: requests without an answer", sum(ran.n_failed for ran in found), "of all"),
+        Measured(f"{name}: wrong answers of the candidate seen by users, median",
+                 statistics.median(ran.n_bad for ran in found), ""),
+        Measured(f"{name}: seconds until then, median", statistics.median(ran.seconds for ran in found), "s"),
+    ]  # fmt: skip
+    if drill.wanted == "reject":
+        rows += [
+            Measured(f"{name}: from evidence to decision, longest", longest([ran.to_decide_s for ran in found]), "s"),
+            Measured(
+                f"{name}: from decision to the last answer, longest", longest([ran.to_follow_s for ran in found]), "s"
+            ),
+        ]
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())
