@@ -81,22 +81,7 @@ def start(
             scope=about,
             weights=dict(weights or rule.weights(own)),
         )
-        rows.add(conn, release, config_hash=ws.config_hash)
-        control = versions.find(conn, control_id)
-        assert control is not None  # the ledger refers to it
-        names_of = " and ".join(version.name for version in tried)
-        where = "" if about is None else f" in {', '.join(about)}"
-        ledger.append(
-            ws,
-            conn,
-            "start",
-            task=task,
-            version_id=tried[0].id,
-            release_id=release.id,
-            reason=f"{names_of} {'are' if others else 'is'} tried beside {control.name}{where}",
-            evidence={**(evidence or {}), "weights": release.weights, "scope": about},
-            actor=actor,
-        )
+        _open(ws, conn, release, tried, evidence or {}, actor)
     return release
 
 
@@ -269,6 +254,33 @@ def status(ws: Workspace, task: str | None = None, *, decision: Decision | None 
         "reason": None if decision is None else decision.reason,
         "evidence": None if decision is None else decision.evidence,
     }
+
+
+def _open(
+    ws: Workspace,
+    conn: "Connection",
+    release: Release,
+    tried: Sequence[ModelVersion],
+    evidence: Mapping[str, Any],
+    actor: str,
+) -> None:
+    """Write a release and its first line."""
+    rows.add(conn, release, config_hash=ws.config_hash)
+    control = versions.find(conn, release.control_id)
+    assert control is not None  # the ledger refers to it
+    names = " and ".join(version.name for version in tried)
+    where = "" if release.scope is None else f" in {', '.join(release.scope)}"
+    ledger.append(
+        ws,
+        conn,
+        "start",
+        task=release.task,
+        version_id=release.candidate_id,
+        release_id=release.id,
+        reason=f"{names} {'are' if len(tried) > 1 else 'is'} tried beside {control.name}{where}",
+        evidence={**evidence, "weights": release.weights, "scope": release.scope},
+        actor=actor,
+    )
 
 
 def _fresh_ends(conn: "Connection", release: Release, decision: Decision) -> dict[str, list[str] | None]:
