@@ -211,3 +211,15 @@ def test_the_asymptotic_finding_ends_and_p_value_agree(control: Arm, candidate: 
     if found.finding != "undecided":
         assert found.p_value <= 0.1
     assert 0 <= found.p_value <= 1
+
+
+def test_capitals_are_those_of_confseq() -> None:
+    # confseq 0.0.11, diversified_betting_mart with the same stakes and weights, constants; outcomes mapped onto 0..1.
+    outcomes = np.array([(37 * i % 101) / 100 for i in range(200)]) ** 2
+    bets = Bets(0.0, 1.0, 0.1, (0.25, 0.5))
+    above, below = cs.log_e(bets.log_capitals(outcomes))
+    assert above == pytest.approx([6.838468438283255, -2.5868063544169315], abs=1e-9)
+    assert below == pytest.approx([-2.020567241912326, 21.88658508019375], abs=1e-9)
+    found = cs.compare(Arm(300, 255), Arm(100, 60), alpha=0.05, candidate_share=0.25, centre=0.8)
+    assert found.log_e_benefit == pytest.approx(-1.6745019634196836, abs=1e-9)
+    assert found.log_e_harm == pytest.approx(9.548542747911963, abs=1e-9)
