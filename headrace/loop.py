@@ -224,7 +224,7 @@ def predict(
     task: str | None = None,
     channel: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Answers of a version (default: the one in charge), here and unlogged.
+    """Answers of a version (default: the one in charge of the channel), here and unlogged.
 
     Args:
         inputs: texts, objects with the parts that the task type reads, or conversations as lists of {role, text}.
@@ -239,7 +239,7 @@ def predict(
         raise BadInput("there is no text to answer", next_step="Give one text or more")
     name = ws.task_name(task)
     parsed = parse_inputs(ws.task(name), task_type_of(ws.task(name)).fields, inputs)
-    found = controls.find_version(ws, name, version) if version else controls.serving(ws, name).control
+    found = controls.find_version(ws, name, version) if version else controls.serving(ws, name).control_of(channel)
     outputs, facts = adapting.answers_of(ws, found, parsed, [channel] * len(parsed))
     task_type: TaskType = TASK_TYPES.get(facts.task.type)(facts.task)
     return task_type.decode(outputs, facts.calibration)

@@ -73,8 +73,9 @@ def predict_file(
 
     Args:
         output: default: `NAME.answers.SUFFIX` beside the source; its suffix is its format.
-        channel: whose rows they are: its adapter answers them, if the version has one.
-        channel_column: column that names the channel of each row, in place of `channel`.
+        channel: whose rows they are: the version in charge of it answers, with its adapter if there is one.
+        channel_column: column that names the channel of each row, in place of `channel`; one version answers them all,
+            with their adapters.
         text_column, pair_column: the input's parts; None: the names that the task type gives them.
 
     Raises:
@@ -86,7 +87,7 @@ def predict_file(
     """
     began = time.monotonic()
     name = ws.task_name(task)
-    found = controls.find_version(ws, name, version) if version else controls.serving(ws, name).control
+    found = controls.find_version(ws, name, version) if version else controls.serving(ws, name).control_of(channel)
     table = open_table(ws, name, Path(source), text_column=text_column, pair_column=pair_column)
     out = _output(table.path, output)
     form = format_of(out, table)

@@ -38,9 +38,9 @@ class Serving:
     tried_in: tuple[str, ...] | None = ()
     """Channels in which the release is not decided yet; None: in all that there are."""
 
-    def control_of(self, channel: str) -> ModelVersion:
-        """The version in charge of a channel."""
-        return self.channels.get(channel, self.control)
+    def control_of(self, channel: str | None) -> ModelVersion:
+        """The version in charge of a channel; of the whole task with None."""
+        return self.control if channel is None else self.channels.get(channel, self.control)
 
     def is_tried_in(self, channel: str) -> bool:
         """Whether requests of a channel take part in the open release."""
