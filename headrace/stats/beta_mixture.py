@@ -81,7 +81,7 @@ def _fraction(a: Floats, b: Floats, x: Floats) -> Floats:
     """
     c = np.ones_like(a)
     d = 1 / (1 - (a + b) * x / (a + 1))
-    value = d
+    value, is_open = d, np.full(a.shape, True)
     for m in range(1, _MOST_STEPS):
         even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
         d, c = 1 / (1 + even * d), 1 + even / c
@@ -89,7 +89,7 @@ def _fraction(a: Floats, b: Floats, x: Floats) -> Floats:
         odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
         d, c = 1 / (1 + odd * d), 1 + odd / c
         step = step * d * c
-        is_open = np.abs(step - 1) > _PRECISION
+        is_open = is_open & (np.abs(step - 1) > _PRECISION)
         if not np.any(is_open):
             break
         value = np.where(is_open, value * step, value)

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import quad
+from scipy.stats import beta, binomtest
 
-from headrace.stats.evalues import Pairs, holm, log_e, n_more_wins_and_losses, sup_log_e
+from headrace.stats.evalues import Forecast, Pairs, forecast, holm, log_e, log_es, n_more_wins_and_losses, sup_log_e
 
 COUNTS = st.integers(0, 300)
 
@@ -51,6 +52,20 @@ def test_is_a_fair_bet_when_neither_is_better(wins: int, losses: int) -> None:
     now = math.exp(log_e(wins, losses))
     mean_next = (math.exp(log_e(wins + 1, losses)) + math.exp(log_e(wins, losses + 1))) / 2
     assert mean_next == pytest.approx(now, rel=1e-8)
+
+
+@given(st.lists(st.tuples(COUNTS, COUNTS), min_size=1, max_size=10))
+def test_many_at_once_are_the_same_as_one_by_one(counts: list[tuple[int, int]]) -> None:
+    # Two computations of one number: a series of whole numbers, and the continued fraction of the mixture.
+    wins, losses = zip(*counts, strict=True)
+    assert log_es(wins, losses) == pytest.approx([log_e(*pair) for pair in counts], rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize(("wins", "losses"), [(8, 0), (15, 4), (40, 61), (200, 260)])
+def test_a_decision_is_no_bolder_than_an_exact_test_that_looks_once(wins: int, losses: int) -> None:
+    # What E says at one look is what McNemar's exact test would have said of these pairs, had it looked only now.
+    p = binomtest(max(wins, losses), wins + losses, 0.5, alternative="greater").pvalue
+    assert log_e(max(wins, losses), min(wins, losses)) < -math.log(p)
 
 
 @pytest.mark.parametrize("counts", [(-1, 0), (0, -1)])
@@ -136,3 +151,52 @@ def test_pairs_add_up(parts: list[tuple[int, int, int]]) -> None:
     total = sum((Pairs(*part) for part in parts), Pairs())
     assert (total.wins, total.losses, total.agreements) == tuple(sum(p[i] for p in parts) for i in range(3))
     assert total.n == total.n_disagreements + total.agreements
+
+
+def test_a_forecast_is_wide_where_little_is_known() -> None:
+    known, little = forecast(Pairs(60, 30), alpha=0.05), forecast(Pairs(2, 1), alpha=0.05)
+    assert known == Forecast(0, 0, 0)  # decided
+    assert little.low is not None
+    assert little.middle is not None
+    assert little.low < 20 < little.middle
+    assert little.high is None or little.high > 1000
+    even = forecast(Pairs(200, 200), alpha=0.05)
+    assert even.low is not None
+    assert even.low > 500
+    assert forecast(Pairs(3, 6), alpha=0.05).low == forecast(Pairs(6, 3), alpha=0.05).low  # harm is measured the same
+    more = forecast(Pairs(9, 4), alpha=0.05, n_hypotheses=5)
+    assert more.middle is not None
+    assert more.middle > forecast(Pairs(9, 4), alpha=0.05).middle  # type: ignore[operator]
+
+
+def test_a_forecast_goes_by_the_posterior_of_the_rate() -> None:
+    # The middle one of 19 rates is the median, for which n_more_wins_and_losses tells the number.
+    pairs = Pairs(600, 500)
+    rate = float(beta.ppf(0.5, 601, 501))
+    found = forecast(pairs, alpha=1e-6)
+    ahead = next(
+        m for m in range(0, 20_000) if log_e(600 + round(m * rate), 500 + m - round(m * rate)) >= math.log(1e6)
+    )
+    assert found.middle == pytest.approx(ahead, rel=0.02)
+
+
+def test_forecasts_hold_about_as_often_as_they_say() -> None:
+    # 300 releases with a rate drawn evenly, looked at after 20 disagreements that decided nothing.
+    rng = np.random.default_rng(17)
+    fewest = crossing_wins(4000, 20)
+    hits, n = np.zeros(3), 0
+    for rate in rng.random(300):
+        wins = (rng.random(4000) < rate).cumsum()
+        losses = np.arange(1, 4001) - wins
+        decided = (wins >= fewest[1:]) | (losses >= fewest[1:])
+        if decided[:20].any():
+            continue
+        told = forecast(Pairs(int(wins[19]), int(losses[19])), alpha=0.05)
+        took = int(decided.argmax()) - 19 if decided.any() else math.inf
+        hits += [took <= (math.inf if end is None else end) for end in (told.low, told.middle, told.high)]
+        n += 1
+    assert n > 100
+    low, middle, high = hits / n
+    assert 0.05 < low < 0.4
+    assert 0.35 < middle < 0.75
+    assert high > 0.75

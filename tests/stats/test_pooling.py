@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from headrace.stats.pooling import pooled
+from headrace.stats.evalues import Pairs
+from headrace.stats.pooling import gains, pooled
 
 
 def test_groups_that_nothing_tells_apart_get_the_common_mean() -> None:
@@ -38,3 +39,17 @@ def test_it_is_nearer_to_the_truth_than_each_own_estimate() -> None:
         own.append(np.square(seen - truth).mean())
         together.append(np.square(np.array(pooled(seen.tolist(), errors.tolist())) - truth).mean())
     assert np.mean(together) < 0.45 * np.mean(own)
+
+
+def test_gains_of_small_channels_are_drawn_towards_the_others() -> None:
+    groups = {"a": Pairs(20, 40, 940), "b": Pairs(30, 52, 1918), "small": Pairs(3, 0, 7), "silent": Pairs()}
+    found = gains(groups)
+    assert found["a"] == pytest.approx(-0.02, abs=0.006)
+    assert -0.02 < found["small"] < 0.05  # alone it would be .3
+    assert -0.02 < found["silent"] < 0.0
+    assert gains({"a": Pairs(), "b": Pairs()}) == {"a": 0.0, "b": 0.0}
+
+
+def test_a_channel_without_a_disagreement_is_not_sure_of_that() -> None:
+    found = gains({"few": Pairs(0, 0, 5), "many": Pairs(10, 90, 900), "more": Pairs(25, 110, 865)})
+    assert found["few"] < -0.04
