@@ -8,13 +8,14 @@ spread that it explains, and none if it explains nothing.
 Of n requests, A marks the audited ones, p is the probability, y is right (0..1), f the proxy, a = A / p:
 
     estimate = Y + s (F - G),   Y = sum(a y) / sum(a),   G = sum(a f) / sum(a),   F = sum(f) / n
-    error^2  = (var(U) - cov(U, V)^2 / var(V)) / n,      s = cov(U, V) / var(V)
+    error^2  = (var(U) - cov(U, V)^2 / var(V)) / n,      s = cov(U, V) / var(V),   n = sum(a), but for chance
     U = a (y - Y),   V = a (f - G) - (f - F)
 
-Y alone is the Horvitz-Thompson estimate in Hajek's form (Horvitz and Thompson 1952; Hajek 1971). With f it is augmented
-(AIPW: Robins, Rotnitzky and Zhao 1994), the slope s that of PPI++ (Angelopoulos, Duchi and Zrnic 2023, "PPI++:
-Efficient Prediction-Powered Inference", section 6), for probabilities that may differ. The variance is that of the
-linear form of the estimate over requests that are drawn independently.
+Y alone is the Horvitz-Thompson estimate in Hajek's form (Horvitz and Thompson 1952; Hajek 1971); without a proxy, the
+audited requests are all it takes. With f it is augmented (AIPW: Robins, Rotnitzky and Zhao 1994), the slope s that of
+PPI++ (Angelopoulos, Duchi and Zrnic 2023, "PPI++: Efficient Prediction-Powered Inference", section 6), for
+probabilities that may differ. The variance is that of the linear form of the estimate over requests that are drawn
+independently.
 """
 
 import math
@@ -120,7 +121,7 @@ def estimated(sums: Tally) -> Estimated | None:
         if vv > _ROUNDING * max(1.0, twice[2, 2]):
             n_fitted, slope, explained = 2, uv / vv, uv * uv / vv
     free = sums.n_audited / max(1, sums.n_audited - n_fitted)
-    variance = max(0.0, uu - explained) * free / n**2
+    variance = max(0.0, uu - explained) * free / once[0, 0] ** 2
     return Estimated(float(y + slope * (f_all - g)), math.sqrt(variance), float(slope))
 
 

@@ -2,11 +2,14 @@
 
 Weights come from `annotators.weights`: whoever is barred counts 0, and so neither speaks nor is believed about others.
 This matters more than which of the three is chosen: once liars hold most of the mass, any of them turns the truth
-around. Dimensions: V votes, I items, A annotators, K classes.
+around. Those who count for part do so in a majority throughout, and in the other two until what they do has been
+learnt: to go on with half a vote of those who are good would cost 1.5 points in the crowds of bench/crowd.
+
+Dimensions: V votes, I items, A annotators, K classes.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +67,7 @@ def dawid_skene(votes: Votes, weights: Floats | None = None, known: Ints | None 
     equations 2.3 to 2.5; with smoothing, and votes that count as often as their weights say. Arguments as of
     `majority`.
     """
-    return _by_turns(_Given(votes, weights, known), _confusions)
+    return _learnt(votes, weights, known, _confusions)
 
 
 def mace(votes: Votes, weights: Floats | None = None, known: Ints | None = None) -> Consensus:
@@ -74,7 +77,7 @@ def mace(votes: Votes, weights: Floats | None = None, known: Ints | None = None)
     votes are few and classes many. Source: Hovy et al. 2013, "Learning whom to trust with MACE", section 3.1; EM with
     smoothing. Arguments as of `majority`.
     """
-    return _by_turns(_Given(votes, weights, known), _knowing_or_habit)
+    return _learnt(votes, weights, known, _knowing_or_habit)
 
 
 AGGREGATIONS: dict[str, Callable[..., Consensus]] = {"dawid-skene": dawid_skene, "majority": majority, "mace": mace}
@@ -98,28 +101,29 @@ class _Given:
         return probs
 
 
-def _by_turns(given: _Given, learn: Callable[[_Given, Floats, Floats | None], Floats]) -> Consensus:
-    """What is believed of the items and of the annotators, each from the other.
+Learner = Callable[[_Given, Floats, Floats | None], Floats]
+"""Confusions (A, K, K) from what is believed of the items (I, K) and the confusions before, if any."""
 
-    Args:
-        learn: confusions (A, K, K) from what is believed of the items (I, K) and the confusions before, if any.
-    """
-    probs = majority(given.votes, _per_annotator(given), given.known).probs
+
+def _learnt(votes: Votes, weights: Floats | None, known: Ints | None, learn: Learner) -> Consensus:
+    """By turns from the weighted majority; then again from there, with whoever counts at all counting fully."""
+    found = _by_turns(_Given(votes, weights, known), majority(votes, weights, known).probs, learn)
+    if weights is None or np.isin(weights, (0.0, 1.0)).all():
+        return found
+    again = _by_turns(_Given(votes, (weights > 0).astype(np.float64), known), found.probs, learn)
+    return replace(again, n_rounds=found.n_rounds + again.n_rounds)
+
+
+def _by_turns(given: _Given, probs: Floats, learn: Learner) -> Consensus:
+    """What is believed of the items (I, K) and of the annotators, each from the other, until it stays."""
     table, n_rounds, change = learn(given, probs, None), 0, np.inf
     while n_rounds < _MOST_ROUNDS and change > _TOLERANCE:
         scores = np.log(_shares(probs)) + _evidence(given, table)
         new = given.settled(np.exp(scores - scores.max(axis=1, keepdims=True)))
-        change = float(np.nanmax(np.abs(new - probs), initial=0.0))
+        change = float(np.nan_to_num(np.abs(new - probs)).max(initial=0.0))
         probs, n_rounds = new, n_rounds + 1
         table = learn(given, probs, table)
     return Consensus(probs, _shares(probs), table, n_rounds)
-
-
-def _per_annotator(given: _Given) -> Floats:
-    """Weights (A) again, from those of the votes."""
-    found = np.zeros(given.votes.n_annotators)
-    found[given.votes.annotators] = given.weights
-    return found
 
 
 def _shares(probs: Floats) -> Floats:
@@ -148,7 +152,7 @@ def _knowing_or_habit(given: _Given, probs: Floats, before: Floats | None) -> Fl
     """
     votes, k = given.votes, given.shape[1]
     who, said = votes.annotators, votes.classes
-    habitual = 0.2 / k / (0.8 + 0.2 / k) if before is None else before[who, said - 1, said] / before[who, said, said]
+    habitual = 0.2 / (0.8 * k + 0.2) if before is None else before[who, said - 1, said] / before[who, said, said]
     known = np.nan_to_num(probs[votes.items, said]) * (1 - habitual)
     n_known = np.bincount(who, given.weights * known, votes.n_annotators)
     n_said = np.bincount(who, given.weights, votes.n_annotators)
@@ -156,7 +160,7 @@ def _knowing_or_habit(given: _Given, probs: Floats, before: Floats | None) -> Fl
     everyone = by_habit.sum(axis=0) + 1 / k
     habits = by_habit + SMOOTHING * everyone / everyone.sum()
     habits /= habits.sum(axis=1, keepdims=True)
-    mean = (n_known.sum() + 1) / (n_said.sum() + 2)
+    mean = (n_known.sum() + 8) / (n_said.sum() + 10)  # of few votes, that people mostly know
     knows = (n_known + SMOOTHING * mean) / (n_said + SMOOTHING)
     found: Floats = knows[:, None, None] * np.eye(k) + ((1 - knows)[:, None] * habits)[:, None, :]
     return found

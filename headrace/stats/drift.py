@@ -161,8 +161,9 @@ class Bins:
 
 def bins(reference: NDArray[Any], n_bins: int = N_BINS) -> Bins:
     """Bins of equal reference shares; fewer where many values are equal."""
-    edges = np.unique(np.quantile(np.asarray(reference, dtype=np.float64), np.arange(1, n_bins) / n_bins))
-    return Bins(edges[edges > np.min(reference)])
+    values = np.asarray(reference, dtype=np.float64)
+    edges = np.unique(np.quantile(values, np.arange(1, n_bins) / n_bins, method="higher"))
+    return Bins(edges[edges > values.min()])
 
 
 @dataclass(frozen=True, eq=False)

@@ -81,10 +81,9 @@ def out_of_fold(
         raise ValueError(f"{n_groups} rows or groups are fewer than {n_folds} folds")
     folds = rng.permutation(np.arange(n_groups) % n_folds)[places]
     found = np.zeros((len(targets), n_classes))
-    weights = None
     for fold in range(n_folds):
         mine = folds == fold
-        weights = fit(vectors[~mine], targets[~mine], n_classes, penalty=penalty, start=weights)
+        weights = fit(vectors[~mine], targets[~mine], n_classes, penalty=penalty)  # another's start has seen these rows
         found[mine] = np.exp(log_probs(weights, vectors[mine]))
     return found
 

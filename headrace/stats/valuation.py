@@ -27,6 +27,7 @@ from headrace.stats.intervals import LEVEL
 N_MODELS = 100
 """Of `data_oob`: each row is out of about 37 of them."""
 N_NEIGHBOURS = 10
+_TOLERANCE = 1e-6  # of fits that start from one on nearly the same rows, which must not stay there
 _RIDGE = 1e-3  # of the mean squared length of the vectors, times the rows
 _BLOCK_CELLS = 8_000_000
 Floats = NDArray[np.float64]
@@ -66,13 +67,15 @@ def leave_one_out(
 
     The intervals are over held-out rows; they do not say how another sample of training rows would have done.
     """
-    whole = linear_probe.fit(rows.vectors, rows.targets, n_classes, penalty=penalty)
+    whole = linear_probe.fit(rows.vectors, rows.targets, n_classes, penalty=penalty, tolerance=_TOLERANCE)
     right, likely = _on(held_out, whole)
     groups: list[int | None] = [None, *np.unique(held_out.owners).tolist()]
     found = []
     for source in np.unique(rows.owners).tolist():
         kept = rows.owners != source
-        rest = linear_probe.fit(rows.vectors[kept], rows.targets[kept], n_classes, penalty=penalty, start=whole)
+        rest = linear_probe.fit(
+            rows.vectors[kept], rows.targets[kept], n_classes, penalty=penalty, start=whole, tolerance=_TOLERANCE
+        )
         right_without, likely_without = _on(held_out, rest)
         for group in groups:
             mine = slice(None) if group is None else held_out.owners == group

@@ -174,6 +174,6 @@ def test_a_category_that_the_reference_does_not_have_is_refused() -> None:
 )
 def test_only_audits_say_whether_accuracy_is_affected(accuracy: float, n: int, expected: str) -> None:
     right = np.r_[np.ones(round(accuracy * n)), np.zeros(n - round(accuracy * n))]
-    found = drift.effect(audits.tally(np.full(n, 0.1), np.ones(n, dtype=bool), right), 0.9)
+    found = drift.effect(audits.tally(np.full(n, 0.1), np.ones(n, dtype=bool), right), 0.9)  # the audited alone
     assert found.accuracy == expected
     assert (found.n_more > 0) == (expected == "not known")
