@@ -21,7 +21,7 @@ from headrace.client import Client
 from headrace.errors import HeadraceError
 from headrace.export import read_facts
 from headrace.records import Adapter, ModelVersion
-from headrace.release import releases
+from headrace.release import controls, releases
 from headrace.store import adapters
 from headrace.tasks import TASK_TYPES
 from headrace.workspace import Workspace, open_workspace
@@ -68,7 +68,7 @@ def replaced(ws: Workspace, name: str, channel: str) -> ModelVersion:
     new, folder = replace(old, scale=2 * old.scale), ws.artifacts.new_folder()
     low_rank.write(folder, new, base="shared")
     digest, n_bytes = ws.artifacts.put(folder)
-    origin, version = releases.find_version(ws, "tone", name), plant_version(ws)
+    origin, version = controls.find_version(ws, "tone", name), plant_version(ws)
     version = replace(version, artifact=origin.artifact, checkpoint=origin.checkpoint)
     table = schema.model_versions
     with ws.store.write() as conn:
@@ -116,7 +116,7 @@ def test_answers_are_those_of_peft(ws: Workspace, server: Server, tmp_path: Path
     with torch.no_grad():
         logits = model(**tokens).logits.numpy()
     task = ws.task("tone")
-    facts = read_facts(ws.artifacts.get(releases.find_version(ws, "tone", "2").artifact))
+    facts = read_facts(ws.artifacts.get(controls.find_version(ws, "tone", "2").artifact))
     expected = TASK_TYPES.get(task.type)(task).decode(logits, facts.calibration)
     with Client(server.url) as client:
         answer = client.predict("tone", "odd", TEXTS)
