@@ -1,0 +1,156 @@
+"""Two arms that each answer part of the requests: how often is a difference found that is not there, and how soon one
+that is?
+
+Simulated A/B releases in which every answer has a label, looked at after every one. `betting` and `asymptotic` are
+those of headrace.stats.confidence_sequences at alpha .05 on either side, `naive` is z > 1.645 from 20 answers of each
+arm on. What is found once stays found, so these are also the shares that somebody gets who chooses when to stop.
+
+Run: python -m bench.release_ab [--releases 10000] [--seed 1]
+"""
+
+import argparse
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.reporting import Measured, write
+from headrace.stats import confidence_sequences
+from headrace.stats.intervals import wilson
+
+ALPHA = 0.05
+Z = 1.645
+CENTRE = 0.8  # as the policy has it
+N_TUNED = 5000
+WAYS = ("betting", "asymptotic", "naive")
+LEVEL_TARGET = 0.055
+"""The upper end of the interval of a false finding."""
+Floats = NDArray[np.float64]
+_LEAST = 20  # answers of each arm before anybody looks at z
+
+
+@dataclass(frozen=True)
+class World:
+    """Accuracies at the start and at the end of the answers, in between on a line."""
+
+    name: str
+    control: tuple[float, float]
+    candidate: tuple[float, float]
+    share: float = 0.5
+    n_answers: int = 20_000
+
+    @property
+    def is_even(self) -> bool:
+        return self.control == self.candidate
+
+    def at(self, n: int) -> Floats:
+        """Of control and candidate (2,)."""
+        start, end = np.array([self.control, self.candidate]).T
+        accuracies: Floats = start + n / self.n_answers * (end - start)
+        return accuracies
+
+
+def _even(name: str, accuracy: float, end: float | None = None, share: float = 0.5) -> World:
+    both = (accuracy, accuracy if end is None else end)
+    return World(name, both, both, share)
+
+
+WORLDS = (
+    _even("A/A .5", 0.5),
+    _even("A/A .9", 0.9),
+    _even("A/A .99", 0.99),
+    _even("A/A .9, candidate 5 %", 0.9, share=0.05),
+    _even("A/A .95 to .6, candidate 20 %", 0.95, 0.6, share=0.2),
+    World(".90 to .88", (0.9, 0.9), (0.88, 0.88), n_answers=40_000),
+    World(".90 to .92", (0.9, 0.9), (0.92, 0.92), n_answers=40_000),
+    World(".90 to .80", (0.9, 0.9), (0.8, 0.8)),
+    World(".90 to .80, candidate 5 %", (0.9, 0.9), (0.8, 0.8), share=0.05, n_answers=40_000),
+)
+
+
+def first_findings(world: World, *, n_releases: int, seed: int) -> dict[str, tuple[Floats, Floats]]:
+    """For each way the answers (R,) after which benefit and harm are first found; infinite where they are not."""
+    rng = np.random.default_rng(seed)
+    stakes = confidence_sequences.bets(world.share, CENTRE).stakes()[:, 0]
+    values = confidence_sequences.estimates(world.share, CENTRE)
+    logs = np.log1p(values[:, None, None] * np.array([1.0, -1.0])[:, None] * stakes)
+    capitals = np.zeros((n_releases, *stakes.shape))
+    counts = np.zeros((4, n_releases))  # labelled and right answers of the control, then of the candidate
+    rows, spread = np.arange(n_releases), confidence_sequences.rho(N_TUNED, ALPHA)
+    found = {way: np.full((2, n_releases), np.inf) for way in WAYS}
+    for n in range(1, world.n_answers + 1):
+        is_candidate = rng.random(n_releases) < world.share
+        is_right = rng.random(n_releases) < world.at(n)[is_candidate.astype(int)]
+        capitals += logs[2 * is_candidate + is_right]
+        counts[2 * is_candidate, rows] += 1
+        counts[2 * is_candidate + 1, rows] += is_right
+        reached = {"betting": _bets(capitals).T} | _normal(counts, n, spread)
+        for way, now in reached.items():
+            found[way][now & np.isinf(found[way])] = n
+        if not world.is_even and n % 500 == 0 and all(np.isfinite(found[way]).any(axis=0).all() for way in WAYS):
+            break
+    return {way: (benefit, harm) for way, (benefit, harm) in found.items()}
+
+
+def _bets(capitals: Floats) -> NDArray[np.bool_]:
+    """Which capitals (R, 2, S) reach 1 / alpha together (R, 2); only those are summed up that can."""
+    least = math.log(1 / ALPHA)
+    reached: NDArray[np.bool_] = capitals.max(axis=-1) >= least - math.log(capitals.shape[-1])
+    reached[reached] = confidence_sequences.log_e(capitals[reached]) >= least
+    return reached
+
+
+def _normal(counts: Floats, n: int, rho: float) -> dict[str, NDArray[np.bool_]]:
+    """Which releases reach the asymptotic and the naive boundary, up and down (2, R)."""
+    n_control, right_control, n_candidate, right_candidate = counts
+    has_both = (n_control > 0) & (n_candidate > 0)
+    n_control, n_candidate = np.maximum(n_control, 1), np.maximum(n_candidate, 1)
+    gain = right_candidate / n_candidate - right_control / n_control
+    shares = (right_control + 1) / (n_control + 2), (right_candidate + 1) / (n_candidate + 2)
+    sd = np.sqrt(sum(p * (1 - p) / m for p, m in zip(shares, (n_control, n_candidate), strict=True)))
+    z = np.where(has_both, gain / sd, 0.0)
+    margin = float(confidence_sequences.margin(n, alpha=ALPHA, rho=rho)) * math.sqrt(n)
+    naive = np.where(np.minimum(n_control, n_candidate) >= _LEAST, z, 0.0)
+    return {"asymptotic": np.stack([z > margin, z < -margin]), "naive": np.stack([naive > Z, naive < -Z])}
+
+
+def measured(world: World, *, n_releases: int, seed: int) -> list[Measured]:
+    rows = []
+    for way, (benefit, harm) in first_findings(world, n_releases=n_releases, seed=seed).items():
+        what = f"{world.name}, {way}"
+        sides = {"benefit": benefit, "harm": harm}
+        if world.is_even:
+            for side, at in sides.items():
+                share = wilson(int(np.isfinite(at).sum()), n_releases)
+                assert share is not None
+                unit = "of releases"
+                rows.append(Measured(f"{what}: {side} found", share.estimate, unit, low=share.low, high=share.high))
+            continue
+        true = "benefit" if world.candidate[0] > world.control[0] else "harm"
+        right = sides.pop(true)
+        (wrong,) = sides.values()
+        rows.append(Measured(f"{what}: {true} found first", float((right < wrong).mean()), "of releases"))
+        rows.append(Measured(f"{what}: labels, median", float(np.median(right)), "labels"))
+        p90 = float(np.quantile(right, 0.9, method="higher"))
+        rows.append(Measured(f"{what}: labels, p90", min(p90, float(world.n_answers)), "labels"))
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--releases", type=int, default=10_000, help="of each even world; a fifth of that of the others"
+    )
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    rows = []
+    for world in WORLDS:
+        n_releases = given.releases if world.is_even else given.releases // 5
+        rows += measured(world, n_releases=n_releases, seed=given.seed)
+        print(f"{world.name}: done", flush=True)
+    write("release_ab", rows, [given.seed])
+
+
+if __name__ == "__main__":
+    main()
