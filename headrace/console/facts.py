@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from headrace.records import Adapter, Channel, Evaluation, Interval, LedgerEntry, ModelVersion, Release, Run, Snapshot
+from headrace.standing import curves_of, release_status
 from headrace.store import adapters, channels, imports, ledger, outcomes, releases, runs, snapshots, versions
 from headrace.tasks import TASK_TYPES
 from headrace.workspace import Workspace
@@ -24,6 +25,13 @@ class TaskFacts:
     own_controls: dict[str, str]
     """Channels that another version is in charge of, and its name."""
     release: Release | None
+    """The open one."""
+    tried: Release | None
+    """The open release, or the last one."""
+    state: dict[str, Any]
+    """What `headrace.standing.release_status` says."""
+    curves: dict[str, Any]
+    """Candidate arms of `tried` to their e-values over time."""
     ledger: list[LedgerEntry]
     evaluations: list[Evaluation]
     adapters: list[Adapter]
@@ -74,7 +82,9 @@ class TaskFacts:
 
 
 def gather(ws: Workspace, task: str) -> TaskFacts:
-    """Read it all in one transaction."""
+    """Read it all: what is in tables in one transaction."""
+    state, newest = release_status(ws, task=task), _last_release(ws, task)
+    curves = state["over_time"] or ({} if newest is None else curves_of(ws, newest))
     with ws.store.read() as conn:
         known = versions.listing(conn, task)
         in_charge = ledger.controls(conn, task)
@@ -91,7 +101,10 @@ def gather(ws: Workspace, task: str) -> TaskFacts:
             versions=known,
             control=next((version for version in known if version.id == in_charge.get(None)), None),
             own_controls=own,
-            release=releases.open_release(conn, task),
+            release=newest if state["release"] is not None else None,
+            tried=newest,
+            state=state,
+            curves=curves,
             ledger=ledger.listing(conn, task),
             evaluations=versions.evaluations(conn, task),
             adapters=adapters.of_version(conn, known[-1].id) if known else [],
@@ -100,6 +113,12 @@ def gather(ws: Workspace, task: str) -> TaskFacts:
             n_corrections_without_text=outcomes.count_unused(conn, task, with_text=False),
             made_at=ws.clock(),
         )
+
+
+def _last_release(ws: Workspace, task: str) -> Release | None:
+    with ws.store.read() as conn:
+        found = releases.listing(conn, task)
+    return found[-1] if found else None
 
 
 def interval_of(figures: dict[str, Any], metric: str) -> Interval | None:

@@ -197,6 +197,38 @@ def evidence(rows: Mapping[str, tuple[float, float]], *, thresholds: Mapping[str
         return _svg(figure, name, "Evidence for better and for worse, overall and per channel")
 
 
+def evidence_over_time(
+    curves: Mapping[str, Mapping[str, Sequence[float]]], needed: Mapping[str, float], *, name: str
+) -> Html:
+    """Evidence of benefit and of harm by the number of labels, a panel for each of `curves`, with what it takes.
+
+    Drawn from a hundredth to 100 times that; curves beyond run along the edge.
+    """
+    n_rows = (len(curves) + 1) // 2
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH_IN * 1.3, 0.8 + 1.9 * n_rows), layout="constrained")
+        panels = figure.subplots(n_rows, 2, squeeze=False).ravel()
+        for axes, (label, curve) in zip(panels, curves.items(), strict=False):
+            most = 100 * needed[label]
+            for what, color in (("better", _SERIES[0]), ("worse", _SERIES[1])):
+                key = "e_benefit" if what == "better" else "e_harm"
+                values = [min(max(value, 0.01), most) for value in curve[key]]
+                axes.plot(curve["n_labelled"], values, color=color, label=what, linewidth=1.6)
+            axes.axhline(needed[label], color=_INK, linewidth=1, linestyle=(0, (4, 4)), label="needed to decide")
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:,g}"))
+            axes.yaxis.set_minor_locator(mpl.ticker.NullLocator())
+            axes.set_ylim(0.008, 2 * most)
+            axes.set_title(_short(label), loc="left", fontsize=10)
+            axes.grid(axis="y")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, frameon=False)
+        for axes in panels[len(curves) :]:
+            axes.set_visible(False)
+        figure.supxlabel("labelled answers", fontsize=10)
+        figure.supylabel("evidence (times as likely)", fontsize=10)
+        return _svg(figure, name, "Evidence for better and for worse by the number of labels, per channel")
+
+
 def _figure(n_rows: int, *, height_in: float, width_in: float = _WIDTH_IN) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(width_in, height_in), layout="constrained")
     grid = figure.subplots(n_rows, 1, sharex=True, squeeze=False)

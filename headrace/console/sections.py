@@ -7,6 +7,7 @@ from typing import Any
 from headrace.console import figures
 from headrace.console.facts import TaskFacts, interval_of
 from headrace.console.markup import Html, Part, element, join, table
+from headrace.console.release_section import release
 from headrace.records import Interval, LedgerEntry
 
 _BASELINES = {
@@ -33,8 +34,8 @@ _KINDS = {
 def task_page(facts: TaskFacts, prefix: str) -> Html:
     """All parts of one task. `prefix` keeps the ids of its figures apart from those of other tasks."""
     parts: list[Callable[[TaskFacts, str], Html | None]] = [
-        headline, decision, by_channel, adapters, comparison, compressed, confusion, per_class, reliability, learning,
-        data, ledger,
+        headline, release, decision, by_channel, adapters, comparison, compressed, confusion, per_class, reliability,
+        learning, data, ledger,
     ]  # fmt: skip
     body = [part(facts, prefix) for part in parts]
     return element("section", element("h2", f"Task {facts.task}", id=prefix), *body)
@@ -51,7 +52,8 @@ def headline(facts: TaskFacts, _prefix: str) -> Html:
         tiles += _score_tile(facts)
     if facts.release is not None:
         tried = facts.name_of(facts.release.candidate_id)
-        tiles.append(_tile("Release", "open", f"{tried} answers in the shadow since {_day(facts.release.started_at)}"))
+        what = "answers in the shadow" if facts.release.policy == "shadow" else f"is tried ({facts.release.policy})"
+        tiles.append(_tile("Release", "open", f"{tried} {what} since {_day(facts.release.started_at)}"))
     if facts.snapshots:
         newest = facts.snapshots[-1]
         detail = f"{_number(newest.n_from_feedback)} of them from feedback"

@@ -12,11 +12,13 @@ import pytest
 from headrace.console import report
 from headrace.console.markup import Html, element, join, table
 from headrace.errors import BadInput, NotFound, Unusable
-from headrace.records import Decision, Evidence, Outcome
+from headrace.records import Channel, Decision, Evidence, Outcome, Release, Traffic
 from headrace.release import controls, releases
 from headrace.release.policies.shadow import Shadow
+from headrace.store import traffic
 from headrace.workspace import Workspace, open_workspace
 from planted import (
+    NOON,
     plant_answer,
     plant_channel,
     plant_correction,
@@ -295,4 +297,68 @@ def test_smaller_versions_are_drawn_and_listed(workspace: Workspace) -> None:
         "budget of 0.5 points",
         f"now {version.name}",
     ):
+        assert words in page.text, words
+
+
+def plant_pairs(ws: Workspace, release: Release, channel: Channel, n_won: int, n_lost: int) -> None:
+    """Inputs of a shadow release on which just one of the two was right."""
+    serving = controls.serving(ws)
+    assert serving.candidate is not None
+    for i in range(n_won + n_lost):
+        control, candidate = ("negative", "positive") if i < n_won else ("positive", "negative")
+        prediction, request = plant_answer(ws, channel, serving.control, control)
+        plant_answer(ws, channel, serving.candidate, candidate, arm="shadow", request_id=request, release_id=release.id)
+        plant_correction(ws, prediction, "positive")
+
+
+def test_the_evidence_of_an_open_release_is_drawn_over_time_and_said_per_channel(workspace: Workspace) -> None:
+    channels = [plant_channel(workspace, name) for name in ("web", "phone", SCRIPT)]
+    plant_version(workspace)
+    controls.ensure_control(workspace)
+    release = releases.start(workspace, candidate=plant_version(workspace))
+    plant_pairs(workspace, release, channels[0], 15, 1)
+    plant_pairs(workspace, release, channels[1], 0, 3)
+    text, page = read(report.write(workspace))
+    for words in (
+        "The open release", "Collecting: hold.", "tone/2 (shadow)", "inconclusive", "more labels would decide",
+        "no request has come yet", "needed to decide", "after each label",
+    ):  # fmt: skip
+        assert words in page.text, words
+    svg = text[text.index("Evidence for better and for worse by the number of labels") :].split("</svg>")[0]
+    assert "web" in svg
+    assert "phone" in svg
+    assert svg.count('id="') == len(set(re.findall(r'id="([^"]+)"', svg)))
+    assert not {"script"} & set(page.tags)
+    releases.stop(workspace)
+    _, page = read(report.write(workspace))
+    assert "The last release, stopped" in page.text
+    assert "Collecting" not in page.text
+
+
+def test_of_many_channels_those_with_most_labels_are_drawn(workspace: Workspace) -> None:
+    channels = [plant_channel(workspace, f"channel-{i:02}") for i in range(50)]
+    plant_version(workspace)
+    controls.ensure_control(workspace)
+    release = releases.start(workspace, candidate=plant_version(workspace))
+    for i, channel in enumerate(channels):
+        plant_pairs(workspace, release, channel, 1 + (i >= 40), 0)
+    text, page = read(report.write(workspace))
+    assert "42 channels with fewer labels are not drawn." in page.text
+    assert "10 channels with fewer labels are not shown." in page.text
+    svg = text[text.index("by the number of labels, per channel") :].split("</svg>")[0]
+    assert "channel-41" in svg
+    assert "channel-01" not in svg
+
+
+def test_a_canary_shows_its_guardrails(workspace: Workspace) -> None:
+    channel = plant_channel(workspace, "web")
+    plant_version(workspace)
+    controls.ensure_control(workspace)
+    release = releases.start(workspace, candidate=plant_version(workspace), policy="canary")
+    with workspace.store.write() as conn:
+        for arm in ("candidate", "baseline"):
+            counts = Traffic(n_requests=90, n_units=90, n_errors=40 if arm == "candidate" else 0)
+            traffic.put(conn, release.id, {(arm, channel.id, 0): counts}, source="s", now=NOON)
+    _, page = read(report.write(workspace))
+    for words in ("Guardrail fired: reject.", "40 of 90", "0 of 90", "fired", "quiet", "is tried (canary) since"):
         assert words in page.text, words
