@@ -6,6 +6,7 @@ A version that could not be loaded is tried again every ten seconds as long as i
 import logging
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from headrace.errors import HeadraceError
@@ -47,15 +48,21 @@ class Holdings:
         return version.id in self._adapters and all(pool.is_loaded(*key) for key in self._keys(version))
 
     def want(self, pool: Pool, version: ModelVersion) -> bool:
-        """Have a pool hold a version, without waiting; whether it was tried at least once."""
+        """Have a pool hold a version, without waiting; whether it does."""
         place = (id(pool), version.id)
         self._leaving.pop(place, None)
+        if self.are_in(pool, version):
+            return True
         load = self._loads.get(place)
-        is_due = load is None or (load.ended_at is not None and time.monotonic() > load.ended_at + _RETRY_S)
-        if is_due and not self.are_in(pool, version):
-            self._loads[place] = fresh = _Load(None)
+        if load is None or (load.ended_at is not None and time.monotonic() > load.ended_at + _RETRY_S):
+            self._loads[place] = fresh = _Load()
             threading.Thread(target=self._try, args=(pool, version, fresh), name="headrace-load", daemon=True).start()
-        return self.are_in(pool, version) or (load is not None and load.ended_at is not None)
+        return False
+
+    def was_tried(self, pool: Pool, version: ModelVersion) -> bool:
+        """Whether an attempt to load it is over."""
+        load = self._loads.get((id(pool), version.id))
+        return load is not None and load.ended_at is not None
 
     def bring(self, pool: Pool, version: ModelVersion) -> None:
         """Have a pool hold a version, and wait until it does.
@@ -77,8 +84,11 @@ class Holdings:
         """Have a pool let go of a version at the next `sweep`: requests may still be on their way to it."""
         self._leaving[id(pool), version.id] = (pool, version)
 
-    def sweep(self, kept: set[Key]) -> None:
-        """Carry out what `leave` was asked for, but for keys that other versions need."""
+    def sweep(self, others: Iterable[ModelVersion]) -> None:
+        """Carry out what `leave` was asked for, but for what other versions need too."""
+        if not self._leaving:
+            return
+        kept = {key for version in others for key in self._keys(version)}
         for place, (pool, version) in list(self._leaving.items()):
             load = self._loads.get(place)
             if load is not None and load.ended_at is None:
@@ -97,9 +107,6 @@ class Holdings:
         """What a worker must hold for a version: its artifact, then its adapters."""
         weights = self._adapters.get(version.id, {}).values()
         return [(version.artifact, None), *((version.artifact, one) for one in weights)]
-
-    def keys(self, version: ModelVersion) -> list[Key]:
-        return self._keys(version)
 
     def _try(self, pool: Pool, version: ModelVersion, load: _Load) -> None:
         try:

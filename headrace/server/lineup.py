@@ -287,7 +287,7 @@ class Lineup:
         failures are counted.
         """
         self._read()
-        self._holdings.sweep({key for version in self._held.values() for key in self._holdings.keys(version)})
+        self._holdings.sweep(list(self._held.values()))
         self._follow_trials()
         serving = {task: self._now(task, wanted) for task, wanted in self._state.wanted.items()}
         known = {task: now for task, now in serving.items() if now is not None}
@@ -318,13 +318,16 @@ class Lineup:
 
     def _ready(self, version: ModelVersion) -> ModelVersion | None:
         self._held[version.id] = version
-        self._holdings.want(self._pool, version)
-        return version if self._holdings.are_in(self._pool, version) else None
+        return version if self._holdings.want(self._pool, version) else None
 
     def _are_tried(self, wanted: Serving) -> bool:
         """Whether every candidate is loaded, or could not be: from then on it takes part, and its failures count."""
-        trials = [self._trials.get(version.id) for version in _candidates(wanted)]
-        return all([trial is not None and self._holdings.want(trial.pool, trial.version) for trial in trials])
+        trials = [trial for version in _candidates(wanted) if (trial := self._trials.get(version.id))]
+        are_in = [self._holdings.want(trial.pool, trial.version) for trial in trials]
+        return all(
+            is_in or self._holdings.was_tried(trial.pool, trial.version)
+            for is_in, trial in zip(are_in, trials, strict=True)
+        )
 
     def _follow_trials(self) -> None:
         """A pool for each candidate of an open release; none for the others."""

@@ -54,10 +54,12 @@ class Bandit:
         if len(left) == 1:
             told = "; ".join(f"{arm}: {guardrails.explained(broken[arm])}" for arm in candidates)
             return Decision("reject", f"No candidate is left. {told}", facts)
+        if silent := [arm for arm in left if not guardrails.traffic_of(evidence, arm).n_requests]:
+            return Decision("hold", f"There are no requests to {', '.join(silent)}", {**facts, "waits_for": "requests"})
         if found.best == control:
             return Decision("reject", "The control is told to be the best of all arms", facts)
-        if found.best in left and guardrails.traffic_of(evidence, found.best or "").n_requests > 0:
-            return Decision("promote", f"{found.best} is told to be the best of all arms", facts, arm=found.best or "")
+        if found.best is not None:
+            return Decision("promote", f"{found.best} is told to be the best of all arms", facts, arm=found.best)
         return _reallocated(evidence, options, left, found.out, facts)
 
 

@@ -62,6 +62,8 @@ def within(evidence: Evidence, channels: Sequence[str]) -> Evidence:
 
 def unsound(evidence: Evidence, arms: Arms) -> str:
     """Why the counts of two arms cannot be right, or are not there; empty when they can."""
+    if not _is_count(evidence.stage_requests):
+        return "The requests of this stage are no count"
     for arm in (arms.control, arms.candidate):
         for channel, traffic in evidence.traffic.get(arm, {}).items():
             counts = [traffic.n_requests, traffic.n_units, *(getattr(traffic, rail.field) for rail in GUARDRAILS)]

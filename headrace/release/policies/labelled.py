@@ -5,17 +5,18 @@ channels, so that what is better on average but ruins one of them is found.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from headrace.records import Evidence
+from headrace.records import Evidence, Score
 from headrace.release.policies.guardrails import Arms, channels_of, score_of, shown_e
 from headrace.stats import confidence_sequences, multiplicity
 from headrace.stats.confidence_sequences import Comparison
 
 SUSPICION_E = math.sqrt(10)
 """From here on evidence is called substantial (see shadow.py); a suspicion of harm delays a promotion."""
+_NOTHING = Comparison("undecided", None, -1.0, 1.0, 1.0, 0.0, 0.0)
 _CENTRE = 0.8  # of a model worth serving; a wrong guess costs labels, not validity
 
 
@@ -74,31 +75,43 @@ class Labelled:
 def compare(evidence: Evidence, arms: Arms, options: Mapping[str, Any]) -> Labelled:
     """The labelled answers of two arms. Each kind of error (harm, benefit) has level `alpha` over all looks.
 
-    The intervals of the channels hold at that level all together (Bonferroni).
+    Channels have intervals only where a decision needs them, which is with `margin` and `each_channel`: they take a
+    hundred times as long, and a server looks twice a second. They hold at that level all together (Bonferroni).
     """
-    alpha, centre = options["alpha"], options.get("accuracy", _CENTRE)
-    names = channels_of(evidence, options)
-    levels = {"": alpha, **{name: alpha / len(names) for name in names}}
-    parts: dict[str, list[str] | None] = {"": None, **{name: [name] for name in names}}
-    scores = {
-        name: (score_of(evidence, arms.candidate, part), score_of(evidence, arms.control, part))
-        for name, part in parts.items()
-    }
-    found = {
-        name: confidence_sequences.compare(
-            control, tried, alpha=levels[name], candidate_share=arms.share, centre=centre
-        )
-        for name, (tried, control) in scores.items()
-    }
-    overall = found.pop("")
+    alpha, names = options["alpha"], channels_of(evidence, options)
+    of = {name: _scores(evidence, arms, None if name == "" else [name]) for name in ["", *names]}
+    found = {name: _without_interval(*of[name], arms, options) for name in names}
+    if options.get("margin") and options.get("each_channel"):
+        found = {name: _with_interval(*of[name], arms, options, alpha / len(names)) for name in names}
     return Labelled(
-        overall,
+        _with_interval(*of[""], arms, options, alpha),
         found,
-        {name: (tried.n, tried.n_right, control.n, control.n_right) for name, (tried, control) in scores.items()},
+        {name: (tried.n, tried.n_right, control.n, control.n_right) for name, (control, tried) in of.items()},
         multiplicity.refuted({name: one.log_e_harm for name, one in found.items()}, alpha=alpha),
         multiplicity.refuted({name: one.log_e_benefit for name, one in found.items()}, alpha=alpha),
         alpha,
     )
+
+
+def _scores(evidence: Evidence, arms: Arms, channels: Sequence[str] | None) -> tuple[Score, Score]:
+    """Of the control, then of the candidate."""
+    return score_of(evidence, arms.control, channels), score_of(evidence, arms.candidate, channels)
+
+
+def _with_interval(control: Score, tried: Score, arms: Arms, options: Mapping[str, Any], alpha: float) -> Comparison:
+    centre = options.get("accuracy", _CENTRE)
+    return confidence_sequences.compare(control, tried, alpha=alpha, candidate_share=arms.share, centre=centre)
+
+
+def _without_interval(control: Score, tried: Score, arms: Arms, options: Mapping[str, Any]) -> Comparison:
+    if not control.n and not tried.n:
+        return _NOTHING
+    centre = options.get("accuracy", _CENTRE)
+    capitals = confidence_sequences.capitals(control, tried, candidate_share=arms.share, centre=centre)
+    benefit, harm = (float(log_e) for log_e in confidence_sequences.log_e(capitals))
+    estimate = tried.n_right / tried.n - control.n_right / control.n if tried.n and control.n else None
+    finding = confidence_sequences.finding(benefit, harm, alpha=options["alpha"])
+    return Comparison(finding, estimate, -1.0, 1.0, confidence_sequences.p_value(benefit, harm), benefit, harm)
 
 
 def _counts(counts: tuple[int, int, int, int]) -> dict[str, int]:
