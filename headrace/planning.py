@@ -13,7 +13,7 @@ from typing import Any
 from headrace import gating
 from headrace.errors import BadInput, WrongState
 from headrace.release import controls
-from headrace.release.policies import POLICIES
+from headrace.release.policies import POLICIES, Policy, options_of
 from headrace.stats import planning
 from headrace.store import channels, predictions
 from headrace.workspace import Workspace
@@ -62,9 +62,10 @@ def plan(
         policy: how the release would decide; None: release.policy.
 
     Returns:
-        `all` and `channels`, each with what was seen on held-out rows (`n_rows`, `disagreement_share`, ...), `plan`
-        (the fields of `stats.planning.Plan`, or None with a `reason`), `requests_per_day`, `days_median` and `days_p90`
-        (None without traffic so far); beside them what was asked.
+        What was asked, `shares` (of the requests, that control and candidate answer; None where both answer all), `all`
+        and `channels`: each with what was seen on held-out rows (`n_rows`, `disagreement_share`, ...), `plan` (the
+        fields of `stats.planning.Plan`, or None with a `reason`), `requests_per_day`, `days_median` and `days_p90`
+        (None without traffic so far).
 
     Raises:
         NotFound: no such version or policy.
@@ -92,6 +93,7 @@ def plan(
         "alpha": asked.alpha,
         "price_per_label": price,
         "label_share": label_share,
+        "shares": asked.shares,
         "all": _part(asked, overall, overall, sum(per_day.values()), 1),
         "channels": {
             channel: _part(asked, part, overall, per_day.get(channel, 0.0), max(1, n_channels))
@@ -112,8 +114,15 @@ def _check(drop: float, price: float | None, label_share: float) -> None:
 
 
 def _shares(ws: Workspace, policy: str) -> tuple[float, float] | None:
-    POLICIES.get(policy)
-    return None if policy == "shadow" else (0.5, 0.5)
+    """Of the requests, that control and candidate answer; with a ramp, in its last stage."""
+    options = options_of(ws.settings.release, ())
+    rule: Policy = POLICIES.get(policy)
+    weights = rule.weights(options)
+    if "candidate" not in weights:
+        return None
+    if "baseline" in weights:
+        return options["ramp"][-1] / 100, options["ramp"][-1] / 100
+    return weights["control"], weights["candidate"]
 
 
 def _requests_per_day(ws: Workspace, task: str) -> dict[str, float]:

@@ -14,7 +14,7 @@ from headrace.records import SnapshotRow
 from headrace.release import controls
 from headrace.stats import planning as stats
 from headrace.store import channels, schema
-from headrace.workspace import Workspace
+from headrace.workspace import Workspace, open_workspace
 from planted import plant_answer
 from released import answer_with, fill, hash_of, plant, right, sometimes_wrong, wrong
 
@@ -110,6 +110,27 @@ def test_versions_that_hardly_differ_cannot_be_so_far_apart(
     assert found["all"]["plan"] is None
     assert "less than 2 points" in found["all"]["reason"]
     assert found["all"]["days_median"] is None
+
+
+@pytest.mark.parametrize(
+    ("policy", "shares"), [("ab", (0.8, 0.2)), ("canary", (0.25, 0.25)), ("bandit", (0.5, 0.5)), ("shadow", None)]
+)
+def test_where_each_request_meets_one_arm_the_shares_of_the_arms_count(
+    workspace: Workspace,
+    rows: list[SnapshotRow],
+    monkeypatch: pytest.MonkeyPatch,
+    policy: str,
+    shares: tuple[float, float] | None,
+) -> None:
+    answer_with(monkeypatch, workspace, rows, {1: sometimes_wrong(10), 2: right})
+    settings = {"release.candidate_share": 0.2, "release.ramp": [5, 25]}
+    with open_workspace(workspace.root, overrides=settings) as ws:
+        found = planning.plan(ws, "2", drop=8, policy=policy)
+    assert found["shares"] == shares
+    if shares is not None:
+        accuracy = round(1 - found["all"]["n_disagreements"] / found["all"]["n_rows"], 2)
+        expected = stats.unpaired(accuracy, 0.08, control_share=shares[0], candidate_share=shares[1])
+        assert found["all"]["plan"] == vars(expected)
 
 
 def test_days_come_from_the_traffic_of_the_log(
