@@ -5,7 +5,8 @@ of its test. The chance of that at every step is summed up exactly, over all pat
 this would take too many steps, it is looked at through a coarser one: a step of h stands for h * h steps of one, which
 has the same drift and spread (Donsker 1951, "An invariance principle for certain probability limit theorems").
 
-Shadow (`paired`): the walk is wins minus losses over the disagreements, which alone get labels.
+Shadow (`paired`): the walk is wins minus losses over the disagreements, which alone get labels; `no_worse`: the bets
+that are won and lost over all requests.
 A/B (`unpaired`): the walk is the difference of the arms in units of its spread, and every answer needs a label.
 """
 
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.stats import beta_mixture, confidence_sequences
+from headrace.stats import beta_mixture, confidence_sequences, noninferiority
 from headrace.stats.beta_mixture import log_gamma
 
 _N_STEPS = 10_000  # of the walk that is summed up, coarser ones beyond: half a second
@@ -116,9 +117,15 @@ def unpaired(
     _check(drop, accuracy if drop > 0 else 1 - accuracy, alpha=alpha, power=power, label_share=label_share)
     both = control_share + candidate_share
     share = candidate_share / both
+    expected = accuracy - drop
+    chances_of = np.array([1 - accuracy, accuracy, 1 - expected, expected]) * np.repeat([1 - share, share], 2)
+    above, below = confidence_sequences.bets(share, accuracy).stakes()[:, 0]
+    won = np.outer(confidence_sequences.estimates(share, accuracy), above if drop < 0 else -below)
+    drift, slopes, drifts = _as_walk(chances_of, np.log1p(won))
     threshold = math.log(n_hypotheses / alpha)
-    drift, slopes, drifts = _bets_as_walk(accuracy, drop, share)
-    steps, chances = _first_passage(drift, lambda n: _sum_needed(n, slopes, drifts, threshold))
+    steps, chances = _first_passage(
+        drift, lambda n: _place_needed(n, slopes, drifts, confidence_sequences.log_e, threshold)
+    )
     return _plan(
         steps,
         chances,
@@ -127,6 +134,54 @@ def unpaired(
         power=power,
         price_per_label=price_per_label,
     )
+
+
+def no_worse(
+    disagreement_share: float,
+    margin: float,
+    alpha: float = 0.05,
+    *,
+    gain: float = 0.0,
+    power: float = 0.8,
+    both_wrong_share: float = 0.0,
+    price_per_label: float | None = None,
+) -> Plan:
+    """A shadow release until `stats.noninferiority` shows the candidate not to be worse by `margin`, at 1 / alpha.
+
+    Args:
+        margin: accuracy that may be lost, in shares of 1.
+        gain: accuracy of the candidate minus that of the control, in truth.
+
+    Raises:
+        ValueError: a candidate that is worse by the margin, or a gain that so few disagreements cannot make.
+    """
+    telling = disagreement_share * (1 - both_wrong_share)
+    _check(gain + margin, 1.0, alpha=alpha, power=power, label_share=1.0)
+    if abs(gain) > telling or gain + margin <= 0:
+        raise ValueError(f"a gain of {gain:g} on {telling:g} of the requests cannot be shown to be above -{margin:g}")
+    if telling:
+        won = np.outer([margin + 1, margin - 1, margin], noninferiority.BETS / (1 - margin))
+        chances_of = np.array([(telling + gain) / 2, (telling - gain) / 2, 1 - telling])
+        drift, slopes, drifts = _as_walk(chances_of, np.log1p(won))
+        threshold = math.log(1 / alpha)
+        steps, chances = _first_passage(drift, lambda n: _place_needed(n, slopes, drifts, _log_mean, threshold))
+    else:
+        steps, chances = np.array([float(noninferiority.n_needed(margin=margin, alpha=alpha))]), np.ones(1)
+    return _plan(
+        steps,
+        chances,
+        labels_per_step=disagreement_share,
+        request_share=1.0,
+        power=power,
+        price_per_label=price_per_label,
+    )
+
+
+def _log_mean(logs: Floats) -> Floats:
+    """Logarithm of the mean (..., S) to (...)."""
+    top = logs.max(axis=-1, keepdims=True)
+    value: Floats = top[..., 0] + np.log(np.exp(logs - top).mean(axis=-1))
+    return value
 
 
 def _check(drop: float, most: float, *, alpha: float, power: float, label_share: float) -> None:
@@ -171,32 +226,33 @@ def _log_e(wins: Floats, n: Floats) -> Floats:
     return value
 
 
-def _bets_as_walk(accuracy: float, drop: float, share: float) -> tuple[float, Floats, Floats]:
-    """The bets that win, as a walk: the mean of its steps, whose variance is 1, and what it makes of each stake (S,).
+def _as_walk(chances: Floats, logs: Floats) -> tuple[float, Floats, Floats]:
+    """Bets as a walk: the mean of its steps, whose variance is 1, and what it makes of each stake (S,).
 
     The step is the logarithm that an answer adds to the capital of the fastest growing stake, in units of its spread.
     After n steps to a place y, the logarithm of a stake's capital is about slope * y + drift * n, by regression.
+
+    Args:
+        chances: of the outcomes that there are (N,).
+        logs: what each adds to the logarithm of each stake's capital (N, S).
     """
-    expected = accuracy - drop
-    cells = np.array([1 - accuracy, accuracy, 1 - expected, expected]) * np.repeat([1 - share, share], 2)
-    above, below = confidence_sequences.bets(share, accuracy).stakes()[:, 0]
-    outcomes = np.outer(confidence_sequences.estimates(share, accuracy), above if drop < 0 else -below)
-    logs = np.log1p(outcomes)
-    growth = cells @ logs
+    growth = chances @ logs
     spread = logs - growth
     fastest = int(growth.argmax())
-    sd = math.sqrt(float(cells @ spread[:, fastest] ** 2))
-    slopes: Floats = (cells * spread[:, fastest]) @ spread / sd
+    sd = math.sqrt(float(chances @ spread[:, fastest] ** 2))
+    slopes: Floats = (chances * spread[:, fastest]) @ spread / sd
     drift = float(growth[fastest]) / sd
     return min(drift, _MOST_DRIFT), slopes, growth - slopes * drift
 
 
-def _sum_needed(n: Floats, slopes: Floats, drifts: Floats, threshold: float) -> Floats:
+def _place_needed(
+    n: Floats, slopes: Floats, drifts: Floats, log_e: Callable[[Floats], Floats], threshold: float
+) -> Floats:
     """The place (N,) of the walk after n (N,) steps with which the capital of all stakes reaches exp(threshold)."""
     low, high = np.zeros_like(n), (threshold + 10 + n * max(0.0, -float(drifts.min()))) / slopes.max()
     for _ in range(_N_HALVINGS):
         middle = (low + high) / 2
-        enough = confidence_sequences.log_e(middle[:, None] * slopes + n[:, None] * drifts) >= threshold
+        enough = log_e(middle[:, None] * slopes + n[:, None] * drifts) >= threshold
         low, high = np.where(enough, low, middle), np.where(enough, middle, high)
     needed: Floats = high
     return needed
@@ -251,7 +307,10 @@ def _plan(
 ) -> Plan:
     levels = (0.5, 0.9, power)
     requests = [_until(steps, chances, request_share, level) for level in levels]
-    labels = [_until(steps, chances, 1 / labels_per_step, level) for level in levels]
+    if labels_per_step >= 1:
+        labels = [_until(steps, chances, 1 / labels_per_step, level) for level in levels]
+    else:
+        labels = [math.ceil(labels_per_step * n) for n in requests]
     mean = float(steps @ chances)
     costs = [None if price_per_label is None else n * price_per_label for n in labels]
     return Plan(

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from headrace.stats import confidence_sequences, planning
+from headrace.stats import confidence_sequences, noninferiority, planning
 from headrace.stats.evalues import log_e
 
 
@@ -139,3 +139,32 @@ def test_the_boundary_of_many_labels_meets_that_of_few() -> None:
         wins = (labels + needed) / 2
         assert log_e(math.ceil(wins), int(labels) - math.ceil(wins)) >= math.log(20)
         assert log_e(math.floor(wins) - 1, int(labels) - math.floor(wins) + 1) < math.log(20)
+
+
+@pytest.mark.parametrize(
+    ("disagreement", "margin", "gain"), [(0.06, 0.01, 0.0), (0.06, 0.02, 0.01), (0.2, 0.05, -0.02)]
+)
+def test_agrees_with_non_inferiority_on_simulated_requests(disagreement: float, margin: float, gain: float) -> None:
+    # 400 runs with a look every 10 requests. Catches bets, cells or labels mixed up.
+    rng = np.random.default_rng(12)
+    n_requests = []
+    for _ in range(400):
+        cells = rng.choice(3, size=30_000, p=[(disagreement + gain) / 2, (disagreement - gain) / 2, 1 - disagreement])
+        wins, losses = (cells == 0).cumsum()[9::10], (cells == 1).cumsum()[9::10]
+        n = np.arange(10, 30_001, 10)
+        found = noninferiority.log_es(wins, losses, n - wins - losses, margin=margin) >= math.log(20)
+        assert found.any()
+        n_requests.append(n[found.argmax()])
+    plan = planning.no_worse(disagreement, margin, gain=gain)
+    assert plan.n_requests_median == pytest.approx(np.median(n_requests), rel=0.12)
+    assert plan.n_requests_p90 == pytest.approx(np.quantile(n_requests, 0.9), rel=0.15)
+    assert plan.n_labels_median == pytest.approx(disagreement * plan.n_requests_median, abs=1)
+
+
+def test_versions_that_agree_are_shown_to_be_no_worse_without_labels() -> None:
+    plan = planning.no_worse(0.0, 0.01)
+    assert plan.n_requests_median == plan.n_requests_p90 == noninferiority.n_needed(margin=0.01, alpha=0.05)
+    assert plan.n_labels_p90 == 0
+    for gain in (-0.01, 0.03):
+        with pytest.raises(ValueError, match=r"name a drop|cannot be shown"):
+            planning.no_worse(0.02, 0.01, gain=gain)
