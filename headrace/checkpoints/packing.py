@@ -17,6 +17,8 @@ import numpy as np
 from headrace.checkpoints.encoding import Feed, Window, round_up, values
 from headrace.tasks import FloatArray
 
+NAMES = frozenset({"input_ids", "position_ids", "token_type_ids", "segments", "starts"})
+"""Inputs of a packed graph that say what the tokens are and where; it may have others."""
 _ROW_TOKENS = 64  # of a row, unless its window is longer: attention among so many is 3 % of a small model's work
 _MULTIPLE = 8  # lengths are rounded up to this: fewer shapes, so fewer kernels to make on first use
 
@@ -87,7 +89,7 @@ def _filled(
 
 
 def feed(batch: Batch, windows: Sequence[Window], names: Sequence[str], *, pad_id: int, first_position: int) -> Feed:
-    """Arrays for the inputs `names` of a packed graph, int64.
+    """Arrays for those inputs `names` of a packed graph that are in NAMES, int64.
 
     input_ids, position_ids, token_type_ids (R, L); segments (R, L): 1 to S, 0 where padded; starts (N,): where each
     window begins, counted through all rows.
@@ -96,7 +98,7 @@ def feed(batch: Batch, windows: Sequence[Window], names: Sequence[str], *, pad_i
         first_position: of a window; 0, or what the model family counts from.
     """
     shape = (len(batch.rows), batch.n_tokens)
-    arrays = {name: np.zeros(shape, dtype=np.int64) for name in names if name != "starts"}
+    arrays = {name: np.zeros(shape, dtype=np.int64) for name in NAMES.intersection(names) - {"starts"}}
     if pad_id and "input_ids" in arrays:
         arrays["input_ids"].fill(pad_id)
     starts = []

@@ -43,8 +43,9 @@ def insert(model: Any, targets: Sequence[str], rank: int, head: str) -> Any:
     added = [slots]
     is_own = _is_own(segments, slots)
     for name in targets:
-        a = _named(ops.parameter([-1, rank, _width(products[name].input_value(0))], np.float32), f"{name}.a")
-        b = _named(ops.parameter([-1, rank, _width(products[name].output(0))], np.float32), f"{name}.b")
+        d_out, d_in = products[name].input_value(1).get_shape()
+        a = _named(ops.parameter([-1, rank, d_in], np.float32), f"{name}.a")
+        b = _named(ops.parameter([-1, rank, d_out], np.float32), f"{name}.b")
         added += [a, b]
         _add(products[name], _update(products[name].input_value(0), a, b, slots, is_own, rank))
     added += _replace_head(products[head], slots, is_own, by_window=starts is not None)
