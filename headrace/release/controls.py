@@ -57,7 +57,7 @@ class Served:
     version: str
     since: datetime
     rule: str
-    """The policy that decided, or `by hand`."""
+    """The policy that decided, or `by hand`, or `first version`."""
     line: LedgerEntry
     tried: dict[str, Any] | None
     """The release whose candidates answered part of the requests then, with the shares of its arms."""
@@ -120,7 +120,8 @@ def served_at(ws: Workspace, at: datetime, *, task: str | None = None, channel: 
         decided = None if line.release_id is None else rows.find(conn, line.release_id)
         tried = _tried_at(conn, task, channel, at)
     assert version is not None  # the ledger refers to it
-    rule = "by hand" if decided is None else decided.policy
+    by_hand = "first version" if line.reason == FIRST else "by hand"
+    rule = by_hand if decided is None else decided.policy
     return Served(task, channel, at, version.name, line.at, rule, line, tried)
 
 

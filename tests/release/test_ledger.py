@@ -142,7 +142,7 @@ def test_who_answered_when(workspace: Workspace) -> None:
     now[0] = NOON + timedelta(hours=9)
 
     first = controls.served_at(workspace, NOON, channel="web")
-    assert (first.version, first.since, first.rule, first.tried) == ("tone/1", NOON, "by hand", None)
+    assert (first.version, first.since, first.rule, first.tried) == ("tone/1", NOON, "first version", None)
     assert (first.line.actor, first.line.reason) == ("serve", controls.FIRST)
     during = controls.served_at(workspace, NOON + timedelta(hours=1, minutes=30), channel="web")
     assert during.version == "tone/1"
