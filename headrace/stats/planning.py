@@ -1,4 +1,4 @@
-"""How many requests and labels a release will take to find a drop, or show a gain, of a given size. Exact; numpy only.
+"""How many requests and labels a release will take to find a drop, or show a gain, of a given size. Numpy only.
 
 Evidence grows as a walk that goes up or down by one, and the release is decided when the walk first meets the boundary
 of its test. The chance of that at every step is summed up exactly, over all paths at once. Where a walk is so long that
@@ -7,7 +7,7 @@ has the same drift and spread (Donsker 1951, "An invariance principle for certai
 
 Shadow (`paired`): the walk is wins minus losses over the disagreements, which alone get labels; `no_worse`: the bets
 that are won and lost over all requests.
-A/B (`unpaired`): the walk is the difference of the arms in units of its spread, and every answer needs a label.
+A/B (`unpaired`): the bets that are won and lost over all answers, each of which needs a label.
 """
 
 import math
@@ -197,7 +197,7 @@ def _check(drop: float, most: float, *, alpha: float, power: float, label_share:
 def _lead_needed(n: Floats, threshold: float) -> Floats:
     """The lead of losses over wins (N,) with which E of `stats.evalues` reaches exp(threshold) after n (N,) of them.
 
-    As it is smooth in n, it is found at some hundred of them and drawn through these.
+    As it is smooth in n, it is found at the first and at some others of them and drawn through these.
     """
     if len(n) > _N_KNOTS:
         knots = np.unique(np.concatenate([n[:_N_KNOTS], np.geomspace(n[0], n[-1], _N_KNOTS)]))
@@ -312,7 +312,7 @@ def _plan(
     else:
         labels = [math.ceil(labels_per_step * n) for n in requests]
     mean = float(steps @ chances)
-    costs = [None if price_per_label is None else n * price_per_label for n in labels]
+    costs = [None if price_per_label is None else round(n * price_per_label, 2) for n in labels]
     return Plan(
         n_requests_mean=math.ceil(mean / request_share),
         n_requests_median=requests[0],
