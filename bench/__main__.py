@@ -10,7 +10,7 @@ from pathlib import Path
 _NOT_BENCHES = {"__init__", "__main__", "baselines", "corpora", "load", "processes", "reporting", "sentiment"}
 _NOT_BENCHES |= {"release_policy", "release_worlds"}
 _LONG = {"serving", "behaviour", "soak", "offline", "methods", "rates", "regression", "memory", "caching", "reaching"}
-_LONG |= {"release_drills"}
+_LONG |= {"release_drills", "release_replay"}
 
 
 def main(names: list[str]) -> int:

@@ -24,8 +24,7 @@ Z = 1.645
 CENTRE = 0.8  # as the policy has it
 N_TUNED = 5000
 WAYS = ("betting", "asymptotic", "naive")
-LEVEL_TARGET = 0.055
-"""The upper end of the interval of a false finding."""
+SEPARATOR = " · "  # a line of a table of docs/benchmarks.md
 Floats = NDArray[np.float64]
 _LEAST = 20  # answers of each arm before anybody looks at z
 
@@ -118,23 +117,25 @@ def _normal(counts: Floats, n: int, rho: float) -> dict[str, NDArray[np.bool_]]:
 def measured(world: World, *, n_releases: int, seed: int) -> list[Measured]:
     rows = []
     for way, (benefit, harm) in first_findings(world, n_releases=n_releases, seed=seed).items():
-        what = f"{world.name}, {way}"
-        sides = {"benefit": benefit, "harm": harm}
+        what = f"{world.name}{SEPARATOR}{way}{SEPARATOR}"
         if world.is_even:
-            for side, at in sides.items():
-                share = wilson(int(np.isfinite(at).sum()), n_releases)
-                assert share is not None
-                unit = "of releases"
-                rows.append(Measured(f"{what}: {side} found", share.estimate, unit, low=share.low, high=share.high))
+            rows.append(_share(f"{what}benefit found", np.isfinite(benefit)))
+            rows.append(_share(f"{what}harm found", np.isfinite(harm)))
             continue
-        true = "benefit" if world.candidate[0] > world.control[0] else "harm"
-        right = sides.pop(true)
-        (wrong,) = sides.values()
-        rows.append(Measured(f"{what}: {true} found first", float((right < wrong).mean()), "of releases"))
-        rows.append(Measured(f"{what}: labels, median", float(np.median(right)), "labels"))
-        p90 = float(np.quantile(right, 0.9, method="higher"))
-        rows.append(Measured(f"{what}: labels, p90", min(p90, float(world.n_answers)), "labels"))
+        is_better = world.candidate[0] > world.control[0]
+        right, wrong = (benefit, harm) if is_better else (harm, benefit)
+        rows.append(_share(f"{what}right finding first", right < wrong))
+        rows.append(_share(f"{what}wrong finding first", wrong < right))
+        for name, level in (("median", 0.5), ("p90", 0.9)):
+            n = min(float(np.quantile(right, level, method="higher")), float(world.n_answers))
+            rows.append(Measured(f"{what}labels, {name}", n, ""))
     return rows
+
+
+def _share(what: str, is_so: NDArray[np.bool_]) -> Measured:
+    share = wilson(int(is_so.sum()), len(is_so))
+    assert share is not None
+    return Measured(what, 100 * share.estimate, "%", low=100 * share.low, high=100 * share.high)
 
 
 def main() -> None:

@@ -53,6 +53,7 @@ Z = 1.645  # of .05 on one side, at one look
 N_FIXED = 2000
 CENTRE = 0.8  # as the policy `ab` has it
 RUINED = "tweets"
+SEPARATOR = " · "  # a line of a table of docs/benchmarks.md
 Bools = NDArray[np.bool_]
 Decided = tuple[str, int]
 """benefit, harm or undecided, and after how many sentences."""
@@ -257,7 +258,7 @@ def replays(pair: Pair, *, n_orders: int, seed: int) -> list[Measured]:
         Measured(f"{pair.name}: disagreement", 100 * float(pair.differ.mean()), "%"),
     ]
     for name, decisions in found.items():
-        rows += _figures(f"{pair.name}, {name}", decisions)
+        rows += _figures(f"{pair.name}{SEPARATOR}{name}{SEPARATOR}", decisions)
     return rows
 
 
@@ -266,11 +267,12 @@ def _figures(what: str, decisions: Sequence[tuple[str, int, int]]) -> list[Measu
     for verdict in ("benefit", "harm"):
         share = wilson(sum(found == verdict for found, _, _ in decisions), len(decisions))
         assert share is not None
-        rows.append(Measured(f"{what}: {verdict} found", share.estimate, "of orders", low=share.low, high=share.high))
+        ends = {"low": 100 * share.low, "high": 100 * share.high}
+        rows.append(Measured(f"{what}{verdict} found", 100 * share.estimate, "%", **ends))
     for i, name in ((1, "sentences"), (2, "labels")):
         counts = [decision[i] for decision in decisions]
-        rows.append(Measured(f"{what}: {name}, median", float(np.median(counts)), name))
-        rows.append(Measured(f"{what}: {name}, p90", float(np.quantile(counts, 0.9)), name))
+        rows.append(Measured(f"{what}{name}, median", float(np.median(counts)), ""))
+        rows.append(Measured(f"{what}{name}, p90", float(np.quantile(counts, 0.9)), ""))
     return rows
 
 
