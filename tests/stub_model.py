@@ -25,7 +25,7 @@ from planted import NOON, plant_version
 START_TIMEOUT_S = 30
 
 PLUGIN = '''
-import hashlib, json, os, signal, time
+import hashlib, json, mmap, os, signal, time
 import numpy as np
 
 class Stub:
@@ -67,7 +67,7 @@ class Stub:
             if "stub:slow" in text:
                 time.sleep(0.6)
             if leak := self.says.get("leak_bytes"):
-                self.leaked = [*getattr(self, "leaked", ()), bytearray(leak)]
+                self.leaked = [*getattr(self, "leaked", ()), mmap.mmap(-1, leak)]  # address space, never touched
             if self.chance("error", text) < self.says.get("error_share", 0):
                 raise ValueError("the stub fails now and then")
             named = [k for k, label in enumerate(self.labels) if label in text]

@@ -311,6 +311,7 @@ class Lineup:
             own[channel] = self._ready(version) or (before.control_of(channel) if before else control)
         if control != wanted.control and before:  # until it is there, every channel keeps what it has
             own |= {channel: version for channel, version in before.channels.items() if channel not in own}
+        own = {channel: version for channel, version in own.items() if version != control}
         now = replace(wanted, control=control, channels=own)
         if wanted.release is None or self._are_tried(wanted):
             return now

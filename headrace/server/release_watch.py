@@ -1,6 +1,8 @@
 """Watches the open releases while they take traffic: keeps the counts, asks the policy, carries out what it says.
 
-    note -> counts in memory -> (twice a second) table `traffic` -> evidence of all processes -> policy -> ledger
+    note -> counts in memory -> table `traffic` -> evidence of all processes -> policy -> ledger
+
+That happens twice a second, and sooner where a candidate did not answer: each moment costs the next users an answer.
 
 Every server process does it; of two that decide at once the ledger takes the first, and the others follow it. A
 decision is in force here at once, and elsewhere as soon as the ledger is looked at again.
@@ -29,7 +31,7 @@ from headrace.workspace import Workspace
 
 _log = logging.getLogger("headrace.releases")
 
-_EVERY_S = 0.5
+_EVERY_S, _LEAST_S = 0.5, 0.05
 _LABELS_SHARE = 0.1  # of the time, that reading labels may take
 
 
@@ -52,7 +54,7 @@ class ReleaseWatch:
         self._source = f"{os.getpid()}-{uuid.uuid4().hex[:16]}"
         self._counts = TrafficCounts()
         self._watched: dict[str, _Watched] = {}
-        self._stop = threading.Event()
+        self._stop, self._hurry = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="headrace-releases", daemon=True)
 
     def __enter__(self) -> "ReleaseWatch":
@@ -61,6 +63,7 @@ class ReleaseWatch:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
+        self._hurry.set()
         self._thread.join()
         try:
             self._flush()
@@ -82,9 +85,13 @@ class ReleaseWatch:
         )
         result = "error" if seen.failed else "late" if seen.late else "answer"
         self._metrics.release_requests.labels(release.task, drawn.arm, result).inc()
+        if drawn.is_candidate and result != "answer":
+            self._hurry.set()
 
     def _run(self) -> None:
-        while not self._stop.wait(_EVERY_S):
+        while not self._stop.wait(_LEAST_S):
+            self._hurry.wait(_EVERY_S - _LEAST_S)
+            self._hurry.clear()
             try:
                 self._look()
             except Exception:  # the border of one look: what serves goes on serving

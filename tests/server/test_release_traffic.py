@@ -4,58 +4,77 @@ unit that meets two arms, a rollback that takes long or misses a process, a chan
 
 import itertools
 import os
+import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
 from headrace.client import Client
-from headrace.records import LedgerEntry, Prediction
+from headrace.records import LedgerEntry, ModelVersion, Prediction
 from headrace.release import controls, ledger, releases, rollbacks
 from headrace.store import predictions
 from headrace.workspace import Workspace, open_workspace
+from server.conftest import new_workspace
 from stub_model import Server, plant_stub, running
 
-WAIT_S = 20
-CANARY = {
-    "release__policy": "canary", "release__ramp": [20, 50], "release__dwell_requests": 40, "release__dwell_s": 0.2,
-    "release__min_labels": 20,
-}  # fmt: skip
+WAIT_S = 60
+HALF = {"ramp": [50], "dwell_s": 3600.0}
+LIMITS = {"release__candidate_timeout_s": 0.5, "serve__worker_memory_bytes": 2**32}
 
 
 def eventually(check: Callable[[], Any], *, within_s: float = WAIT_S) -> None:
     until = time.monotonic() + within_s
     while not check():
         assert time.monotonic() < until
-        time.sleep(0.01)
+        time.sleep(0.02)
 
 
-def overrides(settings: dict[str, Any]) -> dict[str, Any]:
-    return {name.replace("__", "."): value for name, value in settings.items()}
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, plugin_env: dict[str, str]) -> Iterator[Server]:
+    """One for all tests of this file; each begins with tone/1 in charge and no open release."""
+    root = new_workspace(tmp_path_factory.mktemp("traffic") / "ws")
+    with running(root, plugin_env, **LIMITS) as started:
+        yield started
 
 
-@contextmanager
-def served(root: Path, env: dict[str, str], **settings: Any) -> Iterator[tuple[Server, Workspace, Client]]:
-    with (
-        running(root, env, **settings) as server,
-        open_workspace(root, overrides=overrides(settings)) as ws,
-        Client(server.url) as client,
-    ):
-        yield server, ws, client
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    with Client(server.url, timeout_s=WAIT_S) as connected:
+        yield connected
+
+
+@pytest.fixture
+def ws(server: Server, client: Client) -> Iterator[Workspace]:
+    with open_workspace(server.root) as opened:
+        yield opened
+        now = controls.serving(opened, "tone")
+        if now.release is not None:
+            releases.stop(opened, "tone", reason="the test is over")
+        if now.control.number != 1 or now.channels:
+            releases.promote(opened, "1", task="tone", reason="the test is over")
+        eventually(lambda: {(one["arm"], one["model_version"]) for one in client.models()} == {("control", "tone/1")})
+
+
+def tried(ws: Workspace, client: Client, options: dict[str, Any] = HALF, **says: Any) -> ModelVersion:
+    """A candidate that takes part in a canary release."""
+    version = plant_stub(ws, **{"answer": "positive", **says})
+    releases.start(ws, candidate=version, task="tone", policy="canary", options=options)
+    eventually(lambda: share(client, "candidate") > 0)
+    return version
 
 
 def share(client: Client, arm: str) -> float:
     return sum(line["share"] for line in client.models() if line["arm"] == arm)
 
 
-def line_of(ws: Workspace, kind: str) -> list[LedgerEntry]:
-    return [line for line in ledger.history(ws, "tone") if line.kind == kind]
+def line_of(ws: Workspace, version: ModelVersion, kind: str) -> LedgerEntry | None:
+    lines = [line for line in ledger.history(ws, "tone") if line.kind == kind and line.version_id == version.id]
+    return lines[-1] if lines else None
 
 
 def logged(ws: Workspace, prediction_id: str) -> Prediction:
@@ -70,185 +89,178 @@ def logged(ws: Workspace, prediction_id: str) -> Prediction:
     return found[0]
 
 
-def ask_until(client: Client, check: Callable[[], Any], *, channel: str = "web") -> list[dict[str, Any]]:
+def ask_until(client: Client, check: Callable[[], Any]) -> list[dict[str, Any]]:
     """Ask, each time as another unit, until the check holds."""
-    until, answers = time.monotonic() + WAIT_S, []
+    until, answers = time.monotonic() + WAIT_S, list[dict[str, Any]]()
     for number in itertools.count():
-        answers.append(client.predict("tone", channel, [f"well {number}"], unit=f"u{number}"))
-        if number % 10 == 0 and check():
+        answers.append(client.predict("tone", "web", [f"well {number}"], unit=f"u{number}"))
+        if number % 10 == 9 and check():
             return answers
         assert time.monotonic() < until, Counter(answer["arm"] for answer in answers)
     raise AssertionError
 
 
-def test_a_unit_keeps_its_arm_and_the_log_its_probability(root: Path, plugin_env: dict[str, str]) -> None:
-    with served(root, plugin_env, **CANARY | {"release__dwell_s": 3600}) as (_, ws, client):
-        release = releases.start(ws, candidate=plant_stub(ws, answer="positive"), task="tone")
-        eventually(lambda: share(client, "candidate") == pytest.approx(0.2))
-        arms: dict[str, str] = {}
-        for _ in range(2):
-            for number in range(60):
-                answer = client.predict("tone", "web", ["well"], unit=f"u{number}")
-                assert arms.setdefault(f"u{number}", answer["arm"]) == answer["arm"]
-                is_candidate = answer["arm"] == "candidate"
-                assert answer["model_version"] == ("tone/2" if is_candidate else "tone/1")
-                assert answer["predictions"][0]["label"] == ("positive" if is_candidate else "neutral")
-                assert answer["probability"] == pytest.approx(0.6 if answer["arm"] == "control" else 0.2)
-        assert set(arms.values()) == {"control", "baseline", "candidate"}
-        row = logged(ws, answer["predictions"][0]["id"])
-        assert (row.arm, row.probability, row.release_id) == (answer["arm"], answer["probability"], release.id)
-        alone = {client.predict("tone", "web", ["well"])["arm"] for _ in range(60)}  # each draws for itself
-        assert alone == {"control", "baseline", "candidate"}
+def rejected(ws: Workspace, client: Client, version: ModelVersion) -> tuple[LedgerEntry, list[dict[str, Any]]]:
+    """The line by which the server rejected a candidate, and the answers until then."""
+    answers = ask_until(client, lambda: line_of(ws, version, "reject"))
+    line = line_of(ws, version, "reject")
+    assert line is not None
+    assert line.actor == "serve"
+    return line, answers
+
+
+def test_a_unit_keeps_its_arm_and_the_log_its_probability(ws: Workspace, client: Client) -> None:
+    candidate = tried(ws, client, {**HALF, "ramp": [30]})
+    arms: dict[str, str] = {}
+    for _ in range(2):
+        for number in range(30):
+            answer = client.predict("tone", "web", ["well"], unit=f"u{number}")
+            assert arms.setdefault(f"u{number}", answer["arm"]) == answer["arm"]
+            is_candidate = answer["arm"] == "candidate"
+            assert answer["model_version"] == (candidate.name if is_candidate else "tone/1")
+            assert answer["predictions"][0]["label"] == ("positive" if is_candidate else "neutral")
+            assert answer["probability"] == pytest.approx(0.4 if answer["arm"] == "control" else 0.3)
+    assert set(arms.values()) == {"control", "baseline", "candidate"}
+    row, release = logged(ws, answer["predictions"][0]["id"]), controls.serving(ws, "tone").release
+    assert release is not None
+    assert (row.arm, row.probability, row.release_id) == (answer["arm"], answer["probability"], release.id)
+    alone = {client.predict("tone", "web", ["well"])["arm"] for _ in range(30)}  # each draws for itself
+    assert alone == {"control", "baseline", "candidate"}
 
 
 FAULTS = {
     "fails": {"fails": True},
     "cannot be loaded": {"unloadable": True},
     "dies at its start": {"dies_at_start": True},
-    "leaks": {"leak_bytes": 2**28},
+    "leaks": {"leak_bytes": 2**30},
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
 def test_a_candidate_that_cannot_answer_fails_nobody_and_is_rolled_back(
-    root: Path, plugin_env: dict[str, str], fault: dict[str, Any]
+    server: Server, ws: Workspace, client: Client, fault: dict[str, Any]
 ) -> None:
-    with served(root, plugin_env, **CANARY, serve__worker_memory_bytes=2**32) as (server, ws, client):
-        workers = set(server.worker_pids())
-        releases.start(ws, candidate=plant_stub(ws, **fault), task="tone")
-        answers = ask_until(client, lambda: line_of(ws, "reject"))
-        (line,) = line_of(ws, "reject")
-        assert "errors" in line.reason
-        assert line.actor == "serve"
-        n_failed = max(fired["n_events"] for fired in line.evidence["guardrails"])
-        assert n_failed <= 60
-        if fault != FAULTS["leaks"]:  # which answers until it is full
-            assert {answer["arm"] for answer in answers} == {"control", "baseline"}
-        eventually(lambda: share(client, "candidate") == 0, within_s=1)
-        assert controls.serving(ws, "tone").control.number == 1
-        eventually(lambda: set(server.worker_pids()) == workers)  # the control's worker was never touched
+    workers = set(server.worker_pids())
+    line, answers = rejected(ws, client, tried(ws, client, **fault))
+    assert "errors" in line.reason
+    assert max(fired["n_events"] for fired in line.evidence["guardrails"]) <= 40
+    if fault != FAULTS["leaks"]:  # which answers until it is full
+        assert {answer["arm"] for answer in answers} == {"control", "baseline"}
+    eventually(lambda: share(client, "candidate") == 0)
+    assert controls.serving(ws, "tone").control.number == 1
+    eventually(lambda: set(server.worker_pids()) == workers)  # the control's worker was never touched
 
 
-def test_a_candidate_that_takes_too_long_is_answered_for(root: Path, plugin_env: dict[str, str]) -> None:
-    with served(root, plugin_env, **CANARY, release__candidate_timeout_s=0.1) as (_, ws, client):
-        releases.start(ws, candidate=plant_stub(ws, row_s=20), task="tone")
-        ask_until(client, lambda: line_of(ws, "reject"))
-        assert "timeouts" in line_of(ws, "reject")[0].reason
+def test_a_candidate_that_takes_too_long_is_answered_for(ws: Workspace, client: Client) -> None:
+    line, _ = rejected(ws, client, tried(ws, client, row_s=20))
+    assert "timeouts" in line.reason
 
 
-def test_a_slow_candidate_is_rolled_back(root: Path, plugin_env: dict[str, str]) -> None:
-    with served(root, plugin_env, **CANARY | {"release__dwell_s": 3600}) as (_, ws, client):
-        releases.start(ws, candidate=plant_stub(ws, row_s=0.05), task="tone")
-        ask_until(client, lambda: line_of(ws, "reject"))
-        assert "slow answers" in line_of(ws, "reject")[0].reason
+def test_a_slow_candidate_is_rolled_back(ws: Workspace, client: Client) -> None:
+    line, _ = rejected(ws, client, tried(ws, client, row_s=0.2))
+    assert "slow answers" in line.reason
 
 
-def test_a_good_candidate_goes_through_the_stages_to_the_top(root: Path, plugin_env: dict[str, str]) -> None:
-    with served(root, plugin_env, **CANARY) as (_, ws, client):
-        releases.start(ws, candidate=plant_stub(ws, answer="positive"), task="tone")
-        asked = itertools.count()
+def test_a_good_candidate_goes_through_the_stages_to_the_top(ws: Workspace, client: Client) -> None:
+    stages = {"ramp": [40, 50], "dwell_s": 0.2, "dwell_requests": 8, "min_labels": 8}
+    candidate, asked = tried(ws, client, stages), itertools.count()
 
-        def ask(n: int = 20) -> None:
-            for number in itertools.islice(asked, n):
-                answer = client.predict("tone", "web", [f"well {number}"], unit=f"u{number}")
-                client.feedback(answer["predictions"][0]["id"], correction="positive")
+    def is_promoted() -> bool:
+        for number in itertools.islice(asked, 10):
+            answer = client.predict("tone", "web", [f"well {number}"], unit=f"u{number}")
+            client.feedback(answer["predictions"][0]["id"], correction="positive")
+        return line_of(ws, candidate, "promote") is not None
 
-        until = time.monotonic() + WAIT_S
-        while controls.serving(ws, "tone").release is not None:
-            ask()
-            assert time.monotonic() < until, [line.reason for line in ledger.history(ws, "tone")]
-        assert [line.kind for line in ledger.history(ws, "tone")][1:] == ["start", "advance", "promote"]
-        eventually(lambda: share(client, "control") == 1 and client.models()[0]["model_version"] == "tone/2")
+    eventually(is_promoted)
+    assert line_of(ws, candidate, "advance") is not None
+    eventually(lambda: [line["model_version"] for line in client.models()] == [candidate.name])
 
 
-def test_a_rollback_reaches_every_server_within_a_second(root: Path, plugin_env: dict[str, str]) -> None:
-    settings = CANARY | {"release__dwell_s": 3600}
-    with served(root, plugin_env, **settings) as (first, ws, _):
-        urls = [first.url]
-        with running(root, plugin_env, **settings) as second, Client(urls[0]) as one, Client(second.url) as other:
-            releases.start(ws, candidate=plant_stub(ws, answer="positive"), task="tone")
-            for client in (one, other):
-                eventually(lambda client=client: share(client, "candidate") > 0)
-            stop, last, failures = threading.Event(), Counter[str](), list[Exception]()
+def test_a_rollback_reaches_every_server_within_a_second(
+    server: Server, ws: Workspace, client: Client, plugin_env: dict[str, str]
+) -> None:
+    first = (ws.state_folder / "server.json").read_text("utf-8")
+    with running(server.root, plugin_env) as second, Client(second.url) as other:
+        (ws.state_folder / "server.json").write_text(first, "utf-8")  # which the second took over
+        tried(ws, client)
+        eventually(lambda: share(other, "candidate") > 0)
+        stop, last, failures = threading.Event(), dict[str, float](), list[Exception]()
 
-            def ask(client: Client, name: str) -> None:
-                for number in itertools.count():
-                    if stop.is_set():
-                        return
-                    began_at = time.monotonic()
-                    try:
-                        answer = client.predict("tone", "web", ["well"], unit=f"u{number}")
-                    except Exception as error:
-                        failures.append(error)
-                        return
-                    if answer["arm"] == "candidate":
-                        last[name] = began_at  # type: ignore[assignment]
+        def ask(to: Client, name: str) -> None:
+            for number in itertools.count():
+                began_at = time.monotonic()
+                if stop.is_set():
+                    return
+                try:
+                    answer = to.predict("tone", "web", ["well"], unit=f"u{number}")
+                except Exception as error:
+                    failures.append(error)
+                    return
+                if answer["arm"] == "candidate":
+                    last[name] = began_at
 
-            threads = [threading.Thread(target=ask, args=pair) for pair in ((one, "one"), (other, "other"))]
-            for thread in threads:
-                thread.start()
-            eventually(lambda: len(last) == 2)
-            releases.reject(ws, "tone", reason="complaints")
-            decided_at = time.monotonic()
-            time.sleep(1.5)
-            stop.set()
-            for thread in threads:
-                thread.join(WAIT_S)
-            assert failures == []
-            assert max(last.values()) - decided_at < 1.0
-
-
-def test_going_back_takes_no_time_and_fails_no_request(root: Path, plugin_env: dict[str, str]) -> None:
-    with served(root, plugin_env) as (_, ws, client):
-        releases.promote(ws, plant_stub(ws, answer="positive"), reason="a test")
-        eventually(lambda: client.predict("tone", "web", ["well"])["model_version"] == "tone/2")
-        rollbacks.rollback(ws, task="tone")
-        began_at = time.monotonic()
-        while client.predict("tone", "web", ["well"])["model_version"] != "tone/1":
-            pass
-        assert time.monotonic() - began_at < 1
+        threads = [threading.Thread(target=ask, args=pair) for pair in ((client, "one"), (other, "other"))]
+        for thread in threads:
+            thread.start()
+        eventually(lambda: len(last) == 2)
+        releases.reject(ws, task="tone", reason="complaints")
+        decided_at = time.monotonic()
+        time.sleep(2)
+        stop.set()
+        for thread in threads:
+            thread.join(WAIT_S)
+    assert failures == []
+    assert max(last.values()) - decided_at < 1.0
 
 
-def test_channels_have_versions_of_their_own(root: Path, plugin_env: dict[str, str]) -> None:
-    settings = CANARY | {"release__dwell_s": 3600, "release__scope": "channels"}
-    with served(root, plugin_env, **settings) as (_, ws, client):
-        releases.start(ws, candidate=plant_stub(ws, answer="positive"), task="tone")
-        eventually(lambda: share(client, "candidate") > 0)
-        releases.promote(ws, task="tone", channel="web", reason="a test")
-        eventually(lambda: client.predict("tone", "web", ["well"])["model_version"] == "tone/2")
-        ways = {client.predict("tone", "web", ["well"])["arm"] for _ in range(40)}
-        assert ways == {"control"}  # decided there
-        ways = {client.predict("tone", "phone", ["well"])["arm"] for _ in range(40)}
-        assert "candidate" in ways  # still open here
-        releases.reject(ws, "tone", channel="phone", reason="a test")
-        eventually(lambda: share(client, "candidate") == 0)
-        assert client.predict("tone", "phone", ["well"])["model_version"] == "tone/1"
-        assert client.predict("tone", "web", ["well"])["model_version"] == "tone/2"
+def test_going_back_takes_no_time_and_fails_no_request(ws: Workspace, client: Client) -> None:
+    version = plant_stub(ws, answer="positive", load_s=2)
+    releases.promote(ws, version, reason="a test")
+    eventually(lambda: client.predict("tone", "web", ["well"])["model_version"] == version.name)
+    releases.promote(ws, "1", task="tone", reason="a test")
+    eventually(lambda: client.predict("tone", "web", ["well"])["model_version"] == "tone/1")
+    rollbacks.rollback(ws, task="tone", to=version.name)
+    began_at = time.monotonic()
+    while client.predict("tone", "web", ["well"])["model_version"] != version.name:
+        pass
+    assert time.monotonic() - began_at < 1
 
 
-def test_who_asks_for_the_version_in_charge_gets_it(root: Path, plugin_env: dict[str, str]) -> None:
+def test_channels_have_versions_of_their_own(ws: Workspace, client: Client) -> None:
+    version = plant_stub(ws, answer="positive")
+    releases.start(ws, candidate=version, task="tone", policy="canary", options=HALF, scope=["web", "phone"])
+    eventually(lambda: share(client, "candidate") > 0)
+    releases.promote(ws, task="tone", channel="web", reason="a test")
+    eventually(lambda: any(line["channel"] == "web" for line in client.models()))
+    answers = [client.predict("tone", "web", ["well"]) for _ in range(20)]
+    assert {(one["arm"], one["model_version"]) for one in answers} == {("control", version.name)}  # decided there
+    eventually(lambda: client.predict("tone", "phone", ["well"])["arm"] == "candidate")  # still open here
+    releases.reject(ws, task="tone", channel="phone", reason="a test")
+    eventually(lambda: share(client, "candidate") == 0)
+    assert client.predict("tone", "phone", ["well"])["model_version"] == "tone/1"
+    assert client.predict("tone", "web", ["well"])["model_version"] == version.name
+
+
+def test_who_asks_for_the_version_in_charge_gets_it(server: Server, ws: Workspace, client: Client) -> None:
     import httpx
 
-    with served(root, plugin_env, **CANARY | {"release__dwell_s": 3600}) as (server, ws, client):
-        releases.start(ws, candidate=plant_stub(ws, answer="positive"), task="tone")
-        eventually(lambda: share(client, "candidate") > 0)
-        for number in range(30):
-            body = {
-                "inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["well"]}],
-                "parameters": {"channel": "web", "unit": f"u{number}"},
-            }
-            url = f"{server.url}/v2/models/tone/versions/1/infer"
-            answer = httpx.post(url, json=body, timeout=WAIT_S, verify=False)
-            assert answer.status_code == 200, answer.text
-            assert answer.json()["parameters"]["arm"] == "control"
+    tried(ws, client)
+    for number in range(12):
+        body = {
+            "inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["well"]}],
+            "parameters": {"channel": "web", "unit": f"u{number}"},
+        }
+        url = f"{server.url}/v2/models/tone/versions/1/infer"
+        answer = httpx.post(url, json=body, timeout=WAIT_S, verify=False)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["parameters"]["arm"] == "control"
 
 
-def test_shadows_stand_back_and_live_apart(root: Path, plugin_env: dict[str, str]) -> None:
-    with served(root, plugin_env) as (server, ws, client):
-        (control,) = server.worker_pids()
-        releases.start(ws, candidate=plant_stub(ws, answer="positive"), task="tone")
-        eventually(lambda: share(client, "shadow") == 1)
-        (shadow,) = set(server.worker_pids()) - {control}
-        assert (psutil.Process(control).nice(), psutil.Process(shadow).nice()) == (os.nice(0), 19)
-        os.kill(shadow, 9)
-        assert client.predict("tone", "web", ["well"])["arm"] == "control"
+def test_shadows_stand_back_and_live_apart(server: Server, ws: Workspace, client: Client) -> None:
+    (control,) = server.worker_pids()
+    releases.start(ws, candidate=plant_stub(ws, answer="positive"), task="tone")
+    eventually(lambda: share(client, "shadow") == 1)
+    (shadow,) = set(server.worker_pids()) - {control}
+    assert (psutil.Process(control).nice(), psutil.Process(shadow).nice()) == (os.nice(0), 19)
+    os.kill(shadow, signal.SIGKILL)
+    assert client.predict("tone", "web", ["well"])["arm"] == "control"
