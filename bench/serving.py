@@ -40,6 +40,7 @@ from bench.serving_servers import HEADRACE, Running, Server, running, servers
 _OPEN_SHARES = (0.5, 0.8)
 _CAPACITY = Cell(1, 64)
 _N_CHECKED = 256
+_MAX_FAILURES = 2  # of one server: then it is left out
 _SOUND_SHARE = 0.95  # of the checkpoint's answers: less, and it is no server of this model
 _LATE_SHARE = 0.1  # of the minutes: kept for what comes after the rounds
 
@@ -72,9 +73,9 @@ def main() -> int:
             for server in wanted:
                 if limit.is_over():
                     print("no time is left for more rounds", flush=True)
-                elif server.name not in found.failed:
+                elif len(found.failed.get(server.name, [])) < _MAX_FAILURES:
                     print(f"round {number + 1}: {server.name}", flush=True)
-                    _visit(server, fresh.asked, plan, found, is_first=number == 0)
+                    _visit(server, fresh.asked, plan, found)
         _look_into(own, fresh.asked, plan, found, _py_spy(options.rivals_env))
         for kind in ("openvino", "torch"):
             n_threads = psutil.cpu_count() or 1
@@ -84,8 +85,8 @@ def main() -> int:
         print(table(figures))
     else:
         write("serving", figures, [SEED])
-    for server_name, why in found.failed.items():
-        print(f"not measured: {server_name}: {why}", file=sys.stderr)
+    for server_name, reasons in found.failed.items():
+        print(f"failed: {server_name}: {reasons[-1]}", file=sys.stderr)
     return 0 if all(share >= _SOUND_SHARE for share in found.agreeing.values()) else 1
 
 
@@ -144,12 +145,12 @@ def _engine(given: Material, plan: Plan, found: Found) -> None:
         found.engine.setdefault(what, []).append(rate)
 
 
-def _visit(server: Server, asked: Sequence[Asked], plan: Plan, found: Found, *, is_first: bool) -> None:
-    """One round of one server: started, compared, loaded, stopped."""
+def _visit(server: Server, asked: Sequence[Asked], plan: Plan, found: Found) -> None:
+    """One round of one server: started, loaded, stopped. In the first, its answers are compared, and it is filled up."""
     try:
         with running(server, asked[:1]) as one:
             found.start_s.setdefault(server.name, []).append(one.start_s)
-            if is_first:
+            if server.name not in found.agreeing:
                 found.agreeing[server.name] = one.agreeing_share(
                     batches(asked[:_N_CHECKED], 1) + batches(asked, 32)[:8]
                 )
@@ -160,11 +161,11 @@ def _visit(server: Server, asked: Sequence[Asked], plan: Plan, found: Found, *, 
                     if cell == _CAPACITY:
                         found.memory[server.name] = one.memory()
         for cell in plan.cells:
-            if cell.is_deep and is_first:
+            if cell.is_deep and (server.name, cell) not in found.seen:
                 with running(server, asked[:1]) as one:  # what the load before left is not waited for
                     _measure(cell, one, asked, plan.deep_seconds, found)
     except RuntimeError as error:
-        found.failed[server.name] = str(error)
+        found.failed.setdefault(server.name, []).append(str(error))
 
 
 def _measure(cell: Cell, server: Running, asked: Sequence[Asked], seconds: float, found: Found) -> None:

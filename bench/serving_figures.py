@@ -26,8 +26,8 @@ class Found:
     start_s: dict[str, list[float]] = field(default_factory=dict)
     memory: dict[str, Memory] = field(default_factory=dict)
     agreeing: dict[str, float] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
-    """Servers that did not start, with why."""
+    failed: dict[str, list[str]] = field(default_factory=dict)
+    """Servers that did not start or died, with why."""
     size: tuple[int, int] = (1, 1)
     """Worker processes of headrace, and threads of each."""
     first_start_s: float = 0.0

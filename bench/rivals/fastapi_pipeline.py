@@ -61,4 +61,10 @@ async def predict(body: Inputs) -> Any:
 
 
 if __name__ == "__main__":
-    uvicorn.run("fastapi_pipeline:app", port=int(os.environ["PORT"]), workers=_N_WORKERS, access_log=False)
+    uvicorn.run(
+        "fastapi_pipeline:app",
+        port=int(os.environ["PORT"]),
+        workers=_N_WORKERS,
+        access_log=False,
+        timeout_worker_healthcheck=60,  # the default, 5 s, ends a process that is still loading on a busy machine
+    )
