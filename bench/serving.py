@@ -146,7 +146,7 @@ def _engine(given: Material, plan: Plan, found: Found) -> None:
 
 
 def _visit(server: Server, asked: Sequence[Asked], plan: Plan, found: Found) -> None:
-    """One round of one server: started, loaded, stopped. In the first, its answers are compared, and it is filled up."""
+    """One round of one server: started, loaded, stopped; in its first, compared before and filled up after."""
     try:
         with running(server, asked[:1]) as one:
             found.start_s.setdefault(server.name, []).append(one.start_s)
