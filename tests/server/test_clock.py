@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from headrace.release import releases
-from headrace.store import predictions
-from headrace.store import releases as ledger
+from headrace.store import ledger, predictions
 from headrace.workspace import Workspace, open_workspace
 from server.loading import eventually, post, request
 from stub_model import Server, plant_stub, running
@@ -102,6 +101,6 @@ def test_the_newest_line_of_the_ledger_counts_whatever_its_time(server: Server, 
     eventually(lambda: post(server, request("?")).body["model_version"] == second.name)
     clock.jump(-YEAR_S)
     with ws.store.read() as conn:
-        seqs = [line.seq for line in ledger.ledger(conn, "tone")]
+        seqs = [line.seq for line in ledger.listing(conn, "tone")]
     assert seqs == sorted(seqs)
     assert post(server, request("?")).body["model_version"] == second.name
