@@ -19,9 +19,9 @@ from headrace.tasks import Calibration, Outputs, TaskType
 from headrace.workspace import Workspace
 
 Report = Callable[..., None]
-CONTROL = "control"
-"""Predictor of the evaluations that hold what was measured here."""
-_MEASURED = frozenset({"control", "comparison", "classes", "latency", "n_bytes"})
+CONTROL, IN_SCOPE = "control", "control in scope"
+"""Predictors of the evaluations that hold what was measured here, on all rows or on those of some channels."""
+_MEASURED = frozenset({"control", "scope", "comparison", "classes", "latency", "n_bytes"})
 _N_TIMED_ROWS = 512  # half a second at 1,000 rows/s
 
 
@@ -47,10 +47,10 @@ def asked(ws: Workspace, version: ModelVersion, task_type: TaskType, rows: Seque
 
 
 def gates_of(
-    ws: Workspace, control: ModelVersion, candidate: ModelVersion, report: Report
+    ws: Workspace, control: ModelVersion, candidate: ModelVersion, report: Report, scope: Sequence[str] = ()
 ) -> tuple[list[gates.Gate], dict[str, Any]]:
     """The verdict of every gate, and what was measured (see `measured`)."""
-    found, limits = measured(ws, control, candidate, report), ws.settings.release
+    found, limits = measured(ws, control, candidate, report, scope), ws.settings.release
     own_agreement = making.describe(ws, candidate)["agreement"]
     ms, n_bytes = found["latency"]["ms_per_row"], found["n_bytes"]
     return [
@@ -72,31 +72,42 @@ def gates_of(
     ], found
 
 
-def measured(ws: Workspace, control: ModelVersion, candidate: ModelVersion, report: Report) -> dict[str, Any]:
+def measured(
+    ws: Workspace, control: ModelVersion, candidate: ModelVersion, report: Report, scope: Sequence[str] = ()
+) -> dict[str, Any]:
     """What the gates and the plan of a release look at, as it was kept, or measured now and kept.
 
+    Args:
+        scope: names of the channels whose rows count; none, or none that has rows: all.
+
     Returns:
-        The control's evaluation on the candidate's held-out rows, and `control` (its name), `comparison` (see
+        The control's evaluation on the candidate's held-out rows, and `control` (its name), `scope`, `comparison` (see
         evaluate/comparison.py), `classes` (see evaluate/classes.py), `latency` (`n_rows`, and `ms_per_row` of both) and
         `n_bytes` (of both).
 
     Raises:
         BadInput: the candidate's snapshot has no test rows.
     """
-    if (found := kept(ws, control, candidate)) is not None:
+    if (found := kept(ws, control, candidate, scope)) is not None:
         return found
     rows = snapshot.rows(ws, snapshot.find(ws, candidate.snapshot_id), "test")
-    results = _measure(ws, control, candidate, rows, report)
-    making.keep(ws, [making.evaluation_of(ws, control.task, candidate.id, CONTROL, candidate.snapshot_id, results)])
+    mine = [row for row in rows if row.channel in scope]
+    results = _measure(ws, control, candidate, mine or rows, report) | {"scope": sorted(scope)}
+    name = IN_SCOPE if scope else CONTROL
+    making.keep(ws, [making.evaluation_of(ws, control.task, candidate.id, name, candidate.snapshot_id, results)])
     return results
 
 
-def kept(ws: Workspace, control: ModelVersion, candidate: ModelVersion) -> dict[str, Any] | None:
+def kept(
+    ws: Workspace, control: ModelVersion, candidate: ModelVersion, scope: Sequence[str] = ()
+) -> dict[str, Any] | None:
     """What was measured before; None where nothing was."""
     with ws.store.read() as conn:
         known = versions.evaluations(conn, candidate.task, version_id=candidate.id)
-    beside = [e.results for e in known if e.predictor == CONTROL and e.results.get("control") == control.name]
-    return next((results for results in reversed(beside) if results.keys() >= _MEASURED), None)
+    name = IN_SCOPE if scope else CONTROL
+    beside = [e.results for e in known if e.predictor == name and e.results.get("control") == control.name]
+    whole = [results for results in reversed(beside) if results.keys() >= _MEASURED]
+    return next((results for results in whole if results["scope"] == sorted(scope)), None)
 
 
 def _measure(

@@ -4,12 +4,12 @@ A new version reaches traffic through a release alone. What it fails before traf
 person gives a reason, which goes to the ledger.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from headrace import gating
 from headrace.errors import BadInput, WrongState
-from headrace.evaluate.gates import Gate
+from headrace.evaluate.gates import OVERALL, Gate
 from headrace.records import LedgerEntry, ModelVersion, Release
 from headrace.release import controls, ledger, releases
 from headrace.release.controls import FIRST, Serving
@@ -56,7 +56,7 @@ def start(
     tried = [_version(ws, task, one) for one in (candidate, *others)]
     evidence: dict[str, Any] = {}
     if serving.release is None and serving.control not in tried:  # else the start itself says what is wrong
-        evidence = _shown(ws, _control(serving, scope), tried, despite, report)
+        evidence = _shown(ws, _control(serving, scope), tried, scope, despite, report)
     return releases.start(
         ws,
         candidate=tried[0],
@@ -113,20 +113,25 @@ def promote(
 
 
 def _shown(
-    ws: Workspace, control: ModelVersion, tried: Sequence[ModelVersion], despite: str | None, report: Report
+    ws: Workspace,
+    control: ModelVersion,
+    tried: Sequence[ModelVersion],
+    scope: Sequence[str],
+    despite: str | None,
+    report: Report,
 ) -> dict[str, Any]:
     """What the ledger says of the candidates at the start.
 
     Raises:
         WrongState: a gate fails and no reason is given.
     """
-    found = {version.name: gates_of(ws, control, version, report) for version in tried}
+    found = {version.name: gates_of(ws, control, version, report, scope) for version in tried}
     failed = {name: failing(judged) for name, (judged, _) in found.items() if failing(judged)}
     if failed and despite is None:
         raise WrongState(
             "; ".join(f"{name} fails before traffic. {in_words(gates)}" for name, gates in failed.items()),
             value=", ".join(gate["gate"] for gates in failed.values() for gate in gates),
-            next_step='Make a better version, or give a reason for the ledger: --despite "..."',
+            next_step=_ways_on([gate for gates in failed.values() for gate in gates], found[tried[0].name][1]),
         )
     judged, measured = found[tried[0].name]
     evidence = {"gates": judged, "comparison": measured["comparison"]}
@@ -135,16 +140,41 @@ def _shown(
     return evidence | ({"despite": despite} if failed else {})
 
 
+def fitting_channels(failed: Sequence[Gate], measured: Mapping[str, Any]) -> list[str]:
+    """The channels in which a candidate may do though it fails in others; none where it fails for another reason.
+
+    All rows together may fail because of some channels' rows, so that gate is to be asked again of the others alone.
+    """
+    out = {gate["channel"] for gate in failed if gate["gate"] != OVERALL}
+    if not out or None in out:
+        return []
+    return [name for name in measured["comparison"]["channels"] if name not in out]
+
+
+def _ways_on(failed: Sequence[Gate], measured: Mapping[str, Any]) -> str:
+    fit = fitting_channels(failed, measured)
+    elsewhere = f"try it where it does: {' '.join(f'--channel {name}' for name in fit)}, " if fit else ""
+    return f'Make a better version, {elsewhere}or give a reason for the ledger: --despite "..."'
+
+
 def gates_of(
-    ws: Workspace, control: ModelVersion, candidate: ModelVersion, report: Report = _silent
+    ws: Workspace,
+    control: ModelVersion,
+    candidate: ModelVersion,
+    report: Report = _silent,
+    scope: Sequence[str] = (),
 ) -> tuple[list[Gate], dict[str, Any]]:
-    """The verdict of every gate on a candidate, one on its past among them, and what was measured."""
-    judged, found = gating.gates_of(ws, control, candidate, report)
+    """The verdict of every gate on a candidate, one on its past among them, and what was measured.
+
+    Args:
+        scope: names of the channels whose rows count; none: all.
+    """
+    judged, found = gating.gates_of(ws, control, candidate, report, scope)
     lines = ledger.history(ws, candidate.task)
     rejected = [line for line in lines if line.kind == "reject" and line.version_id == candidate.id and line.release_id]
     told = f"rejected on {rejected[-1].at:%Y-%m-%d}: {rejected[-1].reason}" if rejected else "no release rejected it"
     past = {"gate": "not rejected before", "passed": not rejected, "figure": len(rejected), "limit": 0, "reason": told}
-    return [*judged, past], found
+    return [*judged, past | {"channel": None}], found
 
 
 def failing(gates: Sequence[Gate]) -> list[Gate]:

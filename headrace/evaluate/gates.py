@@ -11,12 +11,13 @@ from typing import Any
 
 from headrace.stats import paired
 
+OVERALL = "no harm overall"
 LEVEL = 0.05
 """Chance that any channel's gate fails though nothing is worse; the same for the classes."""
 _FEWEST_ROWS = 6
 """Of fewer rows all could be losses by chance: 2 * .5 ** 5 is above .05 (sign test), whatever their redraws say."""
 Gate = dict[str, Any]
-"""`{"gate", "passed", "figure", "limit", "reason"}`."""
+"""`{"gate", "passed", "figure", "limit", "reason", "channel"}`; `channel` is the one it is about, or None."""
 
 
 def no_harm(compared: Mapping[str, Any], *, max_drop_share: float) -> list[Gate]:
@@ -27,14 +28,12 @@ def no_harm(compared: Mapping[str, Any], *, max_drop_share: float) -> list[Gate]
     """
     metric, channels = compared["main_metric"], compared["channels"]
     adjusted = paired.holm({name: _chance(part["difference"]) for name, part in channels.items()})
-    alone = _no_harm("no harm overall", metric, compared["overall"], max_drop_share, 0.0)
-    return [
-        alone,
-        *(
-            _no_harm(f"no harm in channel {name}", metric, part, max_drop_share, adjusted[name])
-            for name, part in channels.items()
-        ),
-    ]
+    overall = _no_harm(OVERALL, metric, compared["overall"], max_drop_share, 0.0)
+    gates = [overall | {"channel": None}]
+    for name, part in channels.items():
+        gate = _no_harm(f"no harm in channel {name}", metric, part, max_drop_share, adjusted[name])
+        gates.append(gate | {"channel": name})
+    return gates
 
 
 def _chance(difference: Mapping[str, Any]) -> float:
@@ -71,7 +70,8 @@ def no_harm_in_classes(compared: Mapping[str, Any], *, max_drop_share: float) ->
     A class is harmed where answers about it become wrong on more than `max_drop_share` of the rows that speak about
     it, and McNemar's exact test says so after Holm's correction over the classes whose test could come out at all.
     """
-    parts = dict(_parts(compared))
+    parts = {name: part for name, _, part in _parts(compared)}
+    about = {name: channel for name, channel, _ in _parts(compared)}
     p_values = {name: paired.mcnemar(part["losses"], part["wins"]) for name, part in parts.items()}
     n_differing = {name: part["wins"] + part["losses"] for name, part in parts.items()}
     tested = paired.worth_testing(n_differing, alpha=LEVEL)
@@ -88,15 +88,17 @@ def no_harm_in_classes(compared: Mapping[str, Any], *, max_drop_share: float) ->
             "limit": -max_drop_share,
             "reason": f"{parts[name]['losses']} answers about it become wrong and {parts[name]['wins']} right, of "
             f"{parts[name]['n']} rows: p = {adjusted[name]:.2g} after correction for {len(tested)} such tests",
+            "channel": about[name],
         }
         for name in sorted(harmed, key=lambda name: (adjusted[name], name))
     ]
 
 
-def _parts(compared: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, int]]]:
-    yield from ((f"class {name}", part) for name, part in compared["overall"].items())
+def _parts(compared: Mapping[str, Any]) -> Iterator[tuple[str, str | None, Mapping[str, int]]]:
+    """What is tested, the channel it is about, and its counts."""
+    yield from ((f"class {name}", None, part) for name, part in compared["overall"].items())
     for channel, classes in compared["channels"].items():
-        yield from ((f"class {name} of channel {channel}", part) for name, part in classes.items())
+        yield from ((f"class {name} of channel {channel}", channel, part) for name, part in classes.items())
 
 
 def _no_class_harmed(
@@ -110,13 +112,14 @@ def _no_class_harmed(
     else:
         told = f"of {compared['n_classes']} classes none is harmed; lowest is {shares[lowest]:+.4f} in {lowest}"
     figure = None if lowest is None else shares[lowest]
-    return {"gate": "no harm in a class", "passed": True, "figure": figure, "limit": -max_drop_share, "reason": told}
+    gate = {"gate": "no harm in a class", "passed": True, "figure": figure, "limit": -max_drop_share}
+    return gate | {"reason": told, "channel": None}
 
 
 def agreement(found: Mapping[str, Any], *, min_agreement_share: float) -> list[Gate]:
     """The exported artifact answers as its checkpoint does (see evaluate/agreement.py)."""
     share = found["share"]
-    gate = {"gate": "agreement with the checkpoint", "figure": share, "limit": min_agreement_share}
+    gate = {"gate": "agreement with the checkpoint", "figure": share, "limit": min_agreement_share, "channel": None}
     if share is None:
         return [gate | {"passed": False, "reason": "there are no rows to measure it on"}]
     reason = f"the exported model answers {share:.2%} of {found['n']} rows as its checkpoint does"
@@ -133,12 +136,15 @@ def size(n_bytes: int, control_bytes: int, *, max_times: float, max_bytes: int) 
     """
     times = n_bytes / control_bytes
     shown = f"{n_bytes / 1e6:.1f} MB, {times:.2f} times the control's {control_bytes / 1e6:.1f} MB"
-    relative = {"gate": "size", "passed": times <= max_times, "figure": round(times, 4), "limit": max_times}
-    gates = [relative | {"reason": f"{shown}; at most {max_times:g} times may be"}]
+    told = f"{shown}; at most {max_times:g} times may be"
+    gates: list[Gate] = [
+        {"gate": "size", "passed": times <= max_times, "figure": round(times, 4), "limit": max_times, "reason": told}
+    ]
     if max_bytes:
-        absolute = {"gate": "size in bytes", "passed": n_bytes <= max_bytes, "figure": n_bytes, "limit": max_bytes}
-        gates.append(absolute | {"reason": f"{n_bytes / 1e6:.1f} MB; at most {max_bytes / 1e6:.1f} MB may be"})
-    return gates
+        told = f"{n_bytes / 1e6:.1f} MB; at most {max_bytes / 1e6:.1f} MB may be"
+        passed = n_bytes <= max_bytes
+        gates.append({"gate": "size in bytes", "passed": passed, "figure": n_bytes, "limit": max_bytes, "reason": told})
+    return [gate | {"channel": None} for gate in gates]
 
 
 def latency(ms_per_row: float, control_ms_per_row: float, *, n_rows: int, max_times: float) -> list[Gate]:
@@ -149,4 +155,4 @@ def latency(ms_per_row: float, control_ms_per_row: float, *, n_rows: int, max_ti
         f"measured in turn; at most {max_times:g} times may be"
     )
     gate = {"gate": "latency", "passed": times <= max_times, "figure": round(times, 4), "limit": max_times}
-    return [gate | {"reason": reason}]
+    return [gate | {"reason": reason, "channel": None}]

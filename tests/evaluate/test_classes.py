@@ -88,6 +88,7 @@ def test_a_class_ruined_in_one_channel_is_found_there() -> None:
     candidate = answers(["no"] * 100 + ["yes"] * 100)
     found = no_harm_in_classes(compare(CLASSES, rows_of(truth, channels), control, candidate), max_drop_share=0.01)
     assert failed(found) == ["no harm in class no of channel a", "no harm in class yes of channel a"]
+    assert {gate["channel"] for gate in found} == {"a"}
 
 
 def test_chance_fails_a_class_no_more_often_than_promised_however_many_there_are() -> None:

@@ -64,7 +64,8 @@ def test_harm_in_one_channel_fails_its_gate_whatever_is_gained_elsewhere() -> No
     assert gates["no harm in channel a"]["passed"]
     assert not gates["no harm in channel b"]["passed"]
     assert "not chance" in gates["no harm in channel b"]["reason"]
-    assert all(set(g) == {"gate", "passed", "figure", "limit", "reason"} for g in gates.values())
+    assert all(set(g) == {"gate", "passed", "figure", "limit", "reason", "channel"} for g in gates.values())
+    assert [g["channel"] for g in gates.values()] == [None, "a", "b"]
 
 
 def part(estimate: float | None, low: float | None, high: float | None) -> dict[str, object]:
