@@ -201,6 +201,13 @@ def test_rolling_back_the_task_after_a_channel_went_back_goes_back_too(ws: Works
     assert in_charge(ws) == dict.fromkeys(("app", "shop", "web", "one to come"), 1)
 
 
+def test_a_version_given_to_a_channel_first_and_to_the_task_then_is_one_step(ws: Workspace) -> None:
+    releases.promote(ws, "2", channel="web")
+    releases.promote(ws, "2")
+    rollbacks.rollback(ws, channel="web")
+    assert in_charge(ws) == {"app": 2, "shop": 2, "web": 1, "one to come": 2}
+
+
 @pytest.mark.parametrize(("scope", "stopped"), [((), [None]), (("app", "web"), ["web"]), (("app", "shop"), [])])
 def test_a_rollback_of_a_channel_stops_a_release_there(
     ws: Workspace, scope: tuple[str, ...], stopped: list[str | None]
