@@ -259,7 +259,8 @@ def improve(ws: Workspace, *, task: str | None = None, report: Report = silent) 
     if serving.release is not None:
         return _decide(ws, serving.release)
     feedback_labels.to_labels(ws, name)
-    old, new = snapshot.find(ws, serving.control.snapshot_id), snapshot.freeze(ws, task=name)
+    newest = max((serving.control, *serving.channels.values()), key=lambda version: version.number)
+    old, new = snapshot.find(ws, newest.snapshot_id), snapshot.freeze(ws, task=name)
     n_new = _n_new(old, new)
     if n_new < ws.settings.feedback.min_new_labels:
         return {"step": "waiting", "n_new_labels": n_new, "n_needed": ws.settings.feedback.min_new_labels}
@@ -286,7 +287,7 @@ def _try(ws: Workspace, control: ModelVersion, candidate: ModelVersion, report: 
     """Compare the candidate with the control on the same held-out rows; open a release if the gates pass."""
     if any(line.version_id == candidate.id and line.kind == "reject" for line in ledger.history(ws, control.task)):
         return {"step": "waiting", "n_new_labels": 0, "reason": f"{candidate.name} was rejected; no new labels since"}
-    judged, found = releasing.gates_of(ws, control, candidate, report)
+    scope, judged, found = releasing.gates_where_it_fits(ws, control, candidate, report)
     shown = {
         "candidate": candidate.name,
         "control": control.name,
@@ -297,8 +298,8 @@ def _try(ws: Workspace, control: ModelVersion, candidate: ModelVersion, report: 
     if not all(gate["passed"] for gate in judged):
         releases.rejected_at_gate(ws, candidate, judged, actor="improve")
         return {"step": "gate", **shown}
-    release = releasing.start(ws, candidate=candidate, actor="improve")
-    return {"step": release.policy, "release": release.id, **shown}
+    release = releasing.start(ws, candidate=candidate, scope=scope, actor="improve")
+    return {"step": release.policy, "release": release.id, "scope": release.scope, **shown}
 
 
 def _card(ws: Workspace, version: ModelVersion, described: dict[str, Any], calibration: Calibration) -> str:
