@@ -1,4 +1,4 @@
-"""The order of the stages. Catches: a version that is in charge of a channel already, made and tried once more for it."""
+"""The order of the stages. Catches: a version in charge of a channel already, made and tried once more for it."""
 
 from dataclasses import replace
 
