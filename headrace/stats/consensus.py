@@ -177,5 +177,4 @@ def _evidence(given: _Given, confusions: Floats) -> Floats:
 
 def _sums(places: Ints, values: NDArray[np.float64], shape: tuple[int, int]) -> Floats:
     """Values summed at flat places of a table."""
-    found: Floats = np.bincount(places, values, shape[0] * shape[1]).reshape(shape)
-    return found
+    return np.bincount(places, weights=values, minlength=shape[0] * shape[1]).reshape(shape).astype(np.float64)

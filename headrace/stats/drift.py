@@ -10,8 +10,16 @@ first time that such a mean reaches A comes after A requests or more on average 
 "E-detectors: a nonparametric framework for sequential change detection", theorem 2.4). Stream i with the share w_i of
 the budget alarms when R_i >= A / w_i, from which the mean is at A, too.
 
-Of categories, the bet is the likelihood by what came lately over that by the reference, which never moves: one that
-grows would take the change in. numpy only. Dimensions: S streams side by side, M bets, K categories, T requests.
+Of categories, the bet is the likelihood q by what came lately over that by the reference r, which never moves: one that
+grows would take the change in. The reference is a sample of n rows, not the truth p, so the bet is divided by as much
+as its expectation may be above 1 for that, by Cauchy and Schwarz with chi(a, r)^2 = sum((a - r)^2 / r):
+
+    E(q / r) = 1 + sum((p - r)(q - r) / r) <= 1 + chi(p, r) chi(q, r),   E(chi(p, r)^2) = (K - 1) / n              (2)
+
+and by 1 + 2 (K + 1) / n at most: where q is far from r, the two differences point to different sides, and their product
+is 0 on average but for what q has learnt of p, chi(p, r)^2. That this keeps the promise is measured in bench/drift.
+
+numpy only. Dimensions: S streams side by side, M bets, K categories, T requests.
 """
 
 import math
@@ -32,8 +40,8 @@ SHARES: dict[str, float] = {"classes": 0.3, "confidence": 0.3, "errors": 0.3, "e
 """Of the budget of false alarms; they sum to 1."""
 MEMORIES = (50.0, 200.0, 800.0)
 """Requests that a forgetful count is made of: the first for large changes, the last for small ones."""
-REFERENCE_PER_MEMORY = 5
-"""Reference rows for each request of memory: the reference's own error must be far below that of the count."""
+MIN_REFERENCE = 200
+"""Rows."""
 PRIOR = 20.0
 """Requests' worth of the reference in each forgetful count."""
 ERROR_RATIOS = (1.25, 1.5, 2.0, 3.0, 5.0)
@@ -51,6 +59,8 @@ class Categories:
 
     reference: Floats
     """Shares (S, K), all above 0."""
+    reference_error: float
+    """How far these may be from the truth, as chi of equation 2."""
     memories: Floats
     """(M,)."""
     recent: Floats
@@ -73,17 +83,21 @@ class Categories:
         rows = np.asarray(seen).reshape(-1, n_streams)
         if rows.size and not 0 <= rows.min() <= rows.max() < k:
             raise ValueError(f"categories from {rows.min()} to {rows.max()}, not within 0 to {k - 1}")
-        recent, log_r, cusum, since = (part.copy() for part in (self.recent, self.log_r, self.cusum, self.since))
+        recent, log_r, cusum, since = self.recent.copy(), self.log_r, self.cusum, self.since.copy()
         keep, totals, log_reference = 1 - 1 / self.memories, recent.sum(axis=2) + PRIOR, np.log(self.reference)
+        squares = (np.square(recent) / self.reference[:, None]).sum(axis=2)
         streams = np.arange(n_streams)
         for row in rows:
-            expected = self.reference[streams, row][:, None]
-            bet = np.log((recent[streams, :, row] + PRIOR * expected) / totals)
-            bet -= log_reference[streams, row][:, None]
+            expected, before = self.reference[streams, row][:, None], recent[streams, :, row]
+            distance2 = (squares + PRIOR * (2 * totals - PRIOR)) / totals**2 - 1  # chi-squared of bet and reference
+            bet = np.log((before + PRIOR * expected) / totals) - log_reference[streams, row][:, None]
+            worst = self.reference_error * np.sqrt(np.maximum(0.0, distance2))
+            bet -= np.log1p(np.minimum(worst, 2 * self.reference_error**2))
             log_r = np.logaddexp(log_r, 0.0) + bet
             since[cusum <= 0] = 0
             cusum = np.maximum(cusum, 0.0) + bet
             since[streams, :, row] += 1
+            squares = squares * keep**2 + (2 * keep * before + 1) / expected
             recent *= keep[:, None]
             recent[streams, :, row] += 1
             totals = (totals - PRIOR) * keep + 1 + PRIOR
@@ -118,23 +132,23 @@ class Change:
 
 
 def categories(reference_counts: NDArray[Any], memories: Sequence[float] = MEMORIES) -> Categories:
-    """A detector from reference counts (S, K), or (K) of one stream; memories too long for the reference are left out.
+    """A detector from reference counts (S, K), or (K) of one stream.
 
     Raises:
-        ValueError: the reference is too small for any memory.
+        ValueError: the reference is too small.
     """
     counts = np.atleast_2d(np.asarray(reference_counts, dtype=np.float64))
     n_rows, k = float(counts.sum(axis=1).min()), counts.shape[1]
-    fit = np.array([memory for memory in memories if REFERENCE_PER_MEMORY * memory <= n_rows])
-    if not len(fit):
-        raise ValueError(f"a reference of {n_rows:.0f} rows, fewer than {REFERENCE_PER_MEMORY * min(memories):.0f}")
+    if n_rows < MIN_REFERENCE:
+        raise ValueError(f"a reference of {n_rows:.0f} rows, fewer than {MIN_REFERENCE}")
     shares = counts + 0.5  # a category without a row is rare, not impossible
     shares /= shares.sum(axis=1, keepdims=True)
-    shape = (len(counts), len(fit))
+    shape, lengths = (len(counts), len(memories)), np.asarray(memories, dtype=np.float64)
     return Categories(
         shares,
-        fit,
-        fit[:, None] * shares[:, None, :],
+        math.sqrt((k + 1) / n_rows),
+        lengths,
+        lengths[:, None] * shares[:, None, :],
         np.full(shape, -np.inf),
         np.zeros(shape),
         np.zeros((*shape, k), dtype=np.int64),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 PENALTY = 0.1
-"""Of the squared weights beside the summed loss: 1 / C of LogisticRegression in scikit-learn. Unit vectors need little."""
+"""Of half the squared weights beside the summed loss: 1 / C in scikit-learn. Unit vectors need little."""
 _MEMORY = 10  # pairs of steps and gradients from which L-BFGS knows the curvature
 _MOST_STEPS = 300
 _TOLERANCE = 1e-4  # largest entry of the gradient, over the number of rows, at which it is done

@@ -11,8 +11,8 @@ from headrace.records import Interval
 from headrace.stats import audits
 from headrace.stats.audits import Tally
 
-N_RUNS = 1000
-SPREAD = 5 * np.sqrt(0.95 * 0.05 / N_RUNS)  # a coverage of .95 strays further with chance 6e-7
+N_RUNS = 600
+SPREAD = 5 * np.sqrt(0.95 * 0.05 / N_RUNS)  # a coverage of .95 strays further with chance 1e-6
 
 
 def traffic(n: int, rng: np.random.Generator, *, useless: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -31,9 +31,10 @@ def covered(found: list[Interval | None], truth: float) -> float:
 @pytest.mark.parametrize("equal", [True, False], ids=["equal", "by doubt"])
 def test_intervals_cover_as_often_as_they_say_though_feedback_is_biased(useless: bool, equal: bool) -> None:
     rng, found, classical, naive = np.random.default_rng(0), [], [], []
+    scale = 0.0 if equal else audits.scale_of(traffic(4000, rng, useless=useless)[2], 0.1)
     for _ in range(N_RUNS):
         right, proxy, doubt = traffic(4000, rng, useless=useless)
-        p = np.full(4000, 0.1) if equal else audits.probabilities(doubt, audits.scale_of(doubt[:200], 0.1))
+        p = np.full(4000, 0.1) if equal else audits.probabilities(doubt, scale)
         is_audited = rng.random(4000) < p
         found.append(audits.estimate(audits.tally(p, is_audited, right, proxy)))
         classical.append(audits.estimate(audits.tally(p, is_audited, right)))
@@ -59,20 +60,19 @@ def test_equal_probabilities_without_a_proxy_are_wilsons_interval() -> None:
 
 
 def test_equal_probabilities_with_a_proxy_are_ppi_plus_plus() -> None:
-    # The published formulas for a mean: Angelopoulos, Duchi and Zrnic 2023, equations 2 and 8 with the whole traffic as
-    # the unlabelled side.
-    rng = np.random.default_rng(2)
-    right, proxy, _ = traffic(40_000, rng)
-    is_audited = rng.random(40_000) < 0.02
-    y, f = right[is_audited], proxy[is_audited]
-    n, share = len(y), len(y) / 40_000
-    slope = np.cov(y, f)[0, 1] / (proxy.var() * (1 - share) / (1 - share))
-    found = audits.estimated(audits.tally(np.full(40_000, 0.02), is_audited, right, proxy))
+    # ppi-python 0.2.3: ppi_mean_pointestimate and ppi_mean_ci (a normal interval) of the same rows, with the unaudited
+    # as the unlabelled side
+    rng = np.random.default_rng(0)
+    proxy = rng.beta(9, 1, 5000)
+    right, is_audited = (rng.random(5000) < proxy).astype(float), rng.random(5000) < 0.1
+    sums = audits.tally(np.full(5000, 0.1), is_audited, right, proxy)
+    found, interval = audits.estimated(sums), audits.estimate(sums)
     assert found is not None
-    assert found.slope == pytest.approx(slope, rel=0.05)
-    assert found.accuracy == pytest.approx(y.mean() + found.slope * (proxy.mean() - f.mean()), abs=1e-12)
-    expected = np.sqrt((y - found.slope * f).var() / n + found.slope**2 * proxy.var() / 40_000)
-    assert found.error == pytest.approx(expected, rel=0.02)
+    assert interval is not None
+    assert sums.n_audited == 502
+    assert found.accuracy == pytest.approx(0.9052718525839278, abs=2e-4)
+    assert found.error == pytest.approx((0.93023447 - 0.88030923) / 2 / 1.959964, rel=0.01)
+    assert (interval.low, interval.high) == pytest.approx((0.88030923, 0.93023447), abs=0.004)
 
 
 def test_a_good_proxy_is_worth_as_many_labels_as_it_should() -> None:
@@ -132,8 +132,8 @@ def test_all_looks_together_cover_as_often_as_they_say() -> None:
         p, is_audited = np.full(20_000, 0.05), rng.random(20_000) < 0.05
         sums: Tally | None = None
         bad = bad_once = False
-        for start in range(0, 20_000, 500):
-            s = slice(start, start + 500)
+        for start in range(0, 20_000, 1000):
+            s = slice(start, start + 1000)
             part = audits.tally(p[s], is_audited[s], right[s], proxy[s])
             sums = part if sums is None else sums + part
             always, once = audits.estimate_always(sums, n_sharpest=10_000), audits.estimate(sums)
@@ -141,7 +141,7 @@ def test_all_looks_together_cover_as_often_as_they_say() -> None:
             bad_once |= once is not None and not once.low <= 0.9 <= once.high
         n_bad, n_bad_once = n_bad + bad, n_bad_once + bad_once
     assert n_bad <= 200 * 0.05 + 5 * np.sqrt(200 * 0.05 * 0.95)
-    assert n_bad_once > 200 * 0.15  # which is why there are two
+    assert n_bad_once > 200 * 0.1  # which is why there are two
 
 
 def test_strata_are_the_whole_and_differences_cover() -> None:

@@ -42,6 +42,22 @@ def test_by_hand() -> None:
     assert found.wrong_share == pytest.approx(0.25)
 
 
+def test_it_is_what_the_authors_package_finds() -> None:
+    # cleanlab 2.9.0: compute_confident_joint(calibrate=False), get_confident_thresholds and find_label_issues, filtered
+    # by confident_learning and by prune_by_noise_rate, ranked by self_confidence
+    probs, labels = probs_of(60, 3, 0)
+    assert label_errors.confident_joint(probs, labels).tolist() == [[10, 1, 2], [2, 11, 2], [2, 0, 12]]
+    assert label_errors.thresholds(probs, labels) == pytest.approx([0.548302, 0.596759, 0.643595], abs=1e-6)
+    found = label_errors.suspects(probs, labels, by="confident")
+    assert found.rows.tolist() == [35, 48, 10, 58, 47, 8, 9, 46, 30]
+    probs, labels = probs_of(400, 4, 4)
+    found = label_errors.suspects(probs, labels, by="confident")
+    assert found.rows[:12].tolist() == [146, 256, 321, 199, 315, 372, 258, 277, 41, 312, 71, 198]
+    assert (len(found.rows), found.rows.sum()) == (136, 26318)
+    rate = label_errors.suspects(probs, labels, by="rate").rows
+    assert (len(rate), rate.sum()) == (133, 25813)
+
+
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.2])
 def test_planted_errors_are_found(share: float) -> None:
     vectors, labels, wrong = planted(2000, 4, share, seed=3)
