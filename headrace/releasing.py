@@ -9,7 +9,7 @@ from typing import Any
 
 from headrace import gating
 from headrace.errors import BadInput, WrongState
-from headrace.evaluate.gates import OVERALL, Gate
+from headrace.evaluate.gates import HARM, Gate
 from headrace.records import LedgerEntry, ModelVersion, Release
 from headrace.release import controls, ledger, releases
 from headrace.release.controls import FIRST, Serving
@@ -17,6 +17,7 @@ from headrace.release.policies import POLICIES
 from headrace.workspace import Workspace
 
 Report = Callable[..., None]
+_MOST_SAID = 3
 
 
 def _silent(*_args: object, **_facts: object) -> None:
@@ -140,15 +141,32 @@ def _shown(
     return evidence | ({"despite": despite} if failed else {})
 
 
+def gates_where_it_fits(
+    ws: Workspace, control: ModelVersion, candidate: ModelVersion, report: Report = _silent
+) -> tuple[list[str], list[Gate], dict[str, Any]]:
+    """The gates of a candidate; with release.scope = "channels", of the channels that it does not harm.
+
+    Returns:
+        The channels to try it in (none: as the settings say), the verdicts, and what was measured.
+    """
+    judged, found = gates_of(ws, control, candidate, report)
+    scope = fitting_channels(failing(judged), found) if ws.settings.release.scope == "channels" else []
+    if scope:
+        again, found_again = gates_of(ws, control, candidate, report, scope)
+        if not failing(again):
+            return scope, again, found_again
+    return [], judged, found
+
+
 def fitting_channels(failed: Sequence[Gate], measured: Mapping[str, Any]) -> list[str]:
     """The channels in which a candidate may do though it fails in others; none where it fails for another reason.
 
-    All rows together may fail because of some channels' rows, so that gate is to be asked again of the others alone.
+    What fails on all rows together may do so because of some channels' rows, so it is to be asked again of the others.
     """
-    out = {gate["channel"] for gate in failed if gate["gate"] != OVERALL}
-    if not out or None in out:
+    if not all(gate["gate"].startswith(HARM) for gate in failed):
         return []
-    return [name for name in measured["comparison"]["channels"] if name not in out]
+    out = {gate["channel"] for gate in failed} - {None}
+    return [name for name in measured["comparison"]["channels"] if name not in out] if out else []
 
 
 def _ways_on(failed: Sequence[Gate], measured: Mapping[str, Any]) -> str:
@@ -182,7 +200,9 @@ def failing(gates: Sequence[Gate]) -> list[Gate]:
 
 
 def in_words(gates: Sequence[Gate]) -> str:
-    return "; ".join(f"{gate['gate']}: {gate['reason']}" for gate in gates)
+    """The first few with their reasons."""
+    told = "; ".join(f"{gate['gate']}: {gate['reason']}" for gate in gates[:_MOST_SAID])
+    return told if len(gates) <= _MOST_SAID else f"{told}; and {len(gates) - _MOST_SAID} more"
 
 
 def _control(serving: Serving, scope: Sequence[str]) -> ModelVersion:

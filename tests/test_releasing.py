@@ -172,3 +172,52 @@ def test_a_first_version_needs_no_reason(workspace: Workspace, tmp_path: Path) -
     fill(workspace, tmp_path)
     plant(workspace)
     assert releasing.promote(workspace, "1").reason == controls.FIRST
+
+
+def test_a_release_about_channels_is_gated_on_their_rows(
+    workspace: Workspace, rows: list[SnapshotRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = answer_with(
+        monkeypatch, workspace, rows, {1: sometimes_wrong(9), 2: sometimes_wrong(1000, but_in="phone")}
+    )
+    plant(workspace)
+    with pytest.raises(WrongState, match="try it where it does: --channel web, or give a reason"):
+        releasing.start(workspace, candidate="2")
+    release = releasing.start(workspace, candidate="2", scope=["web"])
+    line = ledger.history(workspace)[-1]
+    assert (release.scope, list(line.evidence["comparison"]["channels"])) == (("web",), ["web"])
+    assert line.evidence["comparison"]["overall"]["n"] == sum(row.channel == "web" for row in rows)
+    assert loaded == [1, 2, 1, 2]  # what was measured on all rows does not stand for these
+
+
+def test_improve_leaves_out_the_channels_that_a_candidate_would_harm(
+    workspace: Workspace, rows: list[SnapshotRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer_with(
+        monkeypatch, workspace, rows, {1: sometimes_wrong(9), 2: sometimes_wrong(1000, but_in="phone"), 3: wrong}
+    )
+    plant(workspace)
+    control, candidate = versions(workspace)
+    scope, judged, _ = releasing.gates_where_it_fits(workspace, control, candidate)
+    assert (scope, bool(releasing.failing(judged))) == ([], True)  # releases are about the whole task
+    with open_workspace(workspace.root, overrides={"release.scope": "channels"}) as each:
+        step = loop._try(each, control, candidate, loop.silent)
+        assert (step["step"], step["scope"]) == ("shadow", ("web",))
+        releases.stop(each)
+        worse = plant(each)
+        step = loop._try(each, control, worse, loop.silent)
+        assert step["step"] == "gate"
+        assert loop._try(each, control, worse, loop.silent)["step"] == "waiting"
+
+
+def test_every_candidate_of_a_bandit_passes_its_gates(
+    workspace: Workspace, rows: list[SnapshotRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer_with(monkeypatch, workspace, rows, {1: sometimes_wrong(5), 2: right, 3: wrong, 4: right})
+    for _ in range(3):
+        plant(workspace)
+    with pytest.raises(WrongState, match="tone/3 fails before traffic"):
+        releasing.start(workspace, candidate="2", others=["3"], policy="bandit")
+    release = releasing.start(workspace, candidate="2", others=["4"], policy="bandit")
+    assert len(release.others) == 1
+    assert set(ledger.history(workspace)[-1].evidence["others"]) == {"tone/4"}

@@ -137,7 +137,7 @@ def _show_step(result: dict[str, Any]) -> None:
     if result["step"] == "gate":
         print(f"{result['candidate']} meets no traffic; {result['control']} stays in charge.")
     else:
-        print(f"{result['candidate']} is tried beside {result['control']} ({result['step']}). Run improve again to decide.")
+        print(f"{result['candidate']} is tried beside {result['control']} ({result['step']}). Improve again to decide.")
 
 
 def report(

@@ -23,6 +23,9 @@ def register(app: typer.Typer) -> None:
 def release_start(
     version: Annotated[str, typer.Argument(help="Version to try: a number, or TASK/NUMBER.")],
     policy: Annotated[str | None, typer.Option(help="Rule that decides; default: release.policy.")] = None,
+    also: Annotated[
+        list[str] | None, typer.Option(help="Another version to try at once; again for more (bandit).")
+    ] = None,
     despite: Annotated[
         str | None, typer.Option(help="Why it is tried though a gate fails; goes to the ledger.")
     ] = None,
@@ -40,7 +43,14 @@ def release_start(
 
     with opened(where, settings) as ws, progress_bar("release", quiet=as_json) as bar:
         made = releasing.start(
-            ws, candidate=version, task=task, policy=policy, scope=scope or (), despite=despite, report=bar
+            ws,
+            candidate=version,
+            task=task,
+            policy=policy,
+            scope=scope or (),
+            others=also or (),
+            despite=despite,
+            report=bar,
         )
     emit(made, as_json, lambda: print(f"Opened {made.id} ({made.policy})"))
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from headrace.stats import paired
 
-OVERALL = "no harm overall"
+HARM = "no harm"
+"""How the names of the gates begin that compare answers to held-out rows."""
 LEVEL = 0.05
 """Chance that any channel's gate fails though nothing is worse; the same for the classes."""
 _FEWEST_ROWS = 6
@@ -28,10 +29,10 @@ def no_harm(compared: Mapping[str, Any], *, max_drop_share: float) -> list[Gate]
     """
     metric, channels = compared["main_metric"], compared["channels"]
     adjusted = paired.holm({name: _chance(part["difference"]) for name, part in channels.items()})
-    overall = _no_harm(OVERALL, metric, compared["overall"], max_drop_share, 0.0)
+    overall = _no_harm(f"{HARM} overall", metric, compared["overall"], max_drop_share, 0.0)
     gates = [overall | {"channel": None}]
     for name, part in channels.items():
-        gate = _no_harm(f"no harm in channel {name}", metric, part, max_drop_share, adjusted[name])
+        gate = _no_harm(f"{HARM} in channel {name}", metric, part, max_drop_share, adjusted[name])
         gates.append(gate | {"channel": name})
     return gates
 
@@ -82,7 +83,7 @@ def no_harm_in_classes(compared: Mapping[str, Any], *, max_drop_share: float) ->
         return [_no_class_harmed(compared, shares, tested, max_drop_share)]
     return [
         {
-            "gate": f"no harm in {name}",
+            "gate": f"{HARM} in {name}",
             "passed": False,
             "figure": shares[name],
             "limit": -max_drop_share,
@@ -112,7 +113,7 @@ def _no_class_harmed(
     else:
         told = f"of {compared['n_classes']} classes none is harmed; lowest is {shares[lowest]:+.4f} in {lowest}"
     figure = None if lowest is None else shares[lowest]
-    gate = {"gate": "no harm in a class", "passed": True, "figure": figure, "limit": -max_drop_share}
+    gate = {"gate": f"{HARM} in a class", "passed": True, "figure": figure, "limit": -max_drop_share}
     return gate | {"reason": told, "channel": None}
 
 

@@ -88,9 +88,11 @@ def over_time(
             series: Sequence[Outcome | Answered] = outcomes
         else:
             series = [one for one in answers if one.arm in (pair.candidate, pair.control)]
-        names = sorted({one.channel for one in series})
-        by_channel = {name: _curve([one for one in series if one.channel == name], pair) for name in names}
-        found[pair.candidate] = {"all": _curve(series, pair), "channels": by_channel}
+        by_channel: dict[str, list[Outcome | Answered]] = {}
+        for one in series:
+            by_channel.setdefault(one.channel, []).append(one)
+        curves = {name: _curve(some, pair) for name, some in sorted(by_channel.items())}
+        found[pair.candidate] = {"all": _curve(series, pair), "channels": curves}
     return found
 
 
