@@ -8,13 +8,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
 from headrace.records import Answered, Batch, Evidence, Outcome, Release, Score, Traffic
 from headrace.store import ledger, traffic
 from headrace.store import outcomes as rows
 from headrace.tasks import TASK_TYPES, TaskType
 from headrace.workspace import Workspace
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import RowMapping
 
 SHADOW = "shadow"
 
@@ -127,7 +130,7 @@ def _by_arm(ws: Workspace, release: Release) -> tuple[dict[str, dict[str, Score]
     return feedback, [Batch(stage.shares, of) for stage, of in zip(stages, scores, strict=True)], answers
 
 
-def _stage_of(line: Mapping[str, Any], stages: Sequence[_Stage]) -> int:
+def _stage_of(line: "RowMapping", stages: Sequence[_Stage]) -> int:
     """In which stage an answer was given: the latest that had begun and gave its arm the probability it was drawn with.
 
     A server learns of a stage a moment after it began, so time alone does not say.
@@ -142,9 +145,7 @@ def _shares(weights: Mapping[str, float]) -> dict[str, float]:
     return {arm: weight / total for arm, weight in weights.items()}
 
 
-def _with_truth(
-    task_type: TaskType, corrections: Sequence[Mapping[str, Any]]
-) -> list[tuple[Mapping[str, Any], object]]:
+def _with_truth(task_type: TaskType, corrections: "Sequence[RowMapping]") -> "list[tuple[RowMapping, object]]":
     """Each corrected answer once with what is right, in the order of the last correction of each."""
     said: dict[str, dict[str, object]] = {}  # prediction -> labeller -> latest correction; newest prediction last
     answers = {}

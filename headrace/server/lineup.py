@@ -332,7 +332,7 @@ class Lineup:
 
     def _follow_trials(self) -> None:
         """A pool for each candidate of an open release; none for the others."""
-        wanted = {}
+        wanted: dict[str, tuple[ModelVersion, Serving]] = {}
         for serving in self._state.wanted.values():
             wanted |= {version.id: (version, serving) for version in _candidates(serving)}
         for version_id, trial in list(self._trials.items()):

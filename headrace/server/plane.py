@@ -39,11 +39,15 @@ class ControlPlane:
         self._task_types: dict[str, TaskType] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._parts = ExitStack()
-        watch, pools = self.metrics.watch, lambda: self.lineup.pools
-        watch("queue_rows", "Rows sent to the workers and not yet answered", lambda: sum(p.n_waiting for p in pools()))
+        watch = self.metrics.watch
+        watch(
+            "queue_rows",
+            "Rows sent to the workers and not yet answered",
+            lambda: sum(pool.n_waiting for pool in self.lineup.pools),
+        )
         watch("expired_rows", "Rows whose deadline passed before their answer", lambda: self.pool.n_expired_rows)
         watch("rows_per_s", "Rows that busy workers answer in a second", lambda: self.pool.rows_per_s)
-        watch("workers", "Worker processes that live", lambda: sum(len(p.pids) for p in pools()))
+        watch("workers", "Worker processes that live", lambda: sum(len(p.pids) for p in self.lineup.pools))
         watch("worker_starts", "Worker processes started", lambda: self.pool.n_starts)
         watch("artifact_loads", "Artifacts loaded by workers", lambda: self.pool.n_artifact_loads)
         watch("adapter_loads", "Adapters loaded by workers", lambda: self.pool.n_adapter_loads)

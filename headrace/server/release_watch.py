@@ -32,7 +32,7 @@ from headrace.workspace import Workspace
 _log = logging.getLogger("headrace.releases")
 
 _EVERY_S, _LEAST_S = 0.5, 0.05
-_LABELS_SHARE = 0.1  # of the time, that reading labels may take
+_LABELS_SHARE = 0.25  # of the time, that reading labels may take
 
 
 @dataclass
@@ -148,5 +148,5 @@ def _allowed(release: Release, decision: Decision) -> Decision:
     if release.policy != SHADOW:
         return decision
     channels = {name: verdict for name, verdict in decision.channels.items() if verdict == "reject"}
-    verdict = "reject" if decision.verdict == "reject" else "hold"
-    return replace(decision, verdict=verdict, channels=channels)
+    kept = replace(decision, channels=channels)
+    return kept if decision.verdict == "reject" else replace(kept, verdict="hold")

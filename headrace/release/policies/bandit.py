@@ -40,7 +40,8 @@ class Bandit:
         for arm in candidates:
             if wrong := guardrails.unsound(evidence, Arms(arm, control)):
                 return Decision("hold", wrong)
-        broken = {arm: found for arm in candidates if (found := _fired(evidence, arm, control, options))}
+        rails = {arm: _fired(evidence, arm, control, options) for arm in candidates}
+        broken = {arm: fired for arm, fired in rails.items() if fired}
         left = [control, *(arm for arm in candidates if arm not in broken)]
         batches = [
             best_arm.Batch(batch.shares, {arm: score for arm, score in batch.scores.items() if arm in left})
