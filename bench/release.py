@@ -39,6 +39,8 @@ from headrace.stats.intervals import wilson
 
 ALPHA, GUARDRAIL_ALPHA = 0.05, 0.001
 SEED = 20261122
+N_FOR_QUANTILES = 2000  # releases where no rare event is counted, but how long it takes
+N_BAD_MOST = 400  # no guardrail waits for so many bad answers
 WRONG = "upper end at most 0.055"
 
 
@@ -68,14 +70,15 @@ def time_rows(what: str, found: Found, *, spent: str, targets: dict[str, str], n
 def run_pairs(win: Any, loss: Any, size: Size, seed: int, *, harm: bool = False) -> tuple[Found, float]:
     """When the paired e-process says "better" (or "worse"), and how many releases a peeked z-test says so of."""
     win, loss = (np.broadcast_to(np.asarray(rate, dtype=float), size.n_requests) for rate in (win, loss))
-    n_most = int(most_events(size.n_requests, float((win + loss).max())))
+    n_most = most_events(size.n_requests, float((win + loss).max()))
     fewest, naive = paired_fewest(n_most, ALPHA), naive_fewest(n_most)
     parts, n_naive = [], 0
     for rng, n in blocks(size.n_releases, seed):
-        wins, losses = pairs_of(rng, n, win, loss)
+        at_request, wins, losses = pairs_of(rng, n, win, loss)
         told, labels = (losses if harm else wins), wins + losses
-        parts.append(first(told >= fewest[labels], labels))
-        n_naive += int((told >= naive[labels]).any(axis=1).sum())
+        parts.append(first(told >= fewest[labels], at_request, labels, size.n_requests))
+        looks = (told >= naive[labels]) & (at_request <= size.n_requests)
+        n_naive += int(looks.any(axis=1).sum())
     return joined(parts), n_naive / size.n_releases
 
 
@@ -124,9 +127,9 @@ def non_inferiority(size: Size) -> Iterator[Measured]:
         ]:
             rates = (share * (0.06 + gain) / 2, share * (0.06 - gain) / 2)
             rule = {"margin": margin, "alpha": ALPHA, "share": share}
-            found = joined(
-                [no_worse(rng, n, n_requests, rates, **rule) for rng, n in blocks(size.n_releases, SEED + 2)]
-            )
+            n_releases = size.n_releases if gain == -margin else min(size.n_releases, N_FOR_QUANTILES)
+            parts = [no_worse(rng, n, n_requests, rates, **rule) for rng, n in blocks(n_releases, SEED + 2)]
+            found = joined(parts)
             what = f"no worse by {100 * margin:g} points, 6% differ, {name}"
             if gain == -margin:
                 yield share_row(f"{what}: shown", found.share * size.n_releases, size.n_releases, WRONG)
@@ -142,15 +145,14 @@ def guardrails(size: Size) -> Iterator[Measured]:
     for candidate, baseline in [(0.01, 0.01), (0.05, 0.05), (0.05, 0.01), (0.1, 0.01), (0.5, 0.01), (1.0, 0.01)]:
         parts: dict[str, list[Found]] = {}
         for rng, n in blocks(size.n_releases, SEED + 3):
-            bad, others = (
-                (rng.random((n, n_requests), dtype=np.float32) < rate).cumsum(axis=1, dtype=np.int32)
-                for rate in (candidate, baseline)
-            )
-            is_above = bad >= limit[1:]
-            parts.setdefault("limit", []).append(first(is_above, bad))
+            gaps = rng.geometric(candidate, size=(n, min(most_events(n_requests, candidate), N_BAD_MOST)))
+            at_request, bad = gaps.cumsum(axis=1), np.arange(1, gaps.shape[1] + 1)
+            others = rng.binomial(gaps, baseline).cumsum(axis=1)
+            is_above = bad >= limit[np.minimum(at_request, n_requests)]
+            parts.setdefault("limit", []).append(first(is_above, at_request, bad, n_requests))
             for alpha, fewest in slices.items():
-                fires = is_above & (bad >= fewest[bad + others])
-                parts.setdefault(f"limit, and slice at {alpha:g}", []).append(first(fires, bad))
+                fires = is_above & (bad >= fewest[np.minimum(bad + others, 2 * n_requests)])
+                parts.setdefault(f"limit, and slice at {alpha:g}", []).append(first(fires, at_request, bad, n_requests))
         for rule, found in parts.items():
             yield from _guardrail_rows(rule, candidate, baseline, joined(found), n_requests)
 
@@ -177,19 +179,20 @@ def sample_ratio(size: Size) -> Iterator[Measured]:
         ((0.5, 0.5), (0.6, 0.4)),
         ((0.98, 0.01, 0.01), (0.982, 0.01, 0.008)),
     ]:
-        parts, n_naive = [], 0
-        for rng, n in blocks(size.n_releases, SEED + 4):
-            arms = np.searchsorted(np.cumsum(true)[:-1], rng.random((n, size.n_requests), dtype=np.float32)).astype(
-                "i1"
-            )
+        parts, n_naive, every = [], 0, np.arange(1, size.n_requests + 1)
+        n_releases = size.n_releases if planned == true else min(size.n_releases, N_FOR_QUANTILES)
+        for rng, n in blocks(n_releases, SEED + 4):
+            drawn = rng.random((n, size.n_requests), dtype=np.float32)
+            arms = np.searchsorted(np.cumsum(true)[:-1], drawn).astype("i1")
             looks = sample_ratio_looks(arms, planned) >= math.log(1 / GUARDRAIL_ALPHA)
-            parts.append(first(looks, np.broadcast_to(np.arange(1, size.n_requests + 1), looks.shape)))
-            n_naive += int(_chi_square(arms == 0, planned[0]).any(axis=1).sum())
+            parts.append(first(looks, np.broadcast_to(every, looks.shape), every, size.n_requests))
+            if planned == true:
+                n_naive += int(_chi_square(arms == 0, planned[0]).any(axis=1).sum())
         found = joined(parts)
         what = f"sample ratio, planned {_ratio(planned)}, true {_ratio(true)}"
         if planned == true:
-            row = share_row(f"{what}: fired", found.share * size.n_releases, size.n_releases, "at most 0.001")
-            yield from (row, Measured(f"{what}: fired, by a peeked chi-square at .0005", n_naive / size.n_releases, ""))
+            row = share_row(f"{what}: fired", found.share * n_releases, n_releases, "at most 0.001")
+            yield from (row, Measured(f"{what}: fired, by a peeked chi-square at .0005", n_naive / n_releases, ""))
         else:
             wanted = {"requests p95": "at most 3500"} if true[0] == 0.55 else {}
             rows = time_rows(what, found, spent="spent", targets=wanted, n_requests=size.n_requests)
@@ -211,10 +214,11 @@ def _ratio(shares: tuple[float, ...]) -> str:
 def channels(size: Size) -> Iterator[Measured]:
     """The policy `shadow` as a whole."""
     for name, worlds in _policy_worlds().items():
-        ended = release_policy.run(
-            worlds, n_releases=size.n_releases, n_requests=size.n_requests, alpha=ALPHA, seed=SEED + 5
-        )
         is_ruined = "ruined" in name
+        n_requests = min(size.n_requests, 5000) if is_ruined else size.n_requests
+        ended = release_policy.run(
+            worlds, n_releases=size.n_releases, n_requests=n_requests, alpha=ALPHA, seed=SEED + 5
+        )
         for verdict, word in ((PROMOTE, "promoted"), (REJECT, "rejected")):
             beside = "at least 0.95" if is_ruined and verdict == REJECT else None
             beside = WRONG if not is_ruined and verdict == PROMOTE else beside
@@ -224,7 +228,7 @@ def channels(size: Size) -> Iterator[Measured]:
             gain = sum(w.share * (w.win - w.loss) for w in worlds)
             yield Measured(f"policy shadow, {name}: gain of the mean", 100 * gain, "points")
             found = Found(ended.n_requests, ended.n_labels)
-            rows = time_rows(f"policy shadow, {name}", found, spent="labels", targets={}, n_requests=size.n_requests)
+            rows = time_rows(f"policy shadow, {name}", found, spent="labels", targets={}, n_requests=n_requests)
             yield from (row for row in rows if "found within" not in row.what)
 
 

@@ -1,7 +1,8 @@
 """The policy `shadow` over many releases at once: the rules of headrace.release.policies.shadow on arrays.
 
-Only disagreements change what the policy says, so a release is the sequence of its disagreements, each with its channel
-and who won it. tests/test_bench_release.py holds verdicts and their moments against the policy itself.
+Only disagreements and the least number of requests change what the policy says, so a release is the sequence of its
+disagreements, each with its channel, its request and who won it. tests/test_bench_release.py holds verdicts and their
+moments against the policy itself.
 """
 
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.release_worlds import NEVER, Floats, blocks, most_events
-from headrace.release.policies.shadow import SUSPICION_E
+from headrace.release.policies.shadow import N_REQUESTS_A_CHANNEL, SUSPICION_E
 from headrace.stats import beta_mixture, evalues
 
 _LARGEST_LOG = 700.0
@@ -46,34 +47,40 @@ class Tables:
         def fewest(e: float) -> NDArray[np.int64]:
             return beta_mixture.fewest_events(n_most, 0.5, e=e)
 
+        self.n_channels = n_channels
         self.decisive, self.suspicious = fewest(1 / alpha), fewest(SUSPICION_E)
         self.decisive_in_channel = fewest(n_channels / alpha)
 
 
-def verdicts(channels: NDArray[Any], won: Bools, tables: Tables, n_channels: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The first verdict of each release and the place of the disagreement at which it fell (R).
+def verdicts(
+    channels: NDArray[Any], won: Bools, at_request: NDArray[Any], tables: Tables
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """The first verdict of each release, the place of the last disagreement before it, and its request (R).
 
     Args:
         channels: of each disagreement, 0 .. n_channels - 1 (R, D).
         won: by the candidate (R, D).
+        at_request: at which it came, counted from 1 (R, D).
     """
     wins, n = won.cumsum(axis=1, dtype=np.int32), np.arange(1, won.shape[1] + 1)
     losses = n - wins
     has_benefit = np.logical_or.accumulate(wins >= tables.decisive[n], axis=1)
     is_harmed = losses >= tables.decisive[n]
     is_suspected = losses >= tables.suspicious[n]
-    for channel in range(n_channels):
+    for channel in range(tables.n_channels):
         is_here = channels == channel
         n_here = is_here.cumsum(axis=1, dtype=np.int32)
         losses_here = (is_here & ~won).cumsum(axis=1, dtype=np.int32)
         is_harmed |= losses_here >= tables.decisive_in_channel[n_here]
         is_suspected |= losses_here >= tables.suspicious[n_here]
-    is_promoted = has_benefit & ~is_suspected
-    ended = is_harmed | is_promoted
-    at = ended.argmax(axis=1)
+    until = np.pad(at_request[:, 1:], ((0, 0), (0, 1)), constant_values=2**40)  # what holds now holds up to the next
+    n_needed = N_REQUESTS_A_CHANNEL * tables.n_channels
+    is_promoted = has_benefit & ~is_suspected & (until > n_needed)
+    at = (is_harmed | is_promoted).argmax(axis=1)
     rows = np.arange(len(won))
     found = np.where(is_harmed[rows, at], REJECT, np.where(is_promoted[rows, at], PROMOTE, HOLD))
-    return found, at
+    when = at_request[rows, at]
+    return found, at, np.where(found == PROMOTE, np.maximum(when, n_needed), when)
 
 
 def run(worlds: tuple[ChannelWorld, ...], *, n_releases: int, n_requests: int, alpha: float, seed: int) -> Ended:
@@ -88,8 +95,7 @@ def run(worlds: tuple[ChannelWorld, ...], *, n_releases: int, n_requests: int, a
         at_request = rng.geometric(rate, size=(size, n_most)).cumsum(axis=1)
         channels = rng.choice(len(worlds), p=rates / rate, size=(size, n_most))
         won = rng.random((size, n_most)) < chance_won[channels]
-        found, at = verdicts(channels, won, tables, len(worlds))
-        when = at_request[np.arange(size), at]
+        found, at, when = verdicts(channels, won, at_request, tables)
         is_in_time = (found != HOLD) & (when <= n_requests)
         spent = np.where(is_in_time, at + 1, (at_request <= n_requests).sum(axis=1))
         parts.append((np.where(is_in_time, found, HOLD), np.where(is_in_time, when, NEVER), spent))

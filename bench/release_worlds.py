@@ -1,7 +1,8 @@
 """Worlds in which releases are simulated, many at once, with a look after every request.
 
-A rule that rests on counts is a table: for each n the fewest events that decide. A look at R releases over T requests
-is then one comparison of arrays (R, T). Nothing is approximated: the tables are made by the functions that decide.
+A rule that rests on counts is a table: for each n the fewest events that decide, made by the functions that decide. And
+evidence grows at an event only (a disagreement, a bad answer), so a release is drawn as the sequence of its events with
+the request of each: a look after every event misses nothing that a look after every request would see.
 """
 
 import math
@@ -41,12 +42,16 @@ class Found:
         return float(np.quantile(self.n_spent, q, method="higher"))
 
 
-def first(crossed: NDArray[np.bool_], spent: NDArray[Any]) -> Found:
-    """The first look that decides, of looks (R, T), and what had been spent (R, T) by then."""
-    at = crossed.argmax(axis=1)
-    rows = np.arange(len(crossed))
+def first(crossed: NDArray[np.bool_], at_request: NDArray[Any], spent: NDArray[Any], n_requests: int) -> Found:
+    """The first event (R, D) that decides within so many requests, its request, and what had been spent by then."""
+    is_in_time = at_request <= n_requests
+    crossed = crossed & is_in_time
+    rows, at = np.arange(len(crossed)), crossed.argmax(axis=1)
     is_found = crossed[rows, at]
-    return Found(np.where(is_found, at + 1.0, NEVER), spent[rows, np.where(is_found, at, -1)].astype(float))
+    last = np.maximum(is_in_time.sum(axis=1) - 1, 0)
+    when = np.where(is_found, at_request[rows, at], NEVER)
+    spent = np.broadcast_to(spent, crossed.shape)
+    return Found(when, spent[rows, np.where(is_found, at, last)].astype(float))
 
 
 def joined(parts: list[Found]) -> Found:
@@ -62,12 +67,19 @@ def blocks(n_releases: int, seed: int) -> Iterator[tuple[np.random.Generator, in
 
 def pairs_of(
     rng: np.random.Generator, n_releases: int, win: NDArray[Any], loss: NDArray[Any]
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Wins and losses so far (R, T), of requests that are won or lost with the given probabilities (T)."""
-    drawn = rng.random((n_releases, len(win)), dtype=np.float32)
-    won = drawn < win.astype(np.float32)
-    lost = (drawn >= win.astype(np.float32)) & (drawn < (win + loss).astype(np.float32))
-    return won.cumsum(axis=1, dtype=np.int32), lost.cumsum(axis=1, dtype=np.int32)
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """The requests at which something may have happened, and wins and losses by then (R, D).
+
+    Of requests that are won and lost with chances (T) that change: drawn at the highest rate and thinned to each one's.
+    """
+    n_requests, most = len(win), float((win + loss).max())
+    shape = (n_releases, most_events(n_requests, most))
+    at_request = rng.geometric(most, size=shape).cumsum(axis=1)
+    place = np.minimum(at_request, n_requests) - 1
+    drawn = rng.random(shape) * most
+    is_won = drawn < win[place]
+    is_lost = ~is_won & (drawn < (win + loss)[place])
+    return at_request, is_won.cumsum(axis=1), is_lost.cumsum(axis=1)
 
 
 def naive_fewest(n_most: int, z: float = 1.645) -> Table:

@@ -11,7 +11,7 @@ import pytest
 from bench import release_policy, release_worlds
 from bench.release import SECTIONS, Size
 from headrace.records import Evidence, Outcome
-from headrace.release.policies.shadow import Shadow
+from headrace.release.policies.shadow import N_REQUESTS_A_CHANNEL, Shadow
 from headrace.stats import evalues, guardrails, noninferiority, sample_ratio
 from headrace.stats.evalues import Pairs
 
@@ -19,27 +19,29 @@ VERDICTS = {"hold": release_policy.HOLD, "promote": release_policy.PROMOTE, "rej
 NAMES = ("a", "b", "c")
 
 
-def first_verdict(channels: Sequence[int], won: Sequence[bool], alpha: float) -> tuple[int, int]:
-    """What the policy itself says, looked at after every disagreement."""
-    outcomes: list[Outcome] = []
-    for place, (channel, is_win) in enumerate(zip(channels, won, strict=True)):
-        outcomes.append(Outcome(NAMES[channel], not is_win, is_win))
-        evidence = Evidence(outcomes, n_requests=20 * len(outcomes))
-        decision = Shadow.decide(evidence, {"alpha": alpha, "channels": NAMES})
+def first_verdict(channels: Sequence[int], won: Sequence[bool], at: Sequence[int]) -> tuple[int, int]:
+    """What the policy itself says and at which request, looked at whenever something changes."""
+    n_needed = N_REQUESTS_A_CHANNEL * len(NAMES)
+    for request in sorted({*at, n_needed}):
+        seen = [(c, w) for c, w, when in zip(channels, won, at, strict=True) if when <= request]
+        outcomes = [Outcome(NAMES[channel], not is_win, is_win) for channel, is_win in seen]
+        decision = Shadow.decide(Evidence(outcomes, n_requests=request), {"alpha": 0.05, "channels": NAMES})
         if decision.verdict != "hold":
-            return VERDICTS[decision.verdict], place
+            return VERDICTS[decision.verdict], request
     return release_policy.HOLD, 0
 
 
-@pytest.mark.parametrize("gains", [(0.5, 0.5, 0.5), (0.8, 0.8, 0.1), (0.7, 0.6, 0.3), (0.2, 0.5, 0.6)])
+@pytest.mark.parametrize("gains", [(0.5, 0.5, 0.5), (0.8, 0.8, 0.1), (0.7, 0.6, 0.3), (0.9, 0.8, 0.9)])
 def test_the_rules_on_arrays_are_those_of_the_policy(gains: tuple[float, ...]) -> None:
     rng = random.Random(str(gains))
     channels = [[rng.choice((0, 0, 0, 1, 2)) for _ in range(70)] for _ in range(10)]
     won = [[rng.random() < gains[channel] for channel in line] for line in channels]
+    at = [sorted(rng.sample(range(1, 400), 70)) for _ in range(10)]
     tables = release_policy.Tables(70, 3, 0.05)
-    found, at = release_policy.verdicts(np.array(channels), np.array(won), tables, 3)
-    expected = [first_verdict(line, wins, 0.05) for line, wins in zip(channels, won, strict=True)]
-    assert [(int(verdict), int(place)) for verdict, place in zip(found, at, strict=True)] == expected
+    found, _, when = release_policy.verdicts(np.array(channels), np.array(won), np.array(at), tables)
+    expected = [first_verdict(*release) for release in zip(channels, won, at, strict=True)]
+    told = [(int(v), int(t) if v else 0) for v, t in zip(found, when, strict=True)]
+    assert told == expected
     assert {verdict for verdict, _ in expected} != {release_policy.HOLD}
 
 
@@ -105,6 +107,24 @@ def test_what_any_channel_reaches_is_what_e_holm_refutes() -> None:
         expected.append(ever)
     assert found.tolist() == expected
     assert 0 < sum(expected) < 40
+
+
+def test_requests_are_won_and_lost_at_the_rates_of_their_time() -> None:
+    # 400 releases of 2,000 requests whose rates change half-way; counts within 5 standard errors of what is expected.
+    win, loss = (np.repeat(rates, 1000) for rates in ((0.02, 0.1), (0.06, 0.0)))
+    at_request, wins, losses = release_worlds.pairs_of(np.random.default_rng(1), 400, win, loss)
+    for counts, by_1000, by_2000 in ((wins, 20, 120), (losses, 60, 60)):
+        seen = [np.where(at_request <= end, counts, 0).max(axis=1).mean() for end in (1000, 2000)]
+        assert seen[0] == pytest.approx(by_1000, abs=5 * math.sqrt(60 / 400))
+        assert seen[1] == pytest.approx(by_2000, abs=5 * math.sqrt(120 / 400))
+
+
+def test_the_first_event_that_decides_counts_if_it_is_in_time() -> None:
+    crossed = np.array([[False, True, True], [False, False, True], [True, False, False]])
+    at_request = np.array([[4, 9, 12], [5, 8, 40], [30, 33, 35]])
+    found = release_worlds.first(crossed, at_request, np.array([1, 2, 3]), 20)
+    assert found.n_requests.tolist() == [9, math.inf, math.inf]
+    assert found.n_spent.tolist() == [2, 2, 1]
 
 
 @pytest.mark.parametrize("section", SECTIONS)

@@ -61,6 +61,35 @@ def test_equals_scipys_beta_tails(counts: tuple[int, int], p0: float, prior: tup
         assert float(log_es(k, k + misses, p0, a=a, b=b)) == pytest.approx(whole + ratio, rel=1e-8, abs=1e-8)
 
 
+@pytest.mark.parametrize(
+    ("p0", "k", "n", "rho", "expected"),
+    [
+        (0.5, 61, 83, 3.9501587267126324, 7.8183621316605496),
+        (0.5, 22, 83, 3.9501587267126324, -2.6151226002695296),
+        (0.5, 300, 500, 15.800634906850529, 8.5460145942444683),
+        (0.01, 5, 188, 0.79003174534252651, 1.2749160787522325),
+        (0.01, 2, 2, 0.79003174534252651, 1.7791915050219131),
+        (0.01, 60, 5000, 0.1580063490685053, -0.98988076369991518),
+        (0.3, 0, 40, 7.9003174534252647, -1.7524023316394839),
+        (0.05, 900, 10000, 3.1601269813701061, 134.82761043562289),
+    ],
+)
+def test_equals_confseq(p0: float, k: int, n: int, rho: float, expected: float) -> None:
+    # confseq 0.0.11, beta_binomial_log_mixture(k - n p0, n p0 (1 - p0), v_opt, g=p0, h=1 - p0), one-sided; its prior
+    # has a = r / (1 - p0), b = r / p0 with r = rho - p0 (1 - p0), and rho is its best_rho(v_opt, .05).
+    r = rho - p0 * (1 - p0)
+    assert float(log_es(k, n, p0, a=r / (1 - p0), b=r / p0)) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("n", "bound"), [(50, 9.8017241872469185), (200, 19.721585702711764), (1000, 47.377212091049614)]
+)
+def test_the_boundary_equals_confseqs(n: int, bound: float) -> None:
+    # confseq 0.0.11, beta_binomial_mixture_bound(n / 4, .05, v_opt=25, g=.5, h=.5): how far above n / 2 it decides.
+    r = 3.9501587267126324 - 0.25
+    assert fewest_events(n, 0.5, e=20, a=2 * r, b=2 * r)[n] == math.ceil(n / 2 + bound)
+
+
 def _log_beta(a: float, b: float) -> float:
     return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
 

@@ -40,6 +40,13 @@ def test_is_a_fair_bet_at_the_edge_of_the_null_hypothesis(
     assert float(chances @ np.exp(after - now)) == pytest.approx(1, rel=1e-8)
 
 
+@pytest.mark.parametrize(("margin", "expected"), [(0.01, 0.9613836688738951), (0.05, 8.513819531365334)])
+def test_equals_confseqs_betting(margin: float, expected: float) -> None:
+    # confseq 0.0.11, betting.diversified_betting_mart of (x + 1) / 2 against m = (1 - margin) / 2, with the constant
+    # bets BETS / m, theta=1, trunc_scale=1: 30 wins, 20 losses, 450 agreements.
+    assert log_e(Pairs(30, 20, 450), margin=margin) == pytest.approx(expected, abs=1e-9)
+
+
 def test_closed_form_when_no_two_answers_differ() -> None:
     grown = [(1 + 0.9 * 2.0**-k / 0.99 * 0.01) ** 500 for k in range(9)]
     assert log_e(Pairs(agreements=500), margin=0.01) == pytest.approx(math.log(sum(grown) / 9))

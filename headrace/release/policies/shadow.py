@@ -9,8 +9,9 @@ Harm rejects, before anything else, and so do answers that are missing or empty 
 guardrails.py). Benefit promotes unless a harm is *suspected*: the current E of harm, overall or in any channel, is at
 least sqrt(10), where Jeffreys' scale calls evidence substantial (Vovk & Wang 2021, "E-values: calibration, combination
 and applications", section 2). It takes three losses without a win to get there. A suspicion needs no alpha of its own:
-it can only delay a promotion, and further labels clear it or turn it into a rejection. All else holds; no evidence
-never promotes.
+it can only delay a promotion, and further labels clear it or turn it into a rejection. For a ruined channel to have its
+chance to show, both arms must have answered N_REQUESTS_A_CHANNEL requests for each channel on average. All else holds;
+no evidence never promotes.
 
 With `each_channel` every channel is decided on its own: what is told of one, by Holm over the channels, ends the
 release there, and the others go on.
@@ -28,6 +29,9 @@ from headrace.stats.evalues import Pairs
 
 ARMS = Arms("shadow", "control")
 SUSPICION_E = math.sqrt(10)
+N_REQUESTS_A_CHANNEL = 50
+"""Simulated (`python -m bench.release`): one of five channels that loses 20 points while the mean gains is found before
+a promotion in 97 % of releases, and in 93 % without this. Releases of good candidates take longer anyway."""
 RAILS = [rail for rail in GUARDRAILS if rail.name in ("errors", "abstentions")]  # a shadow waits for others
 
 
@@ -148,6 +152,10 @@ def _verdict(overall: dict[str, Any], facts: dict[str, Any], options: Mapping[st
         lines = "; ".join(f"{name}: {_record(facts['channels'][name])}" for name in suspected)
         reason = f"Overall the candidate {told} ({counts}), but it may be worse in a channel ({lines})"
         return Decision("hold", f"{reason}. More labels from there will tell", facts)
+    n_needed = N_REQUESTS_A_CHANNEL * len(facts["channels"])
+    if facts["n_requests"] < n_needed:
+        seen = f"only {facts['n_requests']:,} requests of {n_needed:,} that it takes to see a channel suffer"
+        return Decision("hold", f"The candidate {told} ({counts}), after {seen}", facts)
     unseen = facts["channels_without_labels"]
     note = f". No labels came from: {', '.join(unseen)}" if unseen else ""
     return Decision("promote", f"The candidate {told}: {counts}{note}", facts)
