@@ -40,6 +40,8 @@ class _Question:
     label_share: float
     shares: tuple[float, float] | None
     """Of the requests, that control and candidate answer; None: both answer all of them (shadow)."""
+    margin: float
+    """Accuracy that a candidate may lose, in shares of 1; 0: none."""
 
 
 def plan(
@@ -65,7 +67,8 @@ def plan(
         What was asked, `shares` (of the requests, that control and candidate answer; None where both answer all), `all`
         and `channels`: each with what was seen on held-out rows (`n_rows`, `disagreement_share`, ...), `plan` (the
         fields of `stats.planning.Plan`, or None with a `reason`), `requests_per_day`, `days_median` and `days_p90`
-        (None without traffic so far).
+        (None without traffic so far), and with a `release.margin` `no_worse`: the plan until a shadow that is as good
+        as the control is shown not to be worse by that.
 
     Raises:
         NotFound: no such version or policy.
@@ -76,7 +79,8 @@ def plan(
     name = ws.task_name(task)
     policy = policy or ws.settings.release.policy
     version, control = controls.find_version(ws, name, candidate), controls.serving(ws, name).control
-    asked = _Question(policy, drop * _POINT, ws.settings.release.alpha, price, label_share, _shares(ws, policy))
+    limits, shares = ws.settings.release, _shares(ws, policy)
+    asked = _Question(policy, drop * _POINT, limits.alpha, price, label_share, shares, limits.margin)
     if version.id == control.id:
         raise WrongState("the candidate is already in charge", value=version.name, next_step="Name another version")
     compared = gating.measured(ws, control, version, report)["comparison"]
@@ -142,12 +146,14 @@ def _part(
     """The plan of all rows or of one channel."""
     is_own = part["n_disagreements"] >= _FEWEST_DIFFERENCES
     taken = part if is_own else overall
+    no_worse = _no_worse(asked, *_rates(taken)[:2], n_hypotheses)
     seen = {
         "n_rows": part["n"],
         "n_disagreements": part["n_disagreements"],
         "disagreement_share": part["n_disagreements"] / part["n"],
         "taken_from": "its own rows" if is_own or part is overall else "all rows, since its own disagree too seldom",
         "requests_per_day": round(per_day, 1),
+        "no_worse": None if no_worse is None else asdict(no_worse),
     }
     try:
         found = asdict(_planned(asked, *_rates(taken), n_hypotheses))
@@ -155,6 +161,21 @@ def _part(
         return {**seen, "plan": None, "reason": str(error), "days_median": None, "days_p90": None}
     median, p90 = (round(found[f"n_requests_{at}"] / per_day, 2) if per_day else None for at in ("median", "p90"))
     return {**seen, "plan": found, "reason": None, "days_median": median, "days_p90": p90}
+
+
+@lru_cache(maxsize=1000)
+def _no_worse(
+    asked: _Question, disagreement_share: float, both_wrong_share: float, n_hypotheses: int
+) -> planning.Plan | None:
+    if not asked.margin or asked.shares is not None:
+        return None
+    return planning.no_worse(
+        disagreement_share,
+        asked.margin,
+        asked.alpha / n_hypotheses,
+        both_wrong_share=both_wrong_share,
+        price_per_label=asked.price,
+    )
 
 
 def _rates(part: Mapping[str, Any]) -> tuple[float, float, float]:

@@ -133,6 +133,24 @@ def test_where_each_request_meets_one_arm_the_shares_of_the_arms_count(
         assert found["all"]["plan"] == vars(expected)
 
 
+def test_with_a_margin_the_plan_says_what_it_takes_to_show_no_harm(
+    workspace: Workspace,
+    rows: list[SnapshotRow],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    answer_with(monkeypatch, workspace, rows, {1: right, 2: sometimes_wrong(10)})
+    assert planning.plan(workspace, "2", drop=5)["all"]["no_worse"] is None
+    with open_workspace(workspace.root, overrides={"release.margin": 0.02}) as ws:
+        found = planning.plan(ws, "2", drop=5)
+        assert planning.plan(ws, "2", drop=5, policy="ab")["all"]["no_worse"] is None
+    assert found["all"]["no_worse"] == vars(stats.no_worse(round(found["all"]["disagreement_share"], 3), 0.02))
+    one = found["channels"]["web"]["no_worse"]["n_requests_median"]
+    assert one > found["all"]["no_worse"]["n_requests_median"] / 2
+    show_plan(found)
+    assert "is not worse by the margin:" in " ".join(capsys.readouterr().out.split())
+
+
 def test_days_come_from_the_traffic_of_the_log(
     workspace: Workspace, rows: list[SnapshotRow], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,9 @@ def show_plan(found: dict[str, Any]) -> None:
     head = ("channel", "held-out rows", "answers differ", "requests", "labels", "cost", "days")
     table(head, rows, title=f"{found['candidate']} beside {found['control']} ({found['policy']}): to find {what}")
     print("Half of such releases need no more than the first number, nine in ten no more than the second.")
+    if (shown := found["all"]["no_worse"]) is not None:
+        requests, labels = (_pair(shown[f"{what}_median"], shown[f"{what}_p90"]) for what in ("n_requests", "n_labels"))
+        print(f"To show that one as good is not worse by the margin: {requests} requests, {labels} labels.")
     for name, part in parts.items():
         if part["plan"] is None:
             print(f"{name}: no plan, since {part['reason']}.")
@@ -33,7 +36,11 @@ def _planned(part: dict[str, Any]) -> list[str]:
     plan = part["plan"] or {}
     pairs = [(plan.get(f"{what}_median"), plan.get(f"{what}_p90")) for what in ("n_requests", "n_labels", "cost")]
     pairs.append((part["days_median"], part["days_p90"]))
-    return ["-" if low is None else f"{_amount(low)} / {_amount(high)}" for low, high in pairs]
+    return [_pair(low, high) for low, high in pairs]
+
+
+def _pair(low: float | None, high: float | None) -> str:
+    return "-" if low is None else f"{_amount(low)} / {_amount(high)}"
 
 
 def show_status(state: dict[str, Any]) -> None:
