@@ -60,6 +60,10 @@ class AsyncClient:
         """See `headrace.Client.models`."""
         return await self._done(self._calls.models(timeout_s))
 
+    async def release_status(self, task: str, *, timeout_s: float | None = None) -> dict[str, Any]:
+        """See `headrace.Client.release_status`."""
+        return await self._done(self._calls.release_status(task, timeout_s))
+
     async def close(self) -> None:
         await self._http.aclose()
 

@@ -89,6 +89,14 @@ class Client:
         """What serves now: a line per task and arm."""
         return self._done(self._calls.models(timeout_s))
 
+    def release_status(self, task: str, *, timeout_s: float | None = None) -> dict[str, Any]:
+        """Who answers, who is tried and how that stands, as `headrace.release_status` says of a workspace at hand.
+
+        Raises:
+            NotFound: no such task.
+        """
+        return self._done(self._calls.release_status(task, timeout_s))
+
     def close(self) -> None:
         self._http.close()
 

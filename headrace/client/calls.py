@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -107,6 +108,11 @@ class Calls:
 
     def models(self, timeout_s: float | None) -> Generator[Ask | Wait, Came, list[dict[str, Any]]]:
         found: list[dict[str, Any]] = (yield from self._answered("GET", "/v1/models", None, {}, timeout_s))["models"]
+        return found
+
+    def release_status(self, task: str, timeout_s: float | None) -> Generator[Ask | Wait, Came, dict[str, Any]]:
+        path = f"/v1/releases/{quote(task, safe='')}"
+        found: dict[str, Any] = yield from self._answered("GET", path, None, {}, timeout_s)
         return found
 
     def ready(self, timeout_s: float | None) -> Generator[Ask | Wait, Came, bool]:

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from headrace.client import Client
+from headrace.errors import NotFound
 from headrace.release import releases
 from headrace.standing import release_status
 from headrace.workspace import Workspace
@@ -35,6 +37,10 @@ def test_the_state_of_a_release_is_there_over_http(http: httpx.Client, served_wo
 
 def test_a_task_without_a_version_and_one_that_is_not_there(http: httpx.Client) -> None:
     assert http.get("/v1/releases/unborn").json()["state"] == "empty"
+    with Client(str(http.base_url)) as client:
+        assert client.release_status("unborn")["state"] == "empty"
+        with pytest.raises(NotFound, match="no such task"):
+            client.release_status("a b ?")
     missing = http.get("/v1/releases/tome")
     assert missing.status_code == 404
     assert missing.json()["error"]["code"] == "not_found"
