@@ -21,10 +21,10 @@ from headrace.stats.audits import Tally
 from headrace.stats.intervals import wilson
 
 TRUTH = 0.9
-N_REQUESTS = 20_000
-AUDITED = 0.05  # so about 1,000 audits a run
+N_REQUESTS = 10_000
+AUDITED = 0.1  # so about 1,000 audits a run
 SPOKEN_RIGHT, SPOKEN_WRONG = 0.01, 0.05
-N_LOOKS = 40
+N_LOOKS = 20
 Traffic = tuple[NDArray[np.float64], NDArray[np.float64]]
 Draw = Callable[[np.random.Generator], Traffic]
 
@@ -42,6 +42,11 @@ def overconfident(rng: np.random.Generator) -> Traffic:
 
 def useless(rng: np.random.Generator) -> Traffic:
     return (rng.random(N_REQUESTS) < TRUTH).astype(np.float64), rng.random(N_REQUESTS)
+
+
+def _doubt(proxy: NDArray[np.float64]) -> NDArray[np.float64]:
+    doubt: NDArray[np.float64] = np.sqrt(proxy * (1 - proxy)) + 0.02
+    return doubt
 
 
 class Seen:
@@ -80,11 +85,10 @@ class Seen:
 def of_proxy(name: str, draw: Draw, n_runs: int, seed: int, *, by_doubt: bool = False) -> list[Measured]:
     rng = np.random.default_rng(seed)
     plain, helped, naive, correlation = Seen(), Seen(), Seen(), []
+    scale = audits.scale_of(_doubt(draw(rng)[1]), AUDITED)
     for _ in range(n_runs):
         right, proxy = draw(rng)
-        doubt = np.sqrt(proxy * (1 - proxy)) + 0.02
-        scale = audits.scale_of(doubt[:1000], AUDITED) if by_doubt else 0.0
-        p = audits.probabilities(doubt, scale) if by_doubt else np.full(N_REQUESTS, AUDITED)
+        p = audits.probabilities(_doubt(proxy), scale) if by_doubt else np.full(N_REQUESTS, AUDITED)
         is_audited = rng.random(N_REQUESTS) < p
         helped.add(audits.estimate(audits.tally(p, is_audited, right, proxy)))
         plain.add(audits.estimate(audits.tally(p, is_audited, right)))
@@ -118,7 +122,7 @@ def at_all_times(n_runs: int, seed: int) -> list[Measured]:
             part = audits.tally(p[s], is_audited[s], right[s], proxy[s])
             sums = part if sums is None else sums + part
             found = {
-                "for all times": audits.estimate_always(sums, n_sharpest=10_000),
+                "for all times": audits.estimate_always(sums, n_sharpest=5000),
                 "for one look": audits.estimate(sums),
             }
             for name, one in found.items():

@@ -6,7 +6,7 @@ digits answered by logistic regression, whose held-out rows are drawn from as tr
 times as often, pixels with noise that the model does not mind or does, a class that is gone; and on audited errors
 that rise from 8 to 12 %. For noise, the verdict on accuracy after 1,000 audits is shown as well.
 
-Run: python -m bench.drift [--runs 100]
+Run: python -m bench.drift [--runs 40]
 """
 
 import argparse
@@ -24,7 +24,7 @@ from headrace.stats import audits, drift, two_sample
 N_REFERENCE = 4000
 N_QUIET = 20_000
 """Requests of each stream of the false alarms."""
-N_LONGEST = 3000
+N_LONGEST = 1500
 """Requests after which a change counts as not found."""
 N_BEFORE = 500
 """Requests without a change before it comes."""
@@ -220,7 +220,7 @@ def more_errors(n_runs: int, seed: int, after: float) -> Measured:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=100)
+    parser.add_argument("--runs", type=int, default=40)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     rows: list[Measured] = []
