@@ -6,7 +6,6 @@ business of config_sources.py.
 
 import hashlib
 import json
-from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
@@ -344,13 +343,6 @@ class ReleaseTable(Table):
     """Gate before traffic: size of the candidate's files; 0: no limit."""
     max_latency_times: Annotated[float, Field(gt=0)] = 2.0
     """Gate before traffic: time of the candidate for the same rows, over the control's."""
-
-    @field_validator("ramp")
-    @classmethod
-    def _rising(cls, ramp: tuple[float, ...]) -> tuple[float, ...]:
-        if not ramp or any(b <= a for a, b in pairwise(ramp)):
-            raise ValueError("give one share or more, each above the one before")
-        return ramp
 
 
 class FeedbackTable(Table):

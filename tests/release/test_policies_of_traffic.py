@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.config import ReleaseTable
+from headrace.errors import BadConfig
 from headrace.records import Batch, Decision, Evidence, Outcome, Score, Traffic
 from headrace.release.policies import POLICIES, options_of
 from headrace.release.policies.ab import AB
@@ -48,6 +49,12 @@ def weights(decision: Decision) -> dict[str, float]:
 
 def test_a_canary_begins_small_with_a_slice_of_the_control_as_large() -> None:
     assert Canary.weights(OPTIONS) == {"control": 0.98, "baseline": 0.01, "candidate": 0.01}
+
+
+@pytest.mark.parametrize("ramp", [[], [5, 5], [10, 1]])
+def test_a_ramp_that_does_not_rise_is_refused(ramp: list[float]) -> None:
+    with pytest.raises(BadConfig, match="does not rise"):
+        Canary.weights({**OPTIONS, "ramp": ramp})
 
 
 def test_a_quiet_stage_advances_to_the_next_share() -> None:
@@ -210,17 +217,18 @@ def test_shadow_looks_at_errors_and_abstentions_too() -> None:
 
 def test_shadow_with_a_margin_promotes_what_is_no_worse() -> None:
     alike = [Outcome("a", True, True)] * 500 + [WON, LOST] * 5
-    assert Shadow.decide(Evidence(alike), OPTIONS).verdict == "hold"
-    decision = Shadow.decide(Evidence(alike), {**OPTIONS, "margin": 0.05})
+    assert Shadow.decide(Evidence(alike, n_requests=510), OPTIONS).verdict == "hold"
+    decision = Shadow.decide(Evidence(alike, n_requests=510), {**OPTIONS, "margin": 0.05})
     assert decision.verdict == "promote"
     assert "worse by less than 0.05" in decision.reason
 
 
 def test_shadow_decides_each_channel_by_itself() -> None:
     outcomes = [WON] * 20 + [Outcome("b", True, False)] * 20
-    decision = Shadow.decide(Evidence(outcomes), {**OPTIONS, "each_channel": True})
+    evidence = Evidence(outcomes, n_requests=500)
+    decision = Shadow.decide(evidence, {**OPTIONS, "each_channel": True})
     assert dict(decision.channels) == {"a": "promote", "b": "reject"}
-    assert Shadow.decide(Evidence(outcomes), OPTIONS).verdict == "reject"
+    assert Shadow.decide(evidence, OPTIONS).verdict == "reject"
 
 
 NUMBERS = st.one_of(st.integers(-5, 2000), st.just(math.nan), st.just(math.inf), st.none(), st.floats(0, 100))

@@ -19,8 +19,10 @@ rejects in one channel ends the release there only, and the others go on without
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
+from headrace.errors import BadConfig
 from headrace.records import Decision, Evidence, Verdict
 from headrace.release.policies import guardrails, labelled
 from headrace.release.policies.guardrails import Arms
@@ -34,8 +36,15 @@ class Canary:
 
     @staticmethod
     def weights(options: Mapping[str, Any]) -> dict[str, float]:
-        """The shares of the arms at the start."""
-        return _weights(options["ramp"][0])
+        """The shares of the arms at the start.
+
+        Raises:
+            BadConfig: a ramp that does not rise.
+        """
+        ramp = options["ramp"]
+        if not ramp or any(after <= before for before, after in pairwise(ramp)):
+            raise BadConfig("the ramp does not rise", value=ramp, next_step="Set release.ramp to such as [1, 10, 50]")
+        return _weights(ramp[0])
 
     @staticmethod
     def decide(evidence: Evidence, options: Mapping[str, Any]) -> Decision:
