@@ -1,5 +1,8 @@
-"""How a release stands, in words and over time. Catches: a part that names no lack, the end of a curve that differs from
-the evidence now, shares of one stage taken for those of another."""
+"""How a release stands, in words and over time.
+
+Catches: a part that names no lack, the end of a curve that differs from the evidence now, shares of one stage taken for
+those of another.
+"""
 
 import math
 import random
