@@ -119,6 +119,23 @@ def weights(n_asked: Ints, n_right: Ints, gate: Gate | None = None) -> Floats:
     return found
 
 
+def log_e_of_burst(
+    n_now: Ints, n_before: Ints, *, now_share: float, times: float = 5.0, typical: float = 1.0
+) -> Floats:
+    """Logarithm of an e-value against "the annotator is at most `times` as busy as before", for each (A).
+
+    Given all votes of both spans of time, those of now are a coin of known bias, however busy the annotator is
+    (Przyborowski and Wilenski 1940); `beta_mixture` is the evidence, valid at all looks within the span.
+
+    Args:
+        now_share: of the span of now in both spans together.
+        typical: votes that annotators cast before, on average: newcomers are compared with it, others hardly moved.
+    """
+    share = times * now_share / (times * now_share + 1 - now_share)
+    before = n_before + math.ceil(typical)
+    return beta_mixture.log_es(n_now, n_now + before, share)
+
+
 def capped(n_rows: NDArray[Any], max_share: float, *, n_other: float = 0) -> Floats:
     """Weights (A) for the rows of each annotator, so that none is more than `max_share` of the weighted batch.
 

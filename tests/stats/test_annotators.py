@@ -78,6 +78,18 @@ def test_votes_out_of_range_are_refused(arrays: tuple[list[int], ...]) -> None:
         Votes(*(np.array(one) for one in arrays), 3, 2, 2)
 
 
+def test_bursts_are_told_and_busy_people_are_not() -> None:
+    # an hour beside the 24 before: one steady, one twice as busy, one who wakes up, a newcomer, one with a flood
+    n_now, n_before = np.array([[4, 100], [10, 120], [6, 0], [3, 0], [300, 40]]).T
+    found = annotators.log_e_of_burst(n_now, n_before, now_share=1 / 25, typical=24)
+    assert (found[:4] < np.log(100)).all()
+    assert found[4] > np.log(1e6)
+    rng = np.random.default_rng(0)  # 5 times as busy is the edge of what is no burst
+    counts = rng.poisson(20, 20_000), rng.poisson(96, 20_000)
+    edge = annotators.log_e_of_burst(*counts, now_share=1 / 25, typical=0)
+    assert (edge >= np.log(100)).mean() <= 0.01
+
+
 @given(SIZES, st.integers(0, 2000), st.sampled_from([0.02, 0.1, 0.5, 1.0]))
 def test_no_source_is_more_than_its_share_and_nothing_is_given_away(sizes: list[int], other: int, share: float) -> None:
     n_rows = np.array(sizes)
