@@ -35,7 +35,7 @@ def envelope(response: httpx.Response, status: int) -> dict[str, Any]:
 
 def test_an_answer_has_the_shape_of_the_design(client: Client) -> None:
     answer = client.predict("tone", "web", ["positive", "what"], unit="user-1")
-    assert set(answer) == {"predictions", "model_version", "arm", "adapter", "artifact"}
+    assert set(answer) == {"predictions", "model_version", "arm", "probability", "adapter", "artifact"}
     assert (answer["model_version"], answer["arm"], answer["adapter"]) == ("tone/1", "control", None)
     first = answer["predictions"][0]
     assert set(first) == {"id", "label", "confidence", "scores"}
