@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluate.rows import CLASSES, ENTRIES, LABELS, NUMBERS, SETS, TAGS, answers, rows_of, tagged
@@ -35,6 +35,7 @@ def counts_by_hand(truth: Sequence[str], a: Sequence[str], b: Sequence[str], lab
     return {"n": len(rows), "wins": right.count((False, True)), "losses": right.count((True, False))}
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(*[st.sampled_from(LABELS)] * 3), min_size=1, max_size=40))
 def test_counts_are_those_of_the_definition(rows: list[tuple[str, str, str]]) -> None:
     truth, a, b = ([row[i] for row in rows] for i in range(3))

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.records import Answered, Batch, Evidence, Outcome, Release, Score, Traffic
@@ -66,6 +66,7 @@ def test_a_ruined_channel_is_worse_though_all_together_gain() -> None:
     assert parts["channels"]["phone"]["e_needed"] == 2 / 0.05
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.sampled_from(["web", "phone"]), st.sampled_from([WIN, LOSS, BOTH])), max_size=120))
 def test_a_curve_ends_where_the_evidence_stands(stream: list[tuple[str, tuple[bool, bool]]]) -> None:
     found = [Outcome(name, *kind) for name, kind in stream]
