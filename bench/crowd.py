@@ -146,7 +146,7 @@ def sweep(name: str, crowd: Callable[[int], tuple[Votes, Ints]], seeds: Sequence
         for asked_first in (False, True):
             by_share = [_attack(crowd, kind, share, seeds, asked_first) for share in SHARES]
             label = f"{name}, {kind}{', asked first' if asked_first else ''}"
-            for figure, unit in (("accuracy", ""), ("macro-F1", "points")):
+            for figure in ("accuracy", "macro-F1"):
                 for way in [way for way, named in by_share[0] if named == figure]:
                     losses = np.array([part[way, figure] for part in by_share]) * 100  # (shares, seeds)
                     worst = losses.mean(axis=1).argmax()
@@ -154,7 +154,7 @@ def sweep(name: str, crowd: Callable[[int], tuple[Votes, Ints]], seeds: Sequence
                     low, high = float(losses[worst].min()), float(losses[worst].max())
                     if figure == "accuracy" or kind in ("drip", "targeted"):
                         beside = f"at {SHARES[worst]:.0%} of the votes"
-                        rows.append(Measured(what, float(losses[worst].mean()), unit, beside, low=low, high=high))
+                        rows.append(Measured(what, float(losses[worst].mean()), "points", beside, low=low, high=high))
     return rows
 
 
