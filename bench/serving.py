@@ -69,7 +69,7 @@ def main() -> int:
         own = wanted[0]
         _first_start(own, fresh, found)
         for number in range(plan.rounds):
-            _engine(fresh, plan, found)
+            _engine(plan, found)
             for server in wanted:
                 if limit.is_over():
                     print("no time is left for more rounds", flush=True)
@@ -138,10 +138,9 @@ def _size(server: Running) -> tuple[int, int]:
     return len(lines), int(lines[0][lines[0].index("--threads") + 1])
 
 
-def _engine(given: Material, plan: Plan, found: Found) -> None:
-    texts = [row.text for row in given.asked]
+def _engine(plan: Plan, found: Found) -> None:
     for what, n_rows in serving_figures.ENGINE_CALLS.items():
-        rate = serving_limits.engine_rows_per_s(given.artifact, texts, *found.size, plan.engine_seconds, n_rows)
+        rate = serving_limits.engine_rows_per_s(*found.size, plan.engine_seconds, n_rows)
         found.engine.setdefault(what, []).append(rate)
 
 

@@ -14,24 +14,20 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench import processes
+from bench.serving_material import material
 
 N_LAYERS, WIDTH, INNER = 6, 384, 1536  # of MiniLM-L6
 _N_TOKENS = 2048  # of a product: what a busy worker's batch has
-_CALL_ROWS = 80  # a busy worker's batch
 
 
-def engine_rows_per_s(
-    artifact: Path, texts: list[str], n_workers: int, n_threads: int, seconds: float, n_rows: int
-) -> float:
+def engine_rows_per_s(n_workers: int, n_threads: int, seconds: float, n_rows: int) -> float:
     """Of all processes together, `n_rows` in a call."""
-    job = {"kind": "engine", "artifact": str(artifact), "texts": texts, "n_threads": n_threads, "n_rows": n_rows}
-    return _together({**job, "seconds": seconds}, n_workers)
+    return _together({"kind": "engine", "n_threads": n_threads, "n_rows": n_rows, "seconds": seconds}, n_workers)
 
 
 def products_tokens_per_s(kind: str, n_threads: int, seconds: float) -> float:
@@ -67,8 +63,9 @@ def main() -> None:
 def _engine(job: dict[str, Any]) -> tuple[Callable[[], Any], int]:
     from headrace.export import load
 
-    predictor, _ = load(Path(job["artifact"]), n_threads=job["n_threads"])
-    texts, n_rows = job["texts"], job["n_rows"]
+    given = material()
+    predictor, _ = load(given.artifact, n_threads=job["n_threads"])
+    texts, n_rows = [row.text for row in given.asked], job["n_rows"]
     calls = _for_ever([texts[i : i + n_rows] for i in range(0, len(texts) - n_rows + 1, n_rows)])
     predictor.logits(texts)
     return lambda: predictor.logits(next(calls)), n_rows

@@ -22,7 +22,7 @@ from bench.serving_servers import Running
 
 _RATE = 100
 _EDGE_S = 1.5  # at either end of a load: not looked at
-ENGINE, LOAD, IDLE = "engine", "load and profiler", "idle"
+ENGINE, LOAD, IDLE = "engine", "load and profiler", "idle, or other work"
 _PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("prediction log", ("server/prediction_log.py", "/store/", "sqlalchemy/", "headrace/ids.py")),
     ("metrics", ("prometheus_client/", "server/metrics.py")),
