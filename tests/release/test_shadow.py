@@ -59,6 +59,16 @@ def test_more_channels_need_stronger_evidence_each() -> None:
     assert more.evidence["channels_without_labels"] == ["c", "d"]
 
 
+def test_a_ruined_channel_gets_its_chance_to_show_before_a_promotion() -> None:
+    # Catches a promotion by the first seven disagreements, all of which happened to come from the good channels.
+    outcomes = stream(("good", WIN, 9), ("bad", LOSS, 1))
+    options = {"alpha": 0.05, "channels": ["good", "bad"]}
+    early = Shadow.decide(Evidence(outcomes, n_requests=199), options)
+    assert early.verdict == "hold"
+    assert "only 199 requests of 200 that it takes to see a channel suffer" in early.reason
+    assert Shadow.decide(Evidence(outcomes, n_requests=200), options).verdict == "promote"
+
+
 def test_promotion_names_the_channels_nobody_labelled() -> None:
     decision = decide(stream(("a", WIN, 9)), channels=["a", "silent"])
     assert decision.verdict == "promote"
