@@ -56,9 +56,14 @@ DRILLS = (
     Drill("-10 points", {"wrong_share": WRONG_SHARE + 0.1}, _SHADOW),
     Drill("one class swapped", {"says_instead": {"negative": "positive"}}, _SHADOW),
     Drill("one channel ruined", {"wrong_share": 0.02, "wrong_by_word": {"phone": 0.45}}, _SHADOW),
-    Drill("+1 point", {"wrong_share": WRONG_SHARE - 0.01}, _CANARY, "promote"),
-    Drill("a third of the errors gone", {"wrong_share": WRONG_SHARE - 0.05, "seed": "control"}, _SHADOW, "promote"),
-    Drill("-10 points, in a canary", {"wrong_share": WRONG_SHARE + 0.1}, _CANARY | {"release__min_labels": 3000}),
+    Drill("+1 point", {"wrong_share": WRONG_SHARE - 0.01}, _CANARY | {"release__min_labels": 60}, "promote"),
+    Drill(
+        "a third of the errors gone",
+        {"wrong_share": WRONG_SHARE - 0.05, "seed": "control"},
+        _SHADOW,
+        "promote",
+        label_share=0.5,
+    ),
 )
 
 
