@@ -27,8 +27,8 @@ def release_status(ws: Workspace, *, task: str | None = None) -> dict[str, Any]:
     Returns:
         What `release.releases.status` says, and while a release is open: `weights`, `stage`, `elapsed_s`, `health`,
         `waits_for`, `is_stuck`, `days_left`, `arms` (candidate arm to its `version` and its parts, see
-        release/standing.py), `over_time` (the same arms to curves), `guardrails`, and `ended` (channels that are
-        decided, to how). Without a release these are None or empty.
+        release/standing.py), `over_time` (the same arms to curves), `guardrails`, `channel_verdicts` (where the policy
+        decides on channels) and `ended` (channels that are decided, to how). Without a release: None or empty.
     """
     name = ws.task_name(task)
     with ws.store.read() as conn:
@@ -59,6 +59,7 @@ _NOTHING: dict[str, Any] = {
     "arms": {},
     "over_time": {},
     "guardrails": [],
+    "channel_verdicts": {},
     "ended": {},
 }
 
@@ -90,6 +91,7 @@ def _stands(ws: Workspace, release: Release, labels: Labels, evidence: Evidence,
         "arms": {arm: {"version": names[release.version_of(arm)], **found} for arm, found in parts.items()},
         "over_time": standing.over_time(release, outcomes=labels.outcomes, answers=labels.answers, arms=arms),
         "guardrails": rails,
+        "channel_verdicts": dict(decision.channels),
         "ended": _ended(written),
     }
 
@@ -104,7 +106,7 @@ def _lack(parts: dict[str, standing.Parts], decision: Decision) -> str | None:
         return "traffic"
     if "label" not in waits_for:
         return None
-    return next((lack for lack in ("labels", "differences", "evidence") if lack in lacks), None)
+    return next((lack for lack in ("labels", "differences") if lack in lacks), "evidence")
 
 
 def _health(rails: list[dict[str, Any]], decision: Decision, lack: str | None) -> str:

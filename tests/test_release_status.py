@@ -18,7 +18,7 @@ from planted import NOON, plant_answer, plant_channel, plant_correction, plant_v
 KEYS = {
     "task", "control", "channels", "candidate", "state", "since", "release", "policy", "scope", "verdict", "reason",
     "evidence", "weights", "stage", "elapsed_s", "health", "waits_for", "is_stuck", "days_left", "arms", "over_time",
-    "guardrails", "ended",
+    "guardrails", "channel_verdicts", "ended",
 }  # fmt: skip
 Given = tuple[Workspace, dict[str, Channel]]
 
@@ -192,6 +192,7 @@ def test_of_a_release_about_channels_those_that_are_decided_say_so(
     with open_workspace(ws.root, overrides={"release.scope": "channels"}) as each:
         release = releases.start(each, candidate="2")
     shadowed(ws, release, channels["web"], n=20, candidate_right=True)
+    assert release_status(ws)["channel_verdicts"] == {"phone": "hold", "web": "promote"}
     releases.promote(ws, channel="web", reason="for the test")
     state = release_status(ws)
     assert state["ended"] == {"web": "promoted"}
