@@ -6,7 +6,7 @@ from pathlib import Path
 import headrace
 from headrace.cli.rendering import interval, table
 from headrace.loop import describe
-from headrace.release.releases import find_version
+from headrace.release.controls import find_version
 
 
 def main() -> None:
