@@ -11,10 +11,11 @@ if TYPE_CHECKING:
 
 _ROW_S = 0.01
 _TIMES = 20.0
+_TEXT = "positive, and as long as the sentence of somebody who has to say something about it"
 
 
 def run() -> list[Figure]:
-    with served({"row_s": _ROW_S}, serve__batch_tokens=64) as server:
+    with served({"row_s": _ROW_S}) as server:
         return noisy_neighbour(server, seconds=30.0)
 
 
@@ -28,7 +29,7 @@ async def _beside(server: "Server", seconds: float, share: float) -> list[Figure
     asker = Asker(server.url)
 
     async def ask(channel: str, to: list[Reply]) -> None:
-        to.append(await asker.post(request("positive", channel=channel)))
+        to.append(await asker.post(request(_TEXT, channel=channel)))
 
     async def both(web_rate: float, seed: int) -> tuple[list[Reply], list[Reply]]:
         web: list[Reply] = []

@@ -6,13 +6,15 @@ as much delays the others no more than one that sends as much as they do. Within
 
 A batch takes rows up to a budget of tokens: as they come where the model has several in one row, else those of like
 length, since it is padded to its longest. There is no fixed wait: an idle worker takes the first row at once, a busy
-one finds company for it.
+one finds company for it. Beside a channel that has most of what waits, a batch is also short in time, since whoever
+comes next waits for it.
 """
 
 import math
 import threading
 import time
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +23,10 @@ from headrace.records import Input
 
 _BYTES_PER_TOKEN = 4  # word pieces of English hold 4 to 5 bytes, a CJK character (3 bytes) is one piece
 _SPECIAL_TOKENS = 2
+_TURN_S = 0.02  # of a batch beside a channel that floods: who comes next waits for one, and is in another
+_FEW_TOKENS = 64  # a batch of fewer wastes the processor
+_COMPANY_S = 2.0  # how long a channel counts after its last row
+_FORGETS = 0.99  # of the best rate, at each batch
 _NO_TIME_S = 0.001  # no model answers in less, so a row with less time left is late already
 
 
@@ -94,13 +100,20 @@ class Batcher:
         """Of each waiting row, in rising order: whether it is background, and the turn it is due."""
         self._turn = 0
         self._last_turns: dict[str, int] = {}
+        self._last_seen: dict[str, float] = {}
+        """When each channel asked last."""
+        self._tokens_per_s = 0.0
+        """The most that a batch did lately."""
         self._changed = threading.Condition()
         self.n_expired = 0
         """Rows that were given up because their deadline had passed."""
 
     def put(self, rows: Sequence[Row]) -> None:
         with self._changed:
+            now = self._clock()
             for row in rows:
+                if not row.background:
+                    self._last_seen[row.channel] = now
                 turn = max(self._turn, self._last_turns.get(row.channel, 0)) + row.n_tokens
                 self._last_turns[row.channel] = turn
                 place = bisect_right(self._turns, (row.background, turn))
@@ -116,13 +129,27 @@ class Batcher:
             self._expire()
             if not self._waiting:
                 return []
-            batch = pick(self._waiting, self._budget)
+            batch = pick(self._waiting, self._budget_now())
             taken = {id(row) for row in batch}
             turns = zip(self._turns, self._waiting, strict=True)
             wanted = (turn for (background, turn), row in turns if id(row) in taken and not background)
             self._turn = max(wanted, default=self._turn)
             self._keep(lambda row: id(row) not in taken)
             return batch
+
+    def note(self, n_tokens: int, seconds: float) -> None:
+        """What the last batch took."""
+        self._tokens_per_s = max(_FORGETS * self._tokens_per_s, n_tokens / max(seconds, _NO_TIME_S))
+
+    def _budget_now(self) -> int:
+        """Tokens of the next batch: few where one channel has most of what waits, and others come too."""
+        since = self._clock() - _COMPANY_S
+        self._last_seen = {channel: at for channel, at in self._last_seen.items() if at > since}
+        few = max(_FEW_TOKENS, round(self._tokens_per_s * _TURN_S))
+        if len(self._last_seen) < 2 or not self._tokens_per_s or few >= self._budget:
+            return self._budget
+        waiting = Counter(row.channel for row in self._waiting)
+        return few if max(waiting.values()) > len(self._waiting) / 2 else self._budget
 
     def drop(self, request: int) -> None:
         """Forget the rows of a request that nobody waits for any more."""

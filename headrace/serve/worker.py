@@ -212,10 +212,12 @@ class Worker:
                 continue
             began_at, spent = time.monotonic(), Spent()
             results = answer(batch[0].model, [row.input for row in batch], [row.adapter for row in batch], spent)
+            n_tokens = sum(row.n_tokens for row in batch)
+            self._batcher.note(n_tokens, time.monotonic() - began_at)
             self._batches.append(
                 {
                     "n_rows": len(batch),
-                    "n_tokens": sum(row.n_tokens for row in batch),
+                    "n_tokens": n_tokens,
                     "n_late_rows": sum(row.deadline < began_at for row in batch),
                     **asdict(spent),
                 }

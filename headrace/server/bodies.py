@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, WithJsonSchema
 
 _MAX_DEPTH = 8  # of a correction
 
@@ -21,7 +21,13 @@ def storable(text: str) -> str:
     return text
 
 
-Text = Annotated[str, AfterValidator(storable)]
+Text = Annotated[str, AfterValidator(storable), WithJsonSchema({"type": "string", "pattern": "^[^\\u0000]*$"})]
+Name = Annotated[
+    str,
+    AfterValidator(storable),
+    WithJsonSchema({"type": "string", "pattern": "^[^\\u0000]+$", "minLength": 1, "maxLength": 200}),
+]
+"""What the schema tells clients; that it holds is checked where the value is used, in words of that place."""
 Number = Annotated[float, Strict()]
 
 
@@ -62,23 +68,34 @@ class Input(Closed):
 
 
 class PredictRequest(Closed):
-    task: Text
-    channel: Text
-    unit: Text | None = None
+    task: Name
+    channel: Name
+    unit: Name | None = None
     """What is randomised over: a user, a session. The same unit gets the same arm."""
-    inputs: list[Input] = Field(fail_fast=True)
+    inputs: list[Input] = Field(fail_fast=True, json_schema_extra={"minItems": 1})
+
+
+def _said(*fields: str) -> dict[str, Any]:
+    """The schema of feedback that has these fields and none of the others."""
+    others = {"correction", "metric", "value", "comment"} - {*fields}
+    given: dict[str, Any] = {name: {"not": {"type": "null"}} for name in fields}
+    return {"required": list(fields), "properties": given | {name: {"type": "null"} for name in sorted(others)}}
 
 
 class FeedbackRequest(Closed):
     """Exactly one of correction, metric with value, comment."""
 
-    prediction_id: Text
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [_said("correction"), _said("metric", "value"), _said("comment")]}
+    )
+
+    prediction_id: Name
     correction: Correction = None
     """What the task's type takes for a label: a name, a number, a list of names, spans."""
-    metric: Text | None = None
+    metric: Name | None = None
     value: Number | None = None
     comment: Text | None = None
-    labeller: Text = "anonymous"
+    labeller: Name = "anonymous"
 
 
 class Answered(BaseModel):

@@ -1,6 +1,9 @@
 """Batches. Catches: a lost, doubled or starved row, a batch beyond its budget, two models in one batch."""
 
+import random
 import threading
+from collections import Counter
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -99,3 +102,58 @@ def test_rows_whose_time_is_over_are_never_taken() -> None:
     assert batcher.n_expired == 2
     batcher.put([Row(2, 0, "x", 4, "m", deadline=12.0005)])
     assert batcher.take(0) == []
+
+
+def packed(channel: str, **facts: Any) -> Row:
+    """A row of 25 tokens."""
+    return Row(0, 0, "x", 25, "a", channel=channel, is_packed=True, **facts)
+
+
+def p99_s_beside_a_flood(*, is_told: bool, row_s: float = 0.0015, seconds: float = 4) -> float:
+    """How long rows of one channel take beside another that asks for three times what can be done.
+
+    Args:
+        is_told: whether the batcher hears what batches take.
+    """
+    rng, now = random.Random(1), 0.0
+    batcher = Batcher(2048, clock=lambda: now)
+    coming = sorted([*arrivals(rng, "few", 60, seconds), *arrivals(rng, "flood", 2000, seconds)], reverse=True)
+    waiting = Counter[str]()
+    took_s = []
+    while coming or waiting.total():
+        if not waiting.total():
+            now = max(now, coming[-1][0])
+        while coming and coming[-1][0] <= now:
+            at, channel = coming.pop()
+            if waiting[channel] < 200:  # the others are refused
+                batcher.put([packed(channel, arrived_at=at)])
+                waiting[channel] += 1
+        batch = batcher.take(0)
+        took = 0.002 + row_s * len(batch)
+        now += took
+        if is_told:
+            batcher.note(sum(one.n_tokens for one in batch), took)
+        waiting.subtract(one.channel for one in batch)
+        took_s += [now - one.arrived_at for one in batch if one.channel == "few" and one.arrived_at > 1]
+    return sorted(took_s)[int(len(took_s) * 0.99)]
+
+
+def arrivals(rng: random.Random, channel: str, rate: float, seconds: float) -> list[tuple[float, str]]:
+    at, found = 0.0, []
+    while (at := at + rng.expovariate(rate)) < seconds:
+        found.append((at, channel))
+    return found
+
+
+def test_batches_are_short_beside_a_flood() -> None:
+    told = p99_s_beside_a_flood(is_told=True)
+    assert told < 0.06  # two batches of 20 ms, and now and then a third
+    assert told < p99_s_beside_a_flood(is_told=False) / 2
+
+
+def test_batches_are_as_long_as_the_budget_where_nobody_floods() -> None:
+    for channels in (["only"], ["a", "b", "c"]):
+        batcher = Batcher(2048)
+        batcher.note(100, 1.0)
+        batcher.put([packed(channels[n % len(channels)]) for n in range(200)])
+        assert len(batcher.take(0)) == 2048 // 25
