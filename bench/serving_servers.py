@@ -165,6 +165,7 @@ def servers(material: Material, python: Path, scratch: Path) -> list[Server]:
         "TOKENIZERS_PARALLELISM": "false",
         "BENTOML_DO_NOT_TRACK": "True",
         "BENTOML_HOME": str(scratch / "bentoml"),
+        "PYTRITON_NO_TENSORSTORE": "1",
     }
 
     def rival(name: str, script: Sequence[str], labels: Callable[[Any], list[str]], **more: Any) -> Server:

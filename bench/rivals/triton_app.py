@@ -3,7 +3,10 @@
 Source: triton-inference-server.github.io/pytriton, "Binding Model to Triton", "Multi-instance model inference" and
 "Dynamic batching". It speaks the Open Inference Protocol: POST /v2/models/classifier/infer.
 
-Run: CHECKPOINT=DIR PORT=8103 python triton_app.py
+Its stub is an older Python 3.11 than 3.11.7, whose multiprocessing it cannot run, so texts go to the model without
+shared memory: PYTRITON_NO_TENSORSTORE.
+
+Run: CHECKPOINT=DIR PORT=8103 PYTRITON_NO_TENSORSTORE=1 python triton_app.py
 """
 
 import os

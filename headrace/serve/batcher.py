@@ -91,7 +91,7 @@ def _in_turn(first: Row, others: Sequence[Row], budget: int) -> list[Row]:
 
 
 class Batcher:
-    """Rows between the thread that reads requests and the thread that answers them."""
+    """Rows between the thread that reads requests and the threads that answer them."""
 
     def __init__(self, budget: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._budget, self._clock = budget, clock
@@ -124,8 +124,7 @@ class Batcher:
     def take(self, timeout_s: float | None = None) -> list[Row]:
         """Wait for rows and take the next batch, without those whose deadline has passed; empty after `timeout_s`."""
         with self._changed:
-            if not self._waiting:
-                self._changed.wait(timeout_s)
+            self._changed.wait_for(lambda: bool(self._waiting), timeout_s)
             self._expire()
             if not self._waiting:
                 return []
@@ -139,7 +138,8 @@ class Batcher:
 
     def note(self, n_tokens: int, seconds: float) -> None:
         """What the last batch took."""
-        self._tokens_per_s = max(_FORGETS * self._tokens_per_s, n_tokens / max(seconds, _NO_TIME_S))
+        with self._changed:
+            self._tokens_per_s = max(_FORGETS * self._tokens_per_s, n_tokens / max(seconds, _NO_TIME_S))
 
     def _budget_now(self) -> int:
         """Tokens of the next batch: few where one channel has most of what waits, and others come too."""

@@ -51,6 +51,8 @@ class Model:
     task_type: TaskType
     calibration: Calibration
     max_tokens: int
+    turns: threading.Semaphore = field(default_factory=threading.Semaphore)
+    """As many as there are calls that the predictor works on side by side."""
 
 
 def load_model(folder: Path, digest: str, *, n_threads: int) -> Model:
@@ -62,7 +64,13 @@ def load_model(folder: Path, digest: str, *, n_threads: int) -> Model:
     predictor, facts = load(folder, n_threads=n_threads)
     verify(folder, digest)
     task_type: TaskType = TASK_TYPES.get(facts.task.type)(facts.task)
-    return Model(digest, predictor, task_type, facts.calibration, facts.task.max_tokens)
+    turns = threading.Semaphore(n_at_once(predictor))
+    return Model(digest, predictor, task_type, facts.calibration, facts.task.max_tokens, turns)
+
+
+def n_at_once(predictor: Predictor) -> int:
+    """How many calls a predictor works on side by side; one where it does not say."""
+    return int(getattr(predictor, "n_at_once", 1))
 
 
 @dataclass(slots=True)
@@ -185,15 +193,18 @@ class _Request:
 class Worker:
     """The models, the rows that wait, and the stream that answers go to."""
 
-    def __init__(self, out: BinaryIO, *, batch_tokens: int, n_threads: int) -> None:
-        self._out, self._n_threads = out, n_threads
+    def __init__(self, out: BinaryIO, *, batch_tokens: int, n_threads: int, alive_every_s: float) -> None:
+        self._out, self._n_threads, self._alive_every_s = out, n_threads, alive_every_s
         self._batcher = Batcher(batch_tokens)
         self._models: dict[str, Model] = {}
         self._requests: dict[int, _Request] = {}
         self._batches: list[Message] = []
         """Figures of batches that no message has carried yet."""
+        self._ending = threading.Lock()  # of requests and figures, which several batches may end at once
         self._out_lock = threading.Lock()
         self._sent_at = 0.0
+        self._loops: list[threading.Thread] = []
+        """Beside that of `work`."""
 
     def listen(self, stream: BinaryIO) -> None:
         """Take messages until the pool closes the stream, then end the process, whatever it is doing."""
@@ -203,31 +214,32 @@ class Worker:
         sys.stderr.flush()
         os._exit(0)
 
-    def work(self, *, alive_every_s: float) -> None:
+    def work(self) -> None:
         """Answer batch after batch, for ever, and say so also when there is none."""
         while True:
-            batch = self._batcher.take(alive_every_s)
+            batch = self._batcher.take(self._alive_every_s)
             if not batch:
                 self._send({"kind": "alive", "batches": self._handed_over()})
                 continue
-            began_at, spent = time.monotonic(), Spent()
-            results = answer(batch[0].model, [row.input for row in batch], [row.adapter for row in batch], spent)
-            n_tokens = sum(row.n_tokens for row in batch)
-            self._batcher.note(n_tokens, time.monotonic() - began_at)
-            self._batches.append(
-                {
-                    "n_rows": len(batch),
-                    "n_tokens": n_tokens,
-                    "n_late_rows": sum(row.deadline < began_at for row in batch),
-                    **asdict(spent),
-                }
-            )
-            ended = [self._finish(row, result, began_at) for row, result in zip(batch, results, strict=True)]
-            if answers := [answer for answer in ended if answer is not None]:
-                answers[0]["batches"] = self._handed_over()
-                self._send(*answers)
+            with batch[0].model.turns:
+                self._answer(batch)
             if time.monotonic() - self._sent_at > _ALIVE_EVERY_S:
                 self._send({"kind": "alive", "batches": self._handed_over()})
+
+    def _answer(self, batch: Sequence[Row]) -> None:
+        began_at, spent = time.monotonic(), Spent()
+        results = answer(batch[0].model, [row.input for row in batch], [row.adapter for row in batch], spent)
+        n_tokens = sum(row.n_tokens for row in batch)
+        self._batcher.note(n_tokens, time.monotonic() - began_at)
+        n_late_rows = sum(row.deadline < began_at for row in batch)
+        with self._ending:
+            self._batches.append(
+                {"n_rows": len(batch), "n_tokens": n_tokens, "n_late_rows": n_late_rows, **asdict(spent)}
+            )
+            ended = [self._finish(row, result, began_at) for row, result in zip(batch, results, strict=True)]
+        if answers := [said for said in ended if said is not None]:
+            answers[0]["batches"] = self._handed_over()
+            self._send(*answers)
 
     def _take(self, message: Message) -> None:
         match message["kind"]:
@@ -248,7 +260,9 @@ class Worker:
         digest = message["digest"]
         try:
             if message["kind"] == "load":
-                self._models[digest] = load_model(Path(message["folder"]), digest, n_threads=self._n_threads)
+                model = load_model(Path(message["folder"]), digest, n_threads=self._n_threads)
+                self._models[digest] = model
+                self._be_at_least(n_at_once(model.predictor))
             else:
                 hold_adapter(self._model(digest), message["adapter"], Path(message["folder"]))
         except Exception as error:  # the border of a load: the pool decides what a failure means
@@ -256,6 +270,13 @@ class Worker:
             self._send({"id": message["id"], "error": _error_of(error)})
             return
         self._send({"id": message["id"], "digest": digest})
+
+    def _be_at_least(self, n_loops: int) -> None:
+        """Have so many threads answer batches, so that one is prepared while another is worked on."""
+        with self._ending:
+            while len(self._loops) + 1 < n_loops:
+                self._loops.append(threading.Thread(target=self.work, daemon=True))
+                self._loops[-1].start()
 
     def _model(self, digest: str) -> Model:
         if (model := self._models.get(digest)) is None:
@@ -294,7 +315,7 @@ class Worker:
         )
 
     def _finish(self, row: Row, result: Message, began_at: float) -> Message | None:
-        """Put a row's result to its request; the answer if that was the last one missing."""
+        """Put a row's result to its request; the answer if that was the last one missing. Called with `_ending`."""
         request = self._requests.get(row.request)
         if request is None:  # dropped meanwhile
             return None
@@ -308,7 +329,8 @@ class Worker:
         return {"id": row.request, **said, "queue_s": request.queue_s}
 
     def _handed_over(self) -> list[Message]:
-        batches, self._batches = self._batches, []
+        with self._ending:
+            batches, self._batches = self._batches, []
         return batches
 
     def _send(self, *messages: Message) -> None:
@@ -338,9 +360,9 @@ def main(argv: list[str] | None = None) -> None:
         signal.signal(number, signal.SIG_IGN)
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    worker = Worker(out, batch_tokens=args.batch_tokens, n_threads=args.threads)
+    worker = Worker(out, batch_tokens=args.batch_tokens, n_threads=args.threads, alive_every_s=args.alive_every_s)
     threading.Thread(target=worker.listen, args=(sys.stdin.buffer,), daemon=True).start()
-    worker.work(alive_every_s=args.alive_every_s)
+    worker.work()
 
 
 def _numbers(text: str) -> list[int]:

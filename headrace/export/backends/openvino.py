@@ -59,8 +59,16 @@ class OpenVINO:
         return OpenVINOBank(folder, predictor, facts.bank) if facts.bank else predictor
 
 
+class _Own(threading.local):
+    """What each thread that calls has of its own."""
+
+    def __init__(self, compiled: Any) -> None:
+        self.queue = ov.AsyncInferQueue(compiled)
+        self.encode_s = 0.0
+
+
 class OpenVINOPredictor:
-    """A compiled model. Calls from several threads wait for each other."""
+    """A compiled model. Calls from several threads are worked on side by side."""
 
     def __init__(self, folder: Path, facts: ArtifactFacts, *, n_threads: int = 0) -> None:
         task_type: TaskType = TASK_TYPES.get(facts.task.type)(facts.task)
@@ -76,10 +84,17 @@ class OpenVINOPredictor:
         self._names = [port.any_name for port in self._compiled.inputs]
         self._n_outputs = int(self._compiled.output(0).partial_shape[-1].get_length())
         self._first_position = facts.first_position
-        self._queue = ov.AsyncInferQueue(self._compiled)
-        self._lock = threading.Lock()
-        self.encode_s = 0.0
-        """Seconds of the last call that went into tokens."""
+        self._own = _Own(self._compiled)
+
+    @property
+    def n_at_once(self) -> int:
+        """Calls that are worked on side by side without waiting for each other's cores."""
+        return int(self._compiled.get_property("NUM_STREAMS"))
+
+    @property
+    def encode_s(self) -> float:
+        """Seconds of this thread's last call that went into tokens."""
+        return self._own.encode_s
 
     @property
     def is_packed(self) -> bool:
@@ -94,7 +109,7 @@ class OpenVINOPredictor:
         """Raw outputs in the order of `inputs`, of a graph that is fed `more` than tokens with each packed batch."""
         began_at = time.perf_counter()
         windows = self._encoder.encode(inputs)
-        self.encode_s = time.perf_counter() - began_at
+        self._own.encode_s = time.perf_counter() - began_at
         found: list[Any] = [None] * len(windows)
 
         def keep(request: Any, filled: _Filled) -> None:
@@ -102,11 +117,11 @@ class OpenVINOPredictor:
                 found[number] = own
 
         batches = self._packed(windows, more) if self.is_packed else self._padded(windows)
-        with self._lock:
-            self._queue.set_callback(keep)
-            for filled in batches:
-                self._queue.start_async(filled[0], filled, share_inputs=True)  # which keeps the arrays alive meanwhile
-            self._queue.wait_all()
+        queue = self._own.queue
+        queue.set_callback(keep)
+        for filled in batches:
+            queue.start_async(filled[0], filled, share_inputs=True)  # which keeps the arrays alive meanwhile
+        queue.wait_all()
         return outputs_of(self._problem, self._n_outputs, inputs, windows, found)
 
     @property
@@ -151,16 +166,18 @@ class OpenVINOBank:
         widths = {name: tuple(inputs[f"{name}.{side}"][2].get_length() for side in "ab") for name in facts["targets"]}
         self._slots = Slots(widths, facts["rank"], read_head(folder))
         self._has_owners = OWNERS in inputs
-        self._seen: Any = None
-        self._tensors: Mapping[str, Any] = {}
+        self._shared: tuple[Any, Mapping[str, Any]] = (None, {})
 
     @property
     def is_packed(self) -> bool:
         return True
 
     @property
+    def n_at_once(self) -> int:
+        return self._predictor.n_at_once
+
+    @property
     def encode_s(self) -> float:
-        """Seconds of the last call that went into tokens."""
         return self._predictor.encode_s
 
     @property
@@ -204,11 +221,11 @@ class OpenVINOBank:
 
     def _arrays(self) -> Mapping[str, Any]:
         """The slots' arrays as tensors that share their memory."""
-        arrays = self._slots.arrays
-        if arrays is not self._seen:
-            self._tensors = {name: ov.Tensor(array, shared_memory=True) for name, array in arrays.items()}
-            self._seen = arrays
-        return self._tensors
+        arrays, (seen, tensors) = self._slots.arrays, self._shared
+        if arrays is not seen:
+            tensors = {name: ov.Tensor(array, shared_memory=True) for name, array in arrays.items()}
+            self._shared = (arrays, tensors)  # at once, for calls from other threads
+        return tensors
 
 
 def _options(n_threads: int) -> dict[str, Any]:
