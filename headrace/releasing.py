@@ -54,10 +54,10 @@ def start(
     task = ws.task_name(task if task or isinstance(candidate, str) else candidate.task)
     POLICIES.get(policy or ws.settings.release.policy)
     serving = controls.serving(ws, task)
-    tried = [_version(ws, task, one) for one in (candidate, *others)]
+    tried, control = [_version(ws, task, one) for one in (candidate, *others)], _control(serving, scope)
     evidence: dict[str, Any] = {}
-    if serving.release is None and serving.control not in tried:  # else the start itself says what is wrong
-        evidence = _shown(ws, _control(serving, scope), tried, scope, despite, report)
+    if serving.release is None and control not in tried:  # else the start itself says what is wrong
+        evidence = _shown(ws, control, tried, scope, despite, report)
     return releases.start(
         ws,
         candidate=tried[0],
@@ -189,7 +189,9 @@ def gates_of(
     """
     judged, found = gating.gates_of(ws, control, candidate, report, scope)
     lines = ledger.history(ws, candidate.task)
-    rejected = [line for line in lines if line.kind == "reject" and line.version_id == candidate.id and line.release_id]
+    about = {None, *scope} if scope else {line.channel for line in lines}
+    mine = [line for line in lines if line.version_id == candidate.id and line.channel in about]
+    rejected = [line for line in mine if line.kind == "reject" and line.release_id]
     told = f"rejected on {rejected[-1].at:%Y-%m-%d}: {rejected[-1].reason}" if rejected else "no release rejected it"
     past = {"gate": "not rejected before", "passed": not rejected, "figure": len(rejected), "limit": 0, "reason": told}
     return [*judged, past | {"channel": None}], found

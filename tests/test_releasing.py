@@ -124,6 +124,30 @@ def test_what_traffic_rejected_needs_a_reason_to_be_tried_again(
     assert failed(ledger.history(workspace)[-1].evidence) == ["not rejected before"]
 
 
+def test_a_rejection_in_one_channel_stands_for_that_channel(
+    workspace: Workspace, rows: list[SnapshotRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer_with(monkeypatch, workspace, rows, {1: right, 2: right})
+    plant(workspace)
+    releasing.start(workspace, candidate="2", scope=["phone", "web"])
+    releases.reject(workspace, channel="phone", reason="worse there")
+    releases.stop(workspace)
+    for scope in (["phone"], ["phone", "web"], []):
+        with pytest.raises(WrongState, match="not rejected before"):
+            releasing.start(workspace, candidate="2", scope=scope)
+    assert releasing.start(workspace, candidate="2", scope=["web"]).scope == ("web",)
+
+
+def test_a_version_in_charge_elsewhere_passes_the_gates_of_a_channel_with_another(
+    workspace: Workspace, rows: list[SnapshotRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer_with(monkeypatch, workspace, rows, {1: wrong, 2: right})
+    plant(workspace)
+    releasing.promote(workspace, "2", channel="web", reason="agreed")
+    with pytest.raises(WrongState, match="no harm overall"):
+        releasing.start(workspace, candidate="1", scope=["web"])
+
+
 def test_what_cannot_start_says_so_before_anything_is_measured(
     workspace: Workspace, rows: list[SnapshotRow], monkeypatch: pytest.MonkeyPatch
 ) -> None:
