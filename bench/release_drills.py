@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from bench.drills.releases import DRILLS, Drill, Ran, longest, runs
+from bench.drills.releases import DRILLS, Drill, Ran, runs
 from bench.reporting import RESULTS, Measured, write
 
 NAME = "release_drills"
@@ -82,12 +82,14 @@ def measured(drill: Drill, found: list[Ran]) -> list[Measured]:
         Measured(f"{name}: seconds until then, median", statistics.median(ran.seconds for ran in found), "s"),
     ]  # fmt: skip
     if drill.wanted == "reject":
-        rows += [
-            Measured(f"{name}: from evidence to decision, longest", longest([ran.to_decide_s for ran in found]), "s"),
-            Measured(
-                f"{name}: from decision to the last answer, longest", longest([ran.to_follow_s for ran in found]), "s"
-            ),
-        ]
+        decided = [ran.to_decide_s for ran in found if ran.to_decide_s is not None]
+        if decided:
+            middle = statistics.median(decided)
+            rows.append(
+                Measured(f"{name}: from evidence to decision", middle, "s", low=min(decided), high=max(decided))
+            )
+        longest = max(ran.to_follow_s for ran in found)
+        rows.append(Measured(f"{name}: from decision to the last answer, longest", longest, "s"))
     return rows
 
 

@@ -9,7 +9,7 @@ import itertools
 import random
 import time
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -278,8 +278,3 @@ class _Log:
 def _instant(text: Any) -> float:
     """A database's instant, in seconds."""
     return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
-
-
-def longest(values: Sequence[float | None]) -> float:
-    """Of those that are known; not a number without any."""
-    return max((value for value in values if value is not None), default=float("nan"))

@@ -32,7 +32,7 @@ from headrace.workspace import Workspace
 _log = logging.getLogger("headrace.releases")
 
 _EVERY_S, _LEAST_S = 0.5, 0.05
-_LABELS_SHARE = 0.25  # of the time, that reading labels may take
+_LABELS_SHARE = 0.25  # of a core, that reading labels may take
 
 
 @dataclass
@@ -135,12 +135,11 @@ class ReleaseWatch:
 
     def _renew_labels(self, release: Release, watched: _Watched) -> None:
         """Read the labels anew where any came, and not so often that nothing else is done."""
-        began_at = time.monotonic()
-        if began_at < watched.labels_due or outcomes.are_current(self._ws, watched.labels):
+        if time.monotonic() < watched.labels_due or outcomes.are_current(self._ws, watched.labels):
             return
+        began_at = time.thread_time()
         watched.labels = outcomes.labels_of(self._ws, release)
-        took_s = time.monotonic() - began_at
-        watched.labels_due = began_at + took_s / _LABELS_SHARE
+        watched.labels_due = time.monotonic() + (time.thread_time() - began_at) / _LABELS_SHARE
 
 
 def _allowed(release: Release, decision: Decision) -> Decision:
