@@ -36,6 +36,7 @@ class Stub:
         stub = Stub()
         stub.labels = list(facts.task.labels)
         stub.says = json.loads((folder / "stub.json").read_text())
+        stub.n_at_once = stub.says.get("n_at_once", 1)
         time.sleep(stub.says.get("load_s", 0))
         if stub.says.get("dies_at_start"):
             os._exit(3)

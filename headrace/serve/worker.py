@@ -15,6 +15,7 @@ that had them. The process ends when its stdin does, so it never outlives the se
 
 import argparse
 import logging
+import math
 import os
 import resource
 import signal
@@ -39,6 +40,7 @@ from headrace.tasks import TASK_TYPES, Adapter, Bank, Calibration, Outputs, Pred
 
 _log = logging.getLogger("headrace.worker")
 
+_HUNG_AFTER = 6  # times `alive_every_s` in one batch, about the server's patience with an answer
 _ALIVE_EVERY_S = 0.5  # a long request says nothing else until it is done; a silent worker is taken for hung
 
 
@@ -205,6 +207,8 @@ class Worker:
         self._sent_at = 0.0
         self._loops: list[threading.Thread] = []
         """Beside that of `work`."""
+        self._begun: dict[int, float] = {}
+        """When each thread began the batch that it is at."""
 
     def listen(self, stream: BinaryIO) -> None:
         """Take messages until the pool closes the stream, then end the process, whatever it is doing."""
@@ -217,6 +221,7 @@ class Worker:
     def work(self) -> None:
         """Answer batch after batch, for ever, and say so also when there is none."""
         while True:
+            self._end_if_hung()
             batch = self._batcher.take(self._alive_every_s)
             if not batch:
                 self._send({"kind": "alive", "batches": self._handed_over()})
@@ -228,7 +233,9 @@ class Worker:
 
     def _answer(self, batch: Sequence[Row]) -> None:
         began_at, spent = time.monotonic(), Spent()
+        self._begun[threading.get_ident()] = began_at
         results = answer(batch[0].model, [row.input for row in batch], [row.adapter for row in batch], spent)
+        del self._begun[threading.get_ident()]
         n_tokens = sum(row.n_tokens for row in batch)
         self._batcher.note(n_tokens, time.monotonic() - began_at)
         n_late_rows = sum(row.deadline < began_at for row in batch)
@@ -240,6 +247,13 @@ class Worker:
         if answers := [said for said in ended if said is not None]:
             answers[0]["batches"] = self._handed_over()
             self._send(*answers)
+
+    def _end_if_hung(self) -> None:
+        """The pool replaces a silent worker; one that speaks while a batch of its hangs has to go by itself."""
+        if time.monotonic() - min(self._begun.copy().values(), default=math.inf) > _HUNG_AFTER * self._alive_every_s:
+            _log.error("a batch hangs; the worker ends")
+            sys.stderr.flush()
+            os._exit(1)
 
     def _take(self, message: Message) -> None:
         match message["kind"]:

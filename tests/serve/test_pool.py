@@ -69,6 +69,21 @@ def test_requests_that_wait_go_as_one_batch(pool: Pool, workspace: Workspace, tm
     assert len(log.read_text().splitlines()) <= 3
 
 
+def test_batches_of_a_model_that_does_several_at_once_do_not_wait_for_one_that_hangs(
+    pool: Pool, workspace: Workspace, tmp_path: Path
+) -> None:
+    log = tmp_path / "batches"
+    log.touch()
+    digest = loaded(pool, workspace, stub_artifact(workspace, n_at_once=2, log=str(log)))
+    hanging = pool.predict(digest, ["stub:hang"])
+    eventually(lambda: "stub:hang" in log.read_text())
+    assert pool.predict(digest, ["positive"]).result(WAIT_S).rows[0]["output"]["label"] == "positive"
+    with pytest.raises(TooLate):
+        hanging.result(WAIT_S)
+    eventually(lambda: pool.n_starts == 2 and pool.is_loaded(digest))  # though it was never silent
+    assert pool.predict(digest, ["positive"]).result(WAIT_S).rows[0]["output"]["label"] == "positive"
+
+
 def test_a_killed_worker_fails_what_it_had_and_comes_back_with_its_models(pool: Pool, workspace: Workspace) -> None:
     digest = loaded(pool, workspace, stub_artifact(workspace))
     under_way = pool.predict(digest, ["stub:slow stub:slow"])
