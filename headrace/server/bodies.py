@@ -21,13 +21,16 @@ def storable(text: str) -> str:
     return text
 
 
+def _as_told(max_chars: int) -> WithJsonSchema:
+    """What the schema tells clients; that it holds is checked where the value is used, in words of that place."""
+    some = "^[^\\u0000]*[^\\s\\u0000][^\\u0000]*$"
+    return WithJsonSchema({"type": "string", "pattern": some, "minLength": 1, "maxLength": max_chars})
+
+
 Text = Annotated[str, AfterValidator(storable), WithJsonSchema({"type": "string", "pattern": "^[^\\u0000]*$"})]
-Name = Annotated[
-    str,
-    AfterValidator(storable),
-    WithJsonSchema({"type": "string", "pattern": "^[^\\u0000]+$", "minLength": 1, "maxLength": 200}),
-]
-"""What the schema tells clients; that it holds is checked where the value is used, in words of that place."""
+Name = Annotated[str, AfterValidator(storable), _as_told(200)]
+Comment = Annotated[str, AfterValidator(storable), _as_told(20_000)]
+Metric = Annotated[str, AfterValidator(storable), _as_told(64)]
 Number = Annotated[float, Strict()]
 
 
@@ -92,9 +95,9 @@ class FeedbackRequest(Closed):
     prediction_id: Name
     correction: Correction = None
     """What the task's type takes for a label: a name, a number, a list of names, spans."""
-    metric: Name | None = None
+    metric: Metric | None = None
     value: Number | None = None
-    comment: Text | None = None
+    comment: Comment | None = None
     labeller: Name = "anonymous"
 
 
