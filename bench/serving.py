@@ -42,7 +42,8 @@ _CAPACITY = Cell(1, 64)
 _N_CHECKED = 256
 _MAX_FAILURES = 2  # of one server: then it is left out
 _SOUND_SHARE = 0.95  # of the checkpoint's answers: less, and it is no server of this model
-_LATE_SHARE = 0.1  # of the minutes: kept for what comes after the rounds
+_MANY_ROWS = 256  # waiting at once
+_LATE_SHARE = 0.06  # of the minutes: kept for what comes after the rounds
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def _plan(options: argparse.Namespace) -> Plan:
     rounds = options.rounds or (1 if options.quick else 3)
     if options.quick:
         return Plan(rounds, 3, cells, 5, 2, (16,))
-    return Plan(rounds, 5, cells, 12, 4, (16, 64))
+    return Plan(rounds, 4, cells, 12, 3, (16, 64))
 
 
 def _is_wanted(server: Server, options: argparse.Namespace, python: Path) -> bool:
@@ -172,7 +173,8 @@ def _measure(cell: Cell, server: Running, asked: Sequence[Asked], seconds: float
     rate = None
     if cell.share is not None:
         rate = cell.share * found.seen[name, _CAPACITY][-1].loaded.requests_per_s
-    seconds *= 2 if cell.n_connections * cell.n_rows >= 256 else 1  # long waits need a longer look
+    if cell.share is None and not cell.is_deep and cell.n_connections * cell.n_rows >= _MANY_ROWS:
+        seconds *= 2  # long waits need a longer look
     seen = serving_loads.put(cell, server, batches(asked, cell.n_rows), seconds, rate)
     found.seen.setdefault((name, cell), []).append(seen)
     loaded = seen.loaded

@@ -22,6 +22,7 @@ from bench import processes
 from bench.serving_material import material
 
 N_LAYERS, WIDTH, INNER = 6, 384, 1536  # of MiniLM-L6
+_LOADS_S = 8  # what a process takes until it can begin
 _N_TOKENS = 2048  # of a product: what a busy worker's batch has
 
 
@@ -37,7 +38,7 @@ def products_tokens_per_s(kind: str, n_threads: int, seconds: float) -> float:
 def _together(job: dict[str, Any], n_processes: int) -> float:
     """Sum of what several processes say that begin at about the same moment."""
     with ThreadPoolExecutor(n_processes) as pool:
-        given = [{**job, "begins_at": time.time() + 8} for _ in range(n_processes)]
+        given = [{**job, "begins_at": time.time() + _LOADS_S} for _ in range(n_processes)]
         found = list(pool.map(lambda one: processes.run("bench.serving_limits", one), given))
     for one in found:
         if "error" in one:
