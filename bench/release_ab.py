@@ -106,12 +106,20 @@ def _normal(counts: Floats, n: int, rho: float) -> dict[str, NDArray[np.bool_]]:
     has_both = (n_control > 0) & (n_candidate > 0)
     n_control, n_candidate = np.maximum(n_control, 1), np.maximum(n_candidate, 1)
     gain = right_candidate / n_candidate - right_control / n_control
-    shares = (right_control + 1) / (n_control + 2), (right_candidate + 1) / (n_candidate + 2)
-    sd = np.sqrt(sum(p * (1 - p) / m for p, m in zip(shares, (n_control, n_candidate), strict=True)))
+    arms = ((n_control, right_control), (n_candidate, right_candidate))
+    pooled = _variance(n, right_control + right_candidate)
+    sd = np.sqrt(sum(np.maximum(pooled, _variance(m, right)) / m for m, right in arms))
+    plain_sd = np.sqrt(sum(_variance(m, right) / m for m, right in arms))
     z = np.where(has_both, gain / sd, 0.0)
     margin = float(confidence_sequences.margin(n, alpha=ALPHA, rho=rho)) * math.sqrt(n)
-    naive = np.where(np.minimum(n_control, n_candidate) >= _LEAST, z, 0.0)
+    naive = np.where(np.minimum(n_control, n_candidate) >= _LEAST, gain / plain_sd, 0.0)
     return {"asymptotic": np.stack([z > margin, z < -margin]), "naive": np.stack([naive > Z, naive < -Z])}
+
+
+def _variance(n: Floats | int, n_right: Floats) -> Floats:
+    share = (n_right + 1) / (n + 2)
+    value: Floats = share * (1 - share)
+    return value
 
 
 def measured(world: World, *, n_releases: int, seed: int) -> list[Measured]:

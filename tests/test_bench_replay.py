@@ -1,11 +1,13 @@
-"""The replays of bench/release_replay.py and the simulated bandits of bench/best_arm.py, on planted answers. Catches: a
-way to decide that sees the future or the wrong side, labels counted wrong, a simulation that finds nothing."""
+"""The benches of arms: replays on planted answers, simulated bandits and A/B releases. Catches: a way to decide that
+sees the future or the wrong side, labels counted wrong, a simulation that finds nothing."""
 
 import numpy as np
 import pytest
 
-from bench import best_arm, release_replay
+from bench import best_arm, release_ab, release_replay
 from bench.release_replay import Outputs, Pair
+from headrace.records import Score
+from headrace.stats import confidence_sequences
 
 CLASSES = np.array(["negative", "neutral", "positive"])
 N = 2400
@@ -72,3 +74,29 @@ def test_the_simulated_bandit_finds_the_best_sooner_than_even_shares() -> None:
     assert (even.named == 0).mean() >= 0.9
     assert (found.named == 0).mean() >= 0.9
     assert found.n_labels.mean() < even.n_labels.mean()
+
+
+def test_the_asymptotic_rule_on_arrays_is_that_of_the_library() -> None:
+    rng = np.random.default_rng(4)
+    spread = confidence_sequences.rho(release_ab.N_TUNED, release_ab.ALPHA)
+    found = set()
+    for _ in range(300):
+        arms = [Score(int(n), int(rng.integers(0, n + 1))) for n in rng.integers(1, 200, size=2)]
+        counts = np.array([[arm.n, arm.n_right] for arm in arms], dtype=float).reshape(4, 1)
+        up, down = release_ab._normal(counts, arms[0].n + arms[1].n, spread)["asymptotic"][:, 0]
+        finding = confidence_sequences.asymptotic(*arms, alpha=release_ab.ALPHA).finding
+        assert finding == ("benefit" if up else "harm" if down else "undecided")
+        found.add(finding)
+    assert len(found) == 3
+
+
+def test_simulated_releases_find_what_is_there_and_little_else() -> None:
+    worse = release_ab.World("worse", (0.9, 0.9), (0.7, 0.7), n_answers=1500)
+    benefit, harm = release_ab.first_findings(worse, n_releases=100, seed=1)["betting"]
+    assert np.isfinite(harm).mean() >= 0.95
+    assert np.isfinite(benefit).mean() <= 0.1
+    even = release_ab.World("even", (0.9, 0.6), (0.9, 0.6), share=0.1, n_answers=1500)
+    found = release_ab.first_findings(even, n_releases=200, seed=2)
+    for way in ("betting", "asymptotic"):
+        assert max(np.isfinite(at).mean() for at in found[way]) <= 0.13, way
+    assert np.isfinite(found["naive"][0]).mean() > 0.15

@@ -235,7 +235,8 @@ def asymptotic(control: Counted, candidate: Counted, *, alpha: float, n_tuned: f
 
     The difference of means has the variance s^2 / n with n all labelled answers and s^2 = n (v0 / n0 + v1 / n1), the
     mean of the squared influence function of their section 3.2. Each v is that of a share with one right and one wrong
-    answer added (Agresti and Caffo 2000), so that arms that were always right do not count as sure.
+    answer added (Agresti and Caffo 2000), and no less than that of both arms together: a small arm that was always
+    right so far is no proof that it always will be. Without that, the level is 10 % for an arm of 5 % of the requests.
 
     Args:
         n_tuned: labelled answers of both arms together at which the interval is to be narrowest.
@@ -244,7 +245,9 @@ def asymptotic(control: Counted, candidate: Counted, *, alpha: float, n_tuned: f
         return Comparison("undecided", None, -1.0, 1.0, 1.0, _LEAST_LOG, _LEAST_LOG)
     n, spread = control.n + candidate.n, rho(n_tuned, alpha)
     estimate = candidate.n_right / candidate.n - control.n_right / control.n
-    sd = math.sqrt(n * (_variance(control) / control.n + _variance(candidate) / candidate.n))
+    pooled = _variance(n, control.n_right + candidate.n_right)
+    variances = [max(pooled, _variance(arm.n, arm.n_right)) for arm in (control, candidate)]
+    sd = math.sqrt(n * (variances[0] / control.n + variances[1] / candidate.n))
     half = sd * float(margin(n, alpha=alpha, rho=spread))
     benefit, harm = (_log_e_normal(sign * estimate * n / sd, n, spread) for sign in (1, -1))
     return Comparison(
@@ -289,6 +292,6 @@ def _log_e_normal(total: float, n: int, rho: float) -> float:
     return max(_LEAST_LOG, math.log(2) + log_gain - math.log(t) / 2)
 
 
-def _variance(arm: Counted) -> float:
-    share = (arm.n_right + 1) / (arm.n + 2)
+def _variance(n: int, n_right: int) -> float:
+    share = (n_right + 1) / (n + 2)
     return share * (1 - share)

@@ -144,13 +144,13 @@ def test_a_share_of_all_or_nothing_is_refused() -> None:
 
 
 def test_bounded_outcomes_from_a_grid_of_capitals() -> None:
-    # The mean of 3,000 beta-distributed outcomes lies in the interval, which is narrow; parts give the same.
-    outcomes = np.random.default_rng(1).beta(4, 2, size=3000)
-    bets = Bets(0.0, 1.0, 0.05, tuple(np.linspace(0.01, 0.99, 197)))
+    # The mean of 1,000 beta-distributed outcomes lies in the interval, which is narrow; parts give the same.
+    outcomes = np.random.default_rng(1).beta(4, 2, size=1000)
+    bets = Bets(0.0, 1.0, 0.05, tuple(np.linspace(0.02, 0.98, 97)))
     capitals = bets.log_capitals(outcomes)
     low, high = bets.interval(capitals, alpha=0.025)
     assert low < 4 / 6 < high
-    assert high - low < 0.05
+    assert high - low < 0.08
     assert bets.log_capitals(outcomes[:70]) + bets.log_capitals(outcomes[70:]) == pytest.approx(capitals, abs=1e-8)
     assert bets.interval(bets.log_capitals(outcomes[:1]), alpha=0.025) == (-math.inf, math.inf)
     with pytest.raises(ValueError, match="between"):
@@ -183,14 +183,14 @@ def test_the_asymptotic_margin_is_narrowest_where_it_is_tuned(n: int) -> None:
     assert float(cs.margin(n, alpha=0.05, rho=cs.rho(n, 0.05))) <= 1.01 * least
 
 
-@pytest.mark.parametrize("accuracy", [0.5, 0.9, 0.99])
-def test_the_asymptotic_form_keeps_its_level_at_many_looks(accuracy: float) -> None:
-    # 600 runs of 10,000 answers with 60 looks each from 20 answers on, one arm met by 1 in 4.
+@pytest.mark.parametrize(("accuracy", "share"), [(0.5, 0.25), (0.9, 0.25), (0.99, 0.25), (0.9, 0.05)])
+def test_the_asymptotic_form_keeps_its_level_at_many_looks(accuracy: float, share: float) -> None:
+    # 600 runs of 10,000 answers with 60 looks each from 20 answers on. Catches a small arm that is taken as sure.
     rng = np.random.default_rng(8)
     looks = np.unique(np.geomspace(20, 10_000, 60).astype(int))
     found = {"benefit": 0, "harm": 0}
     for _ in range(600):
-        is_candidate = rng.random(10_000) < 0.25
+        is_candidate = rng.random(10_000) < share
         is_right = rng.random(10_000) < accuracy
         n = np.stack([~is_candidate, is_candidate]).cumsum(axis=1)[:, looks - 1]
         right = np.stack([~is_candidate & is_right, is_candidate & is_right]).cumsum(axis=1)[:, looks - 1]
