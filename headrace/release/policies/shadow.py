@@ -31,7 +31,7 @@ ARMS = Arms("shadow", "control")
 SUSPICION_E = math.sqrt(10)
 N_REQUESTS_A_CHANNEL = 100
 """Simulated (`python -m bench.release`): one of five channels that loses 20 points while the mean gains 2 is found
-before a promotion in 99.8 % of releases, and in 93 % without this. It seldom delays one: benefit takes longer to show."""
+before a promotion in 99.8 % of releases, 93 % without this. It seldom delays one: benefit takes longer to show."""
 RAILS = [rail for rail in GUARDRAILS if rail.name in ("errors", "abstentions")]  # a shadow waits for others
 
 
