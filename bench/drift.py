@@ -4,7 +4,7 @@ False alarms: streams of classes, confidences and audited errors without any cha
 sample of its own; all streams share one budget of one false alarm in 100,000 requests. Delays, on scikit-learn's
 digits answered by logistic regression, whose held-out rows are drawn from as traffic: classes of which some come three
 times as often, a class that is gone, pixels that are paler or noisy, which the model minds or not; and on audited
-errors that rise from 8 %. Shown with each change is the verdict on accuracy that 1,000 audits after it give.
+errors that rise from 8 %. Shown with each change is the verdict on accuracy that 1,500 audits after it give.
 
 Run: python -m bench.drift [--runs 40]
 """
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from bench.reporting import Measured, write
 from headrace.stats import audits, drift, two_sample
+from headrace.stats.intervals import wilson
 
 N_REFERENCE = 4000
 N_QUIET = 20_000
@@ -31,6 +32,7 @@ N_BEFORE = 500
 AUDITED = 0.01
 N_BLOCK, LOOK = 256, 5
 MOST_LABELS = 5000
+N_AUDITS = 1500
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ class Watch:
 
 
 def delays(pool: Pool, rng: np.random.Generator, change: Mapping[str, Any]) -> tuple[dict[str, int], str]:
-    """Requests until each stream alarms, and the verdict on accuracy from 1,000 audits after the change."""
+    """Requests until each stream alarms, and the verdict on accuracy from audits after the change."""
     reference = pool.traffic(rng, N_REFERENCE, {})
     watch, found = Watch(reference), {}
     before, changed = pool.traffic(rng, N_BEFORE, {}), pool.traffic(rng, N_LONGEST, change)
@@ -172,8 +174,10 @@ def delays(pool: Pool, rng: np.random.Generator, change: Mapping[str, Any]) -> t
             found.setdefault(name, n)
         if len(found) == len(watch.detectors):
             break
-    audited = audits.tally(np.ones(1000), np.ones(1000, dtype=bool), changed.right[:1000])
-    return found, drift.effect(audited, float(reference.right.mean())).accuracy
+    audited = audits.tally(np.ones(N_AUDITS), np.ones(N_AUDITS, dtype=bool), changed.right[:N_AUDITS])
+    before = wilson(float(reference.right.sum()), N_REFERENCE)
+    assert before is not None
+    return found, drift.effect(audited, before).accuracy
 
 
 def of_change(name: str, pool: Pool, n_runs: int, seed: int, change: Mapping[str, Any], target: str) -> list[Measured]:
@@ -187,7 +191,7 @@ def of_change(name: str, pool: Pool, n_runs: int, seed: int, change: Mapping[str
         rows.append(_delay(f"{name}: requests until the alarm, {stream}", [f.get(stream, N_LONGEST) for f, _ in parts]))
     for verdict in ("affected", "not affected"):
         share = float(np.mean([said == verdict for _, said in parts]))
-        rows.append(Measured(f'{name}: "accuracy {verdict}" after 1,000 audits', share, "share"))
+        rows.append(Measured(f'{name}: "accuracy {verdict}" after {N_AUDITS:,} audits', share, "share"))
     return rows
 
 

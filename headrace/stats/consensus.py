@@ -65,7 +65,7 @@ def dawid_skene(votes: Votes, weights: Floats | None = None, known: Ints | None 
 
     Source: Dawid and Skene 1979, "Maximum likelihood estimation of observer error-rates using the EM algorithm",
     equations 2.3 to 2.5; with smoothing, and votes that count as often as their weights say. Arguments as of
-    `majority`.
+    `majority`. Takes memory for some times A * K * K numbers, of which few can be learnt where classes are many.
     """
     return _learnt(votes, weights, known, _confusions)
 

@@ -286,22 +286,23 @@ class Effect:
     """Audits that would settle it, about."""
 
 
-def effect(since: audits.Tally, before: float, *, tolerance: float = 0.02) -> Effect:
-    """From audits since the change began: affected where the interval lies below `before`, not affected where it is
-    above `before` less the tolerance.
+def effect(since: audits.Tally, before: Interval, *, tolerance: float = 0.02) -> Effect:
+    """From audits since the change began: affected where accuracy is surely lower than before, not affected where it is
+    surely less than the tolerance lower.
 
     Confidences are no evidence of it: they are wrong in just the cases that matter.
 
     Args:
-        before: accuracy on the reference.
+        before: accuracy on the reference, as sure as it was measured.
     """
     now = audits.estimate(since)
-    needed = 4 * audits.n_needed(tolerance, before)  # to tell a full tolerance with power of about .95 or more
+    needed = 4 * audits.n_needed(tolerance, before.estimate)  # half the tolerance to each side
     if now is None:
         return Effect("not known", None, needed)
-    if now.high < before:
+    apart = audits.difference(before, now)
+    if apart.high < 0:
         return Effect("affected", now, 0)
-    if now.low > before - tolerance:
+    if apart.low > -tolerance:
         return Effect("not affected", now, 0)
     return Effect("not known", now, max(1, needed - since.n_audited))
 

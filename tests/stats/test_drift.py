@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from headrace.stats import audits, drift
 from headrace.stats.drift import Blocks
+from headrace.stats.intervals import wilson
 
 EVEN = np.full(10, 0.1)
 SHIFTED = np.repeat([0.15, 0.05], 5)  # five classes three times as frequent, beside the others
@@ -174,7 +175,21 @@ def test_a_category_that_the_reference_does_not_have_is_refused() -> None:
     [(0.80, 400, "affected"), (0.905, 2500, "not affected"), (0.89, 60, "not known"), (0.9, 0, "not known")],
 )
 def test_only_audits_say_whether_accuracy_is_affected(accuracy: float, n: int, expected: str) -> None:
+    before = wilson(9000, 10_000)
+    assert before is not None
     right = np.r_[np.ones(round(accuracy * n)), np.zeros(n - round(accuracy * n))]
-    found = drift.effect(audits.tally(np.full(n, 0.1), np.ones(n, dtype=bool), right), 0.9)  # the audited alone
+    since = audits.tally(np.full(n, 0.1), np.ones(n, dtype=bool), right)  # the audited alone
+    found = drift.effect(since, before)
     assert found.accuracy == expected
     assert (found.n_more > 0) == (expected == "not known")
+
+
+def test_no_change_is_rarely_called_one_though_both_sides_are_samples() -> None:
+    rng, n_said = np.random.default_rng(6), 0
+    for _ in range(1000):
+        before = wilson(rng.binomial(1000, 0.9), 1000)
+        assert before is not None
+        right = (rng.random(800) < 0.9).astype(float)
+        found = drift.effect(audits.tally(np.ones(800), np.ones(800, dtype=bool), right), before)
+        n_said += found.accuracy == "affected"
+    assert n_said / 1000 <= 0.025 + 5 * np.sqrt(0.025 * 0.975 / 1000)
