@@ -1,6 +1,7 @@
 """R7: many clients that send nothing, or a byte now and then, or read nothing, while others want their answers."""
 
 import asyncio
+import json
 import resource
 import socket
 import time
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 
 _HEAD = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 _BEGINNINGS = {"silent": b"", "slow head": _HEAD + b"X-A: ", "slow body": _HEAD + b"Content-Length: 100000\r\n\r\n"}
-_LONG = 1000  # rows whose answer is more than the kernel keeps for somebody who reads nothing
+_LONG = 500  # rows whose answer is more than the kernel keeps for somebody who reads nothing
 _SMALL_BUFFER = 2048
-_READER_EVERY_S = 0.05  # no flood: they are to be answered, not refused
+_READER_EVERY_S = 0.1  # no flood: they are to be answered, not refused
 _FILES = 8192
 _AT_ONCE = 50  # connections begun together: this is no test of the queue of those that wait to be accepted
 
@@ -98,10 +99,11 @@ async def _beside(server: "Server", crowd: Crowd) -> list[Figure]:
     seen = _Seen(psutil.Process(server.process.pid))
     seen.look()
     n_cut_before = await asyncio.to_thread(server.figure, "cut_connections_total", why="slow reader")
+    readers = [await _reader(server) for _ in range(crowd.n_readers)]
     over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     asking = asyncio.create_task(arrivals_during(over, crowd.good_rate, lambda _: ask(good), seed=2))
-    slow, readers = await _gather(server, crowd)
     began_at, until = time.monotonic(), time.monotonic() + crowd.seconds
+    slow = await _gather(server, crowd)
     readers_cut_at, ticks = float("nan"), 0
     while time.monotonic() < until:
         await asyncio.sleep(0.25)
@@ -121,33 +123,29 @@ async def _beside(server: "Server", crowd: Crowd) -> list[Figure]:
     return _figures(crowd, calm, good, slow, seen, began_at, readers_cut_at - began_at)
 
 
-async def _gather(server: "Server", crowd: Crowd) -> tuple[list[_Slow], list[socket.socket]]:
+async def _gather(server: "Server", crowd: Crowd) -> list[_Slow]:
     host, port = server.url.removeprefix("http://").split(":")
-    loop, slow = asyncio.get_running_loop(), []
+    loop, slow = asyncio.get_running_loop(), list[_Slow]()
     kinds = [kind for kind in _BEGINNINGS for _ in range(crowd.n_each)]
     for first in range(0, len(kinds), _AT_ONCE):
         some = kinds[first : first + _AT_ONCE]
         connecting = (loop.create_connection(lambda kind=kind: _Slow(kind), host, int(port)) for kind in some)
         slow += [client for _, client in await asyncio.gather(*connecting)]
         await asyncio.sleep(0.05)
-    readers = []
-    for _ in range(crowd.n_readers):
-        readers.append(await _reader(host, int(port)))
-        await asyncio.sleep(_READER_EVERY_S)
-    return slow, readers
+    return slow
 
 
-async def _reader(host: str, port: int) -> socket.socket:
+async def _reader(server: "Server") -> socket.socket:
     """A client that asks for a long answer and has no room for it."""
-    import json
-
+    host, port = server.url.removeprefix("http://").split(":")
     link = socket.socket()
     link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SMALL_BUFFER)
     link.setblocking(False)
     loop = asyncio.get_running_loop()
-    await loop.sock_connect(link, (host, port))
+    await loop.sock_connect(link, (host, int(port)))
     content = json.dumps(request(["positive"] * _LONG, channel="phone")).encode()
     await loop.sock_sendall(link, _HEAD + f"Content-Length: {len(content)}\r\n\r\n".encode() + content)
+    await asyncio.sleep(_READER_EVERY_S)
     return link
 
 
