@@ -63,7 +63,7 @@ def _tables(cells: list[dict[str, Any]]) -> list[str]:
             subjects.setdefault(f"{subject}{source}", {})[figure] = _short(cell)
         fullest = max(subjects.values(), key=len)
         figures = dict.fromkeys([*fullest, *(figure for values in subjects.values() for figure in values)])
-        lines += ["", f"**{_cell(name)}** (median; least to most of the seeds)", ""]
+        lines += ["", f"**{_cell(name)}** (in brackets: least to most of the seeds, or a 95 % interval)", ""]
         lines += ["| " + " | ".join(["", *figures]) + " |", "| --- |" + " --- |" * len(figures)]
         for subject, values in subjects.items():
             lines.append("| " + " | ".join([_cell(subject), *(values.get(figure, "") for figure in figures)]) + " |")
