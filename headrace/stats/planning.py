@@ -100,6 +100,7 @@ def unpaired(
     control_share: float = 0.5,
     candidate_share: float = 0.5,
     label_share: float = 1.0,
+    centre: float = 0.8,
     n_hypotheses: int = 1,
     price_per_label: float | None = None,
 ) -> Plan:
@@ -110,6 +111,7 @@ def unpaired(
         drop: accuracy of the control minus that of the candidate, in shares of 1; below 0 for a gain.
         control_share, candidate_share: of the requests, that each of the two arms answers.
         label_share: of their answers, that get a label.
+        centre: the accuracy that the bets expect; the default is that of the policies.
 
     Raises:
         ValueError: no drop, or one that leads to an accuracy outside 0..1.
@@ -119,8 +121,8 @@ def unpaired(
     share = candidate_share / both
     expected = accuracy - drop
     chances_of = np.array([1 - accuracy, accuracy, 1 - expected, expected]) * np.repeat([1 - share, share], 2)
-    above, below = confidence_sequences.bets(share, accuracy).stakes()[:, 0]
-    won = np.outer(confidence_sequences.estimates(share, accuracy), above if drop < 0 else -below)
+    above, below = confidence_sequences.bets(share, centre).stakes()[:, 0]
+    won = np.outer(confidence_sequences.estimates(share, centre), above if drop < 0 else -below)
     drift, slopes, drifts = _as_walk(chances_of, np.log1p(won))
     threshold = math.log(n_hypotheses / alpha)
     steps, chances = _first_passage(

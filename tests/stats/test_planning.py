@@ -47,8 +47,7 @@ def bets_decided(
 ) -> np.ndarray:
     """Labels until betting finds a difference of two arms, looking every `n_between` labels."""
     rng = np.random.default_rng(seed)
-    values = confidence_sequences.estimates(share, accuracies[0])
-    bets = confidence_sequences.bets(share, accuracies[0])
+    values, bets = confidence_sequences.estimates(share, 0.8), confidence_sequences.bets(share, 0.8)
     n_labels = []
     for _ in range(n_runs):
         is_candidate = rng.random(n_most) < share
