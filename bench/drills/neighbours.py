@@ -9,7 +9,7 @@ from bench.drills.asking import Asker, Reply, arrivals, n_bad, p99_ms, request
 if TYPE_CHECKING:
     from stub_model import Server
 
-_ROW_S = 0.01
+_ROW_S = 0.02
 _TIMES = 20.0
 _TEXT = "positive, and as long as the sentence of somebody who has to say something about it"
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, StrictBool
 from headrace.config import TaskTable
 from headrace.errors import BadInput, HeadraceError
 from headrace.server import answering, defaults
-from headrace.server.bodies import Closed, storable
+from headrace.server.bodies import Closed, Name, storable
 from headrace.server.plane import ControlPlane
 from headrace.server.strictness import StrictRoute
 from headrace.tasks import TaskType
@@ -62,8 +62,8 @@ class Score(BaseModel):
     label: str
 
 
-_Channel = Annotated[str | None, Header(alias="X-Headrace-Channel")]
-_Unit = Annotated[str | None, Header(alias="X-Headrace-Unit")]
+_Channel = Annotated[Name | None, Header(alias="X-Headrace-Channel")]
+_Unit = Annotated[Name | None, Header(alias="X-Headrace-Unit")]
 
 
 @router.post("/predict", response_model=list[Score] | list[list[Score]], responses=_ERRORS)

@@ -7,7 +7,7 @@ from fastapi.responses import JSONResponse
 
 from headrace.feedback.intake import Given
 from headrace.server import receiving
-from headrace.server.bodies import ERRORS, FeedbackAnswer, FeedbackRequest
+from headrace.server.bodies import ERRORS, FeedbackAnswer, FeedbackRequest, Name
 from headrace.server.strictness import StrictRoute
 
 router = APIRouter(route_class=StrictRoute)
@@ -15,7 +15,7 @@ router = APIRouter(route_class=StrictRoute)
 
 @router.post("/v1/feedback", response_model=FeedbackAnswer, responses=ERRORS)
 async def feedback(
-    body: FeedbackRequest, request: Request, idempotency_key: Annotated[str | None, Header()] = None
+    body: FeedbackRequest, request: Request, idempotency_key: Annotated[Name | None, Header()] = None
 ) -> JSONResponse:
     """Say what came of a prediction. With an Idempotency-Key the same feedback is taken once, however often sent."""
     given = Given(**dict(body), idempotency_key=idempotency_key)
