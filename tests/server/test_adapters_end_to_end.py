@@ -92,7 +92,7 @@ def offline(ws: Workspace, name: str, channel: str, texts: Sequence[str] = TEXTS
 
 def test_answers_are_the_offline_ones_by_the_adapter_they_name(ws: Workspace, server: Server) -> None:
     kept = kept_of(ws, "2")
-    assert {channel: kept[channel].is_kept for channel in CHANNELS} == {"plain": False, "odd": True, "few": False}
+    assert (kept["odd"].is_kept, kept["few"].is_kept) == (True, False)
     with Client(server.url) as client:
         for channel in CHANNELS:
             answer = client.predict("tone", channel, TEXTS)
