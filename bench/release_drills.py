@@ -11,6 +11,7 @@ Run: python -m bench.release_drills [--runs 20] [--only "5 % errors" ...]     al
 
 import argparse
 import json
+import math
 import statistics
 import sys
 import time
@@ -56,7 +57,7 @@ def earlier(but: Sequence[str]) -> list[dict[str, Any]]:
     """The newest figures of other kinds."""
     path = RESULTS / f"{NAME}.json"
     rows = json.loads(path.read_text("utf-8"))["rows"] if path.exists() else []
-    return [row for row in rows if row["what"].partition(": ")[0] not in but]
+    return [row for row in rows if row["what"].partition(": ")[0] not in but and math.isfinite(row["value"])]
 
 
 def is_met(drill: Drill, found: list[Ran]) -> bool:
