@@ -27,7 +27,7 @@ from headrace.stats.intervals import LEVEL
 N_MODELS = 100
 """Of `data_oob`: each row is out of about 37 of them."""
 N_NEIGHBOURS = 10
-_TOLERANCE = 1e-6  # of fits that start from one on nearly the same rows, which must not stay there
+_TOLERANCE = 1e-5  # of fits that start from one on nearly the same rows, which must not stay there
 _RIDGE = 1e-3  # of the mean squared length of the vectors, times the rows
 _BLOCK_CELLS = 8_000_000
 Floats = NDArray[np.float64]
