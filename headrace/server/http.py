@@ -21,6 +21,7 @@ from headrace.errors import BadInput, HeadraceError, TooLate, Unavailable
 MAX_HEAD_BYTES = 64 * 2**10
 _MAX_DISCARDED_BYTES = 128 * 2**20  # clients listen to an answer only when they have sent all
 _LOOK_EVERY_S = 0.25
+_LOOKS_AT_ONCE = 20
 _LAST_WORDS_S = 0.5
 _FORGET_MS = 5000  # how long the kernel tries to hand over what a client was told last
 _GONE = "headrace.gone"
@@ -164,8 +165,10 @@ async def watch(connections: Iterable[Connection]) -> None:
     while True:
         await asyncio.sleep(_LOOK_EVERY_S)
         now = asyncio.get_running_loop().time()
-        for connection in list(connections):
+        for n, connection in enumerate(list(connections), start=1):
             connection.look(now)
+            if n % _LOOKS_AT_ONCE == 0:
+                await asyncio.sleep(0)  # cutting many at one moment must not hold the others up
 
 
 def when_gone(state: dict[str, Any], tell: Callable[[], object]) -> None:
