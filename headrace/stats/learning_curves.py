@@ -40,7 +40,7 @@ class Curve:
     errors: Floats
     """(P,) seen."""
     noise: float
-    """Standard deviation of one of them around the law."""
+    """Standard deviation around the law of one of the largest; its square grows as rows become fewer."""
     laws: Floats
     """(C, 4): floor, scale, power, shift of each curve that counts."""
     weights: Floats
@@ -60,10 +60,11 @@ def fit(sizes: Sequence[float], errors: Sequence[float]) -> Curve | None:
     floors, powers, shifts = (
         part.ravel() for part in np.meshgrid(_FLOORS * y.min(), _POWERS, _SHIFTS * x.min(), indexing="ij")
     )
+    counts = x / x.max()  # the variance between trainings falls as rows grow
     basis = (x + shifts[:, None]) ** -powers[:, None]
     above = y - floors[:, None]
-    scales = np.maximum(0.0, (basis * above).sum(axis=1) / np.square(basis).sum(axis=1))  # least squares, not below 0
-    squares = np.square(above - scales[:, None] * basis).sum(axis=1)
+    scales = np.maximum(0.0, (counts * basis * above).sum(axis=1) / (counts * basis**2).sum(axis=1))
+    squares = (counts * np.square(above - scales[:, None] * basis)).sum(axis=1)
     free = max(1, len(x) - 3)
     noise = max(_LEAST_NOISE, math.sqrt(float(squares.min()) / free), _between_repeats(x, y))
     logs = -squares / (2 * noise**2)
@@ -103,16 +104,17 @@ def _draws(curve: Curve, sizes: Floats, seed: int, n_repeats: int | None) -> Flo
     beyond = np.maximum(0.0, np.log(sizes / curve.sizes.max()))
     drawn = by_law * np.exp(STRAY * beyond * rng.normal(size=(_N_DRAWS, 1)))
     if n_repeats:
-        drawn = drawn + curve.noise / math.sqrt(n_repeats) * rng.normal(size=drawn.shape)
+        noise = curve.noise * np.sqrt(curve.sizes.max() / (sizes * n_repeats))
+        drawn = drawn + noise * rng.normal(size=drawn.shape)
     found: Floats = np.clip(drawn, 0.0, None)
     return found
 
 
 def _between_repeats(x: Floats, y: Floats) -> float:
-    """Standard deviation of errors at the same size; 0 without repeats."""
+    """Standard deviation between repeats, as of the largest size; 0 without repeats."""
     _, places, counts = np.unique(x, return_inverse=True, return_counts=True)
     free = len(x) - len(counts)
     if free <= 0:
         return 0.0
     means = np.bincount(places, y) / counts
-    return math.sqrt(float(np.square(y - means[places]).sum()) / free)
+    return math.sqrt(float((x / x.max() * np.square(y - means[places])).sum()) / free)
