@@ -109,7 +109,8 @@ class _Crowd:
         async def in_turn() -> None:
             nonlocal n_done
             while time.monotonic() < began_at + seconds:
-                n_done += (await self._asker.post(request("positive"))).status == 200
+                reply = await self._asker.post(request("positive"))
+                n_done += reply.status == 200
 
         await asyncio.gather(*(in_turn() for _ in range(16)))
         return n_done / (time.monotonic() - began_at)
