@@ -1,9 +1,9 @@
 """Guardrails: kinds of answers that must not become more frequent while a candidate meets traffic.
 
 A guardrail fires when two e-values say so over all looks: at level `guardrail_alpha` more than a limit's share of the
-candidate's requests are of its kind, and at CONTROL_ALPHA more than a tolerated multiple of what the control's slice has
-at the same time. So trouble that strikes both arms rolls nothing back, nor does a difference too small to matter. It is
-asked of all requests, and of each channel by e-Holm over the channels.
+candidate's requests are of its kind, and at CONTROL_ALPHA more than a tolerated multiple of what the control's slice
+has at the same time. So trouble that strikes both arms rolls nothing back, nor does a difference too small to matter.
+It is asked of all requests, and of each channel by e-Holm over the channels.
 
 The second level is the looser one, since it only matters while the control is in trouble too. At .001 a candidate that
 fails 5 % of requests gave 27 bad answers beside a control that fails 1 %, at .05 it gives 15; of two arms that fail 5 %
