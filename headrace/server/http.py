@@ -123,7 +123,7 @@ class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # uvicorn
             self.transport.abort()
         if self.transport.is_closing():
             return
-        soon = now + _LOOK_EVERY_S  # the next look would come too late
+        soon = now + 2 * _LOOK_EVERY_S  # the next look may come late itself
         if self._head_since is not None and soon - self._head_since > self._limits.head_s:
             self._cut_slow("slow head", self._limits.head_s)
         elif self.cycle is not None and self.cycle.more_body and soon - self._body_since > self._limits.body_s:

@@ -15,7 +15,7 @@ from server.loading import address, connect, eventually, exchange, post, raw_req
 from stub_model import Server, running
 
 HEAD_S, BODY_S = 0.6, 2.0
-LOOK_S = 0.25  # the server looks as often, and cuts at the last look that is in time
+LOOK_S = 0.5  # the server looks every quarter of a second, and cuts one look before it must
 SLACK_S = 3.0  # of a busy machine
 START = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 
