@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 _ROW_S = 0.02
 _TIMES = 20.0
-_TEXT = "positive, and as long as the sentence of somebody who has to say something about it"
+_TEXT = "positive, " + "and as long as the paragraph of somebody who has to say something about it " * 3
 
 
 def run() -> list[Figure]:

@@ -146,10 +146,11 @@ class Batcher:
         since = self._clock() - _COMPANY_S
         self._last_seen = {channel: at for channel, at in self._last_seen.items() if at > since}
         few = max(_FEW_TOKENS, round(self._tokens_per_s * _TURN_S))
-        if len(self._last_seen) < 2 or not self._tokens_per_s or few >= self._budget:
-            return self._budget
         waiting = Counter(row.channel for row in self._waiting)
-        return few if max(waiting.values()) > len(self._waiting) / 2 else self._budget
+        is_alone = len(self._last_seen.keys() | waiting.keys()) < 2  # one that floods may be refused for long
+        if is_alone or not self._tokens_per_s or max(waiting.values()) <= len(self._waiting) / 2:
+            return self._budget
+        return min(self._budget, few)
 
     def drop(self, request: int) -> None:
         """Forget the rows of a request that nobody waits for any more."""

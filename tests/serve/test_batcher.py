@@ -157,3 +157,13 @@ def test_batches_are_as_long_as_the_budget_where_nobody_floods() -> None:
         batcher.note(100, 1.0)
         batcher.put([packed(channels[n % len(channels)]) for n in range(200)])
         assert len(batcher.take(0)) == 2048 // 25
+
+
+def test_who_flooded_and_is_refused_now_still_gets_short_batches() -> None:
+    now = 0.0
+    batcher = Batcher(2048, clock=lambda: now)
+    batcher.note(100, 1.0)
+    batcher.put([packed("flood") for _ in range(200)])
+    now = 10.0
+    batcher.put([packed("few")])
+    assert len(batcher.take(0)) == 64 // 25
