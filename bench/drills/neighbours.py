@@ -16,11 +16,11 @@ _TEXT = "positive, " + "and as long as the paragraph of somebody who has to say 
 
 def run() -> list[Figure]:
     with served({"row_s": _ROW_S}) as server:
-        return noisy_neighbour(server, seconds=30.0)
+        return noisy_neighbour(server, seconds=60.0)
 
 
 def noisy_neighbour(server: "Server", *, seconds: float, row_s: float = _ROW_S) -> list[Figure]:
-    """`phone` asks for half of its share all the time; `web` for nothing, for all of its own, for twenty times that."""
+    """`phone` asks for a fifth of its share all the time; `web` for nothing, for all of its own, for twenty times that."""
     return asyncio.run(_beside(server, seconds, 0.5 / row_s))
 
 
@@ -31,18 +31,18 @@ async def _beside(server: "Server", seconds: float, share: float) -> list[Figure
     async def ask(channel: str, to: list[Reply]) -> None:
         to.append(await asker.post(request(_TEXT, channel=channel)))
 
-    async def both(web_rate: float, seed: int) -> tuple[list[Reply], list[Reply]]:
+    async def both(web_rate: float) -> tuple[list[Reply], list[Reply]]:
         web: list[Reply] = []
         phone: list[Reply] = []
-        coming = [arrivals(share / 2, seconds, lambda _: ask("phone", phone), seed=seed)]
+        coming = [arrivals(share / 5, seconds, lambda _: ask("phone", phone))]
         if web_rate:
-            coming.append(arrivals(web_rate, seconds, lambda _: ask("web", web), seed=seed + 1))
+            coming.append(arrivals(web_rate, seconds, lambda _: ask("web", web), seed=2))
         await asyncio.gather(*coming)
         return web, phone
 
-    _, alone = await both(0, 1)
-    _, fair = await both(share, 3)
-    web, beside = await both(_TIMES * share, 5)
+    _, alone = await both(0)
+    _, fair = await both(share)
+    web, beside = await both(_TIMES * share)
     asker.close()
     return [
         Figure("p99 alone", p99_ms(alone), "ms"),
