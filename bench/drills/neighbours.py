@@ -20,7 +20,7 @@ def run() -> list[Figure]:
 
 
 def noisy_neighbour(server: "Server", *, seconds: float, row_s: float = _ROW_S) -> list[Figure]:
-    """`phone` asks for a fifth of its share all the time; `web` for nothing, for all of its own, for twenty times that."""
+    """`phone` asks for a fifth of its share; `web` for nothing, then for all of its own, then for twenty times that."""
     return asyncio.run(_beside(server, seconds, 0.5 / row_s))
 
 
