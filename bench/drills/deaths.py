@@ -72,7 +72,7 @@ async def _struck(
             "",
             at_most=0,
         ),
-        *([] if survives else [Figure(f"{kind}: all workers back after", back_s, "s", at_most=asked_s)]),
+        *([] if survives else [Figure(f"{kind}: a new process runs after", back_s, "s", at_most=asked_s)]),
     ]
 
 
