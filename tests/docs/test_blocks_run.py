@@ -63,12 +63,12 @@ def _as_shell(page: Path, block: Block) -> str:
 
 
 def _environment(script: str, tiny_base: Path, port: int) -> dict[str, str]:
-    """A user's environment, with what makes a run fast: a tiny base model for the page's one task, one epoch, fp32."""
-    (task,) = set(re.findall(r"headrace.init.* (?:--task |task=\")(\w+)", script))
+    """A user's environment, with what makes a run fast: a tiny base model for the page's tasks, one epoch, fp32."""
+    tasks = set(re.findall(r"headrace.init.* (?:--task |task=\")(\w+)", script))
     own = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
     return own | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        f"HEADRACE_TASKS__{task.upper()}__BASE_MODEL": str(tiny_base),
+        **{f"HEADRACE_TASKS__{task.upper()}__BASE_MODEL": str(tiny_base) for task in tasks},
         "HEADRACE_FINETUNE__EPOCHS": "1",
         "HEADRACE_EXPORT__PRECISION": "fp32",
         "HEADRACE_SERVE__PORT": str(port),
