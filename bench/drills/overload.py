@@ -32,6 +32,8 @@ class Size:
     calm_s: float = 20.0
     crowd_s: float = 60.0
     after_s: float = 20.0
+    pause_s: float = 1.0
+    """Before the second try, about; twice that before the third."""
 
 
 def run() -> list[Figure]:
@@ -100,7 +102,7 @@ class _Crowd:
         for attempt in range(_MAX_ATTEMPTS):
             if (await self._ask(replies)).status == 200:
                 return
-            await asyncio.sleep(2.0**attempt * self._rng.uniform(0.5, 1.5))
+            await asyncio.sleep(self._size.pause_s * 2.0**attempt * self._rng.uniform(0.5, 1.5))
 
     async def _peak(self, seconds: float) -> float:
         """Requests a second where there is always something to do and nobody is refused."""

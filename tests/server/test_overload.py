@@ -110,7 +110,7 @@ def test_ten_times_too_much_leaves_the_useful_work_done_and_nothing_behind(
     root: Path, plugin_env: dict[str, str]
 ) -> None:
     busy_server_of(root, row_s=0.02)
-    brief = overload.Size(deadline_ms=1000, calm_s=3, crowd_s=6, after_s=8)
+    brief = overload.Size(deadline_ms=1000, calm_s=3, crowd_s=5, after_s=9, pause_s=0.3)
     with running(root, plugin_env, serve__batch_tokens=64, serve__max_queue_rows=200) as server:
         figures = {figure.what: figure for figure in overload.overload(server, brief)}
         assert post(server, request("after")).status == 200
@@ -129,7 +129,7 @@ def test_ten_times_too_much_leaves_the_useful_work_done_and_nothing_behind(
 @pytest.mark.slow
 def test_a_neighbour_at_twenty_times_its_share_has_nobody_else_refused(root: Path, plugin_env: dict[str, str]) -> None:
     busy_server_of(root, row_s=0.02)
-    with running(root, plugin_env, serve__batch_tokens=64) as server:
+    with running(root, plugin_env, serve__batch_tokens=64, serve__timeout_s=5) as server:
         figures = {f.what: f for f in neighbours.noisy_neighbour(server, seconds=3, row_s=0.02)}
     assert figures["not answered"].is_met
     assert figures["the same, of that beside one that keeps to it"].value < 5  # 1.5 on a quiet machine
