@@ -70,13 +70,18 @@ class Asker:
         head = f"{line} HTTP/1.1\r\nHost: {self._url.netloc}\r\n"
         head += "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         sent_at = time.monotonic()
+        link = None
         try:
             link = await self._link()
             status = await link.ask(head.encode() + b"\r\n" + content)
+            said, ended_at = link.said, time.monotonic()
+            self._free.append((link, ended_at))
+            link = None
         except (OSError, TimeoutError):  # a ConnectionError is one
             return Reply(LOST, b"", sent_at, time.monotonic() - sent_at)
-        said, ended_at = link.said, time.monotonic()
-        self._free.append((link, ended_at))
+        finally:
+            if link is not None:  # it owes an answer, so nothing else can be asked on it
+                link.close()
         return Reply(status, said, sent_at, ended_at - sent_at)
 
     async def _link(self) -> _Link:

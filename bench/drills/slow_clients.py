@@ -113,10 +113,14 @@ async def _beside(server: "Server", crowd: Crowd) -> list[Figure]:
                 client.drip()
     over.set_result(None)
     await asking
+    figures = _figures(crowd, calm, good, slow, seen, began_at)
     for reader in readers:
         reader.close()
+    for client in slow:
+        if client.transport is not None:
+            client.transport.close()
     asker.close()
-    return _figures(crowd, calm, good, slow, seen, began_at)
+    return figures
 
 
 async def _gather(server: "Server", crowd: Crowd) -> list[_Slow]:
