@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from headrace import compression, gating, jobs, judging, making, releasing, search
+from headrace import compression, jobs, making, search
 from headrace import per_channel as adapting
 from headrace.config import TaskTable
 from headrace.config_sources import read_catalogue
@@ -23,6 +23,7 @@ from headrace.finetune import base_models
 from headrace.making import describe, evaluation_of, export_checkpoint, find_run, keep, task_type_of
 from headrace.records import Adapter, Job, ModelVersion, Release, Snapshot
 from headrace.release import controls, ledger, releases
+from headrace.releasing import gating, judging, starting
 from headrace.store import runs
 from headrace.tasks import TASK_TYPES, Calibration, TaskType
 from headrace.tasks.inputs import parse_inputs
@@ -287,7 +288,7 @@ def _try(ws: Workspace, control: ModelVersion, candidate: ModelVersion, report: 
     """Compare the candidate with the control on the same held-out rows; open a release if the gates pass."""
     if any(line.version_id == candidate.id and line.kind == "reject" for line in ledger.history(ws, control.task)):
         return {"step": "waiting", "n_new_labels": 0, "reason": f"{candidate.name} was rejected; no new labels since"}
-    scope, judged, found = releasing.gates_where_it_fits(ws, control, candidate, report)
+    scope, judged, found = starting.gates_where_it_fits(ws, control, candidate, report)
     shown = {
         "candidate": candidate.name,
         "control": control.name,
@@ -298,7 +299,7 @@ def _try(ws: Workspace, control: ModelVersion, candidate: ModelVersion, report: 
     if not all(gate["passed"] for gate in judged):
         releases.rejected_at_gate(ws, candidate, judged, actor="improve")
         return {"step": "gate", **shown}
-    release = releasing.start(ws, candidate=candidate, scope=scope, actor="improve")
+    release = starting.start(ws, candidate=candidate, scope=scope, actor="improve")
     return {"step": release.policy, "release": release.id, "scope": release.scope, **shown}
 
 

@@ -166,7 +166,7 @@ async def _traffic(
 
 def _promote_if_told(ws: "Workspace", release: "Release") -> None:
     """What `headrace improve` does with an open release; a line that holds is left out."""
-    from headrace import judging
+    from headrace.releasing import judging
 
     judging.carry_out(ws, release, judging.decision_of(ws, release), actor="improve")
     time.sleep(0.2)
@@ -206,7 +206,7 @@ def _ran(ws: "Workspace", drill: Drill, release: "Release", line: "LedgerEntry |
 
 def told(ws: "Workspace", release: "Release", line: "LedgerEntry") -> float | None:
     """When the prediction log and the feedback told enough to reject; None where they do not tell what was counted."""
-    from headrace import judging
+    from headrace.releasing import judging
 
     log = _Log(ws, release)
     moments = sorted({at for at in log.moments() if at <= line.at.timestamp()})

@@ -39,10 +39,10 @@ def release_start(
     as_json: AsJson = False,
 ) -> None:
     """Try a version beside the one in charge, if it passes its gates."""
-    from headrace import releasing
+    from headrace.releasing import starting
 
     with opened(where, settings) as ws, progress_bar("release", quiet=as_json) as bar:
-        made = releasing.start(
+        made = starting.start(
             ws,
             candidate=version,
             task=task,
@@ -68,7 +68,7 @@ def release_plan(
     as_json: AsJson = False,
 ) -> None:
     """Say how many requests and labels a release would take to find a drop, how long, and at what cost."""
-    from headrace import planning
+    from headrace.releasing import planning
 
     with opened(where, settings) as ws, progress_bar("plan", quiet=as_json) as bar:
         found = planning.plan(
@@ -80,7 +80,7 @@ def release_plan(
 @_release.command("status")
 def release_status(task: Task = None, where: Where = Path("."), as_json: AsJson = False) -> None:
     """Say who answers, who is tried, how that stands in each channel, and what it waits for."""
-    from headrace.standing import release_status as look
+    from headrace.releasing.standing import release_status as look
 
     with opened(where) as ws:
         state = look(ws, task=task)
@@ -99,11 +99,11 @@ def release_promote(
     as_json: AsJson = False,
 ) -> None:
     """Put a version in charge by hand, of the whole task or of one channel."""
-    from headrace import releasing
     from headrace.release import controls
+    from headrace.releasing import starting
 
     with opened(where) as ws:
-        entry = releasing.promote(ws, version, task=task, channel=channel, reason=reason)
+        entry = starting.promote(ws, version, task=task, channel=channel, reason=reason)
         control = controls.find_version(ws, entry.task, entry.version_id or "").name
     emit(entry, as_json, lambda: print(_in_charge(control, entry)))
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from headrace.records import Adapter, Channel, Evaluation, Interval, LedgerEntry, ModelVersion, Release, Run, Snapshot
-from headrace.standing import curves_of, release_status
+from headrace.releasing.standing import curves_of, release_status
 from headrace.store import adapters, channels, imports, ledger, outcomes, releases, runs, snapshots, versions
 from headrace.tasks import TASK_TYPES
 from headrace.workspace import Workspace
@@ -29,7 +29,7 @@ class TaskFacts:
     tried: Release | None
     """The open release, or the last one."""
     state: dict[str, Any]
-    """What `headrace.standing.release_status` says."""
+    """What `headrace.releasing.standing.release_status` says."""
     curves: dict[str, Any]
     """Candidate arms of `tried` to their e-values over time."""
     ledger: list[LedgerEntry]

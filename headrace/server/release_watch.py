@@ -17,11 +17,11 @@ import time
 import uuid
 from dataclasses import dataclass, replace
 
-from headrace import judging
 from headrace.errors import HeadraceError
 from headrace.feedback import outcomes
 from headrace.feedback.outcomes import Labels
 from headrace.records import Decision, Release
+from headrace.releasing import judging
 from headrace.server.lineup import SHADOW, Drawn, Lineup
 from headrace.server.metrics import Metrics
 from headrace.server.traffic import Seen, TrafficCounts

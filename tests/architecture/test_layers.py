@@ -21,8 +21,7 @@ LAYERS = [
     {"data", "finetune", "evaluate", "export", "release", "serve", "feedback"},
     {"making"},
     {"search", "distributed", "advising", "compression", "per_channel"},
-    {"gating", "judging"},
-    {"releasing", "planning", "standing"},
+    {"releasing"},
     {"loop", "offline", "retention"},
     {"server", "console", "cli", "client", "testing"},
 ]

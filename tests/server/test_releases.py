@@ -8,7 +8,7 @@ import pytest
 from headrace.client import Client
 from headrace.errors import NotFound
 from headrace.release import releases
-from headrace.standing import release_status
+from headrace.releasing.standing import release_status
 from headrace.workspace import Workspace
 from stub_model import Server, plant_stub
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from headrace.releasing.standing import release_status
 from headrace.server.bodies import ERRORS
-from headrace.standing import release_status
 
 router = APIRouter()
 

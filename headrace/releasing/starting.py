@@ -7,13 +7,13 @@ person gives a reason, which goes to the ledger.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from headrace import gating
 from headrace.errors import BadInput, WrongState
 from headrace.evaluate.gates import HARM, Gate
 from headrace.records import LedgerEntry, ModelVersion, Release
 from headrace.release import controls, ledger, releases
 from headrace.release.controls import FIRST, Serving
 from headrace.release.policies import POLICIES
+from headrace.releasing import gating
 from headrace.workspace import Workspace
 
 Report = Callable[..., None]

@@ -10,10 +10,10 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 
-from headrace import gating
 from headrace.errors import BadInput, WrongState
 from headrace.release import controls
 from headrace.release.policies import POLICIES, Policy, options_of
+from headrace.releasing import gating
 from headrace.stats import planning
 from headrace.store import channels, predictions
 from headrace.workspace import Workspace

@@ -6,11 +6,11 @@ Reads only, and loads nothing that trains, so a server can answer with it.
 from datetime import timedelta
 from typing import Any
 
-from headrace import judging
 from headrace.feedback import outcomes
 from headrace.feedback.outcomes import Labels
 from headrace.records import Decision, Evidence, LedgerEntry, Release
 from headrace.release import endings, releases, standing
+from headrace.releasing import judging
 from headrace.store import ledger as lines
 from headrace.store import releases as rows
 from headrace.store import versions

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from headrace import planning
 from headrace.cli.standing import show_plan
 from headrace.errors import BadInput, NotFound, WrongState
 from headrace.ids import first_id
 from headrace.records import SnapshotRow
 from headrace.release import controls
+from headrace.releasing import planning
 from headrace.stats import planning as stats
 from headrace.store import channels, schema
 from headrace.workspace import Workspace, open_workspace

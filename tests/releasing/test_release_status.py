@@ -10,7 +10,7 @@ import pytest
 from headrace.cli.standing import show_status
 from headrace.records import Channel, Release, Traffic
 from headrace.release import controls, releases
-from headrace.standing import curves_of, release_status
+from headrace.releasing.standing import curves_of, release_status
 from headrace.store import traffic
 from headrace.workspace import Workspace, open_workspace
 from planted import NOON, plant_answer, plant_channel, plant_correction, plant_version

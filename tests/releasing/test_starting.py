@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from headrace import gating, loop, releasing
+from headrace import loop
 from headrace.errors import BadInput, NotFound, WrongState
 from headrace.records import Decision, ModelVersion, SnapshotRow
 from headrace.release import controls, ledger, releases
+from headrace.releasing import gating, starting
 from headrace.workspace import Workspace, open_workspace
 from released import answer_with, fill, plant, right, sometimes_wrong, wrong
 
-ROOT = Path(__file__).parents[1] / "headrace"
+ROOT = Path(__file__).parents[2] / "headrace"
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def test_a_version_that_passes_its_gates_starts_with_them_in_the_ledger(
 ) -> None:
     loaded = answer_with(monkeypatch, workspace, rows, {1: sometimes_wrong(5), 2: right})
     plant(workspace)
-    release = releasing.start(workspace, candidate="2", actor="ann")
+    release = starting.start(workspace, candidate="2", actor="ann")
     line = ledger.history(workspace)[-1]
     assert (line.kind, line.release_id, line.actor) == ("start", release.id, "ann")
     assert [gate["gate"] for gate in line.evidence["gates"]] == [
@@ -58,7 +59,7 @@ def test_a_version_that_fails_a_gate_does_not_start(
     answer_with(monkeypatch, workspace, rows, {1: right, 2: sometimes_wrong(1000, but_in="phone")})
     plant(workspace)
     with pytest.raises(WrongState, match="--despite") as refused:
-        releasing.start(workspace, candidate="tone/2")
+        starting.start(workspace, candidate="tone/2")
     assert "no harm in channel phone" in str(refused.value)
     assert [line.kind for line in ledger.history(workspace)] == ["promote"]
     assert controls.serving(workspace).release is None
@@ -70,8 +71,8 @@ def test_a_reason_starts_it_and_stands_in_the_ledger(
     answer_with(monkeypatch, workspace, rows, {1: right, 2: wrong})
     plant(workspace)
     with pytest.raises(BadInput, match="a reason must say something"):
-        releasing.start(workspace, candidate="2", despite="  ")
-    releasing.start(workspace, candidate="2", despite="the new labels are the right ones")
+        starting.start(workspace, candidate="2", despite="  ")
+    starting.start(workspace, candidate="2", despite="the new labels are the right ones")
     line = ledger.history(workspace)[-1]
     assert line.evidence["despite"] == "the new labels are the right ones"
     assert "no harm overall" in failed(line.evidence)
@@ -82,7 +83,7 @@ def test_a_reason_that_was_not_needed_is_not_written_down(
 ) -> None:
     answer_with(monkeypatch, workspace, rows, {1: right, 2: right})
     plant(workspace)
-    releasing.start(workspace, candidate="2", despite="to be sure")
+    starting.start(workspace, candidate="2", despite="to be sure")
     assert "despite" not in ledger.history(workspace)[-1].evidence
 
 
@@ -116,11 +117,11 @@ def test_what_traffic_rejected_needs_a_reason_to_be_tried_again(
     # Catches trying until it passes, which no error level holds against.
     answer_with(monkeypatch, workspace, rows, {1: right, 2: right})
     plant(workspace)
-    release = releasing.start(workspace, candidate="2")
+    release = starting.start(workspace, candidate="2")
     releases.decide(workspace, release, Decision("reject", "worse in phone"))
     with pytest.raises(WrongState, match=r"not rejected before: rejected on .*: worse in phone"):
-        releasing.start(workspace, candidate="2")
-    releasing.start(workspace, candidate="2", despite="the labels of that day were wrong")
+        starting.start(workspace, candidate="2")
+    starting.start(workspace, candidate="2", despite="the labels of that day were wrong")
     assert failed(ledger.history(workspace)[-1].evidence) == ["not rejected before"]
 
 
@@ -129,13 +130,13 @@ def test_a_rejection_in_one_channel_stands_for_that_channel(
 ) -> None:
     answer_with(monkeypatch, workspace, rows, {1: right, 2: right})
     plant(workspace)
-    releasing.start(workspace, candidate="2", scope=["phone", "web"])
+    starting.start(workspace, candidate="2", scope=["phone", "web"])
     releases.reject(workspace, channel="phone", reason="worse there")
     releases.stop(workspace)
     for scope in (["phone"], ["phone", "web"], []):
         with pytest.raises(WrongState, match="not rejected before"):
-            releasing.start(workspace, candidate="2", scope=scope)
-    assert releasing.start(workspace, candidate="2", scope=["web"]).scope == ("web",)
+            starting.start(workspace, candidate="2", scope=scope)
+    assert starting.start(workspace, candidate="2", scope=["web"]).scope == ("web",)
 
 
 def test_a_version_in_charge_elsewhere_passes_the_gates_of_a_channel_with_another(
@@ -143,9 +144,9 @@ def test_a_version_in_charge_elsewhere_passes_the_gates_of_a_channel_with_anothe
 ) -> None:
     answer_with(monkeypatch, workspace, rows, {1: wrong, 2: right})
     plant(workspace)
-    releasing.promote(workspace, "2", channel="web", reason="agreed")
+    starting.promote(workspace, "2", channel="web", reason="agreed")
     with pytest.raises(WrongState, match="no harm overall"):
-        releasing.start(workspace, candidate="1", scope=["web"])
+        starting.start(workspace, candidate="1", scope=["web"])
 
 
 def test_what_cannot_start_says_so_before_anything_is_measured(
@@ -153,12 +154,12 @@ def test_what_cannot_start_says_so_before_anything_is_measured(
 ) -> None:
     loaded = answer_with(monkeypatch, workspace, rows, {})
     with pytest.raises(WrongState, match="already in charge"):
-        releasing.start(workspace, candidate="1")
+        starting.start(workspace, candidate="1")
     with pytest.raises(NotFound, match="no such model version"):
-        releasing.start(workspace, candidate="7")
+        starting.start(workspace, candidate="7")
     plant(workspace)
     with pytest.raises(NotFound, match="policies: shadwo"):
-        releasing.start(workspace, candidate="2", policy="shadwo")
+        starting.start(workspace, candidate="2", policy="shadwo")
     assert loaded == []
 
 
@@ -180,14 +181,14 @@ def test_a_promotion_by_hand_needs_a_reason_and_says_what_the_gates_said(
     plant(workspace)
     for nothing in (None, "", " "):
         with pytest.raises(BadInput, match="promotion by hand needs a reason"):
-            releasing.promote(workspace, "2", reason=nothing)
-    releasing.promote(workspace, "2", reason="asked for by Ann")
+            starting.promote(workspace, "2", reason=nothing)
+    starting.promote(workspace, "2", reason="asked for by Ann")
     line = ledger.history(workspace)[-1]
     assert (line.kind, line.reason) == ("promote", "asked for by Ann")
     assert line.evidence == {"by_hand": True, "gates": "were not asked"}
     plant(workspace)
-    releasing.start(workspace, candidate="3")
-    line = releasing.promote(workspace, reason="the labels come too slowly")
+    starting.start(workspace, candidate="3")
+    line = starting.promote(workspace, reason="the labels come too slowly")
     assert line.version_id == controls.find_version(workspace, None, 3).id
     assert {gate["passed"] for gate in line.evidence["gates"]} == {True}
 
@@ -195,7 +196,7 @@ def test_a_promotion_by_hand_needs_a_reason_and_says_what_the_gates_said(
 def test_a_first_version_needs_no_reason(workspace: Workspace, tmp_path: Path) -> None:
     fill(workspace, tmp_path)
     plant(workspace)
-    assert releasing.promote(workspace, "1").reason == controls.FIRST
+    assert starting.promote(workspace, "1").reason == controls.FIRST
 
 
 def test_a_release_about_channels_is_gated_on_their_rows(
@@ -206,8 +207,8 @@ def test_a_release_about_channels_is_gated_on_their_rows(
     )
     plant(workspace)
     with pytest.raises(WrongState, match="try it where it does: --channel web, or give a reason"):
-        releasing.start(workspace, candidate="2")
-    release = releasing.start(workspace, candidate="2", scope=["web"])
+        starting.start(workspace, candidate="2")
+    release = starting.start(workspace, candidate="2", scope=["web"])
     line = ledger.history(workspace)[-1]
     assert (release.scope, list(line.evidence["comparison"]["channels"])) == (("web",), ["web"])
     assert line.evidence["comparison"]["overall"]["n"] == sum(row.channel == "web" for row in rows)
@@ -222,8 +223,8 @@ def test_improve_leaves_out_the_channels_that_a_candidate_would_harm(
     )
     plant(workspace)
     control, candidate = versions(workspace)
-    scope, judged, _ = releasing.gates_where_it_fits(workspace, control, candidate)
-    assert (scope, bool(releasing.failing(judged))) == ([], True)  # releases are about the whole task
+    scope, judged, _ = starting.gates_where_it_fits(workspace, control, candidate)
+    assert (scope, bool(starting.failing(judged))) == ([], True)  # releases are about the whole task
     with open_workspace(workspace.root, overrides={"release.scope": "channels"}) as each:
         step = loop._try(each, control, candidate, loop.silent)
         assert (step["step"], step["scope"]) == ("shadow", ("web",))
@@ -241,7 +242,7 @@ def test_every_candidate_of_a_bandit_passes_its_gates(
     for _ in range(3):
         plant(workspace)
     with pytest.raises(WrongState, match="tone/3 fails before traffic"):
-        releasing.start(workspace, candidate="2", others=["3"], policy="bandit")
-    release = releasing.start(workspace, candidate="2", others=["4"], policy="bandit")
+        starting.start(workspace, candidate="2", others=["3"], policy="bandit")
+    release = starting.start(workspace, candidate="2", others=["4"], policy="bandit")
     assert len(release.others) == 1
     assert set(ledger.history(workspace)[-1].evidence["others"]) == {"tone/4"}
