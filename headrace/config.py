@@ -306,7 +306,7 @@ class ReleaseTable(Table):
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """A candidate worse by less than this share of the answers may take charge (shadow, ab); 0: it must be better."""
     guardrail_alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.001
-    """Error level of each guardrail, and of the check that requests fall to the arms as they should."""
+    """Error level of each guardrail's limit, and of the check that requests fall to the arms as they should."""
     ramp: tuple[Annotated[float, Field(gt=0, le=50)], ...] = (1, 5, 10, 25, 50)
     """Percent of the units that meet the candidate, stage by stage; as many meet the control's slice (canary)."""
     dwell_requests: Annotated[int, Field(ge=1)] = 200

@@ -6,8 +6,8 @@ has at the same time. So trouble that strikes both arms rolls nothing back, nor 
 It is asked of all requests, and of each channel by e-Holm over the channels.
 
 The second level is the looser one, since it only matters while the control is in trouble too. At .001 a candidate that
-fails 5 % of requests gave 27 bad answers beside a control that fails 1 %, at .05 it gives 15; of two arms that fail 5 %
-alike 2.7 % are rolled back and not .1 % (1,000 draws each, `python -m bench.release`).
+fails 5 % of requests gave 27 bad answers beside a control that fails 1 %, at .05 it gives 14; of two arms that fail 5 %
+alike 2.7 % are rolled back and not .02 % (`python -m bench.release`).
 
 Events are counted once per unit, since all of a unit's requests meet the same arm (see server/traffic.py).
 """

@@ -11,11 +11,10 @@ from typing import Any
 
 from headrace.records import Evidence, Score
 from headrace.release.policies.guardrails import Arms, channels_of, score_of, shown_e
+from headrace.release.policies.shadow import SUSPICION_E
 from headrace.stats import confidence_sequences, multiplicity
 from headrace.stats.confidence_sequences import Comparison
 
-SUSPICION_E = math.sqrt(10)
-"""From here on evidence is called substantial (see shadow.py); a suspicion of harm delays a promotion."""
 _NOTHING = Comparison("undecided", None, -1.0, 1.0, 1.0, 0.0, 0.0)
 _CENTRE = 0.8  # of a model worth serving; a wrong guess costs labels, not validity
 
