@@ -22,6 +22,11 @@ PREFIXES = {
     "prediction": "prd",
     "unlogged": "unlogged",  # an answer that the prediction log does not have
     "feedback": "fb",
+    "review": "rev",
+    "known answer": "kno",
+    "suspension": "sus",
+    "alarm": "alm",
+    "erasure": "era",
 }
 
 

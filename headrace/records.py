@@ -294,15 +294,17 @@ class Prediction:
     text_pair: str | None = None
     probability: float = 1.0
     """With which the unit met the arm at that moment."""
+    audit_probability: float | None = None
+    """With which it was drawn for an audit; None: it could not be."""
 
 
 @dataclass(frozen=True)
 class Feedback:
-    """An observation about a prediction: exactly one of correction, metric with value, comment."""
+    """An observation about a prediction: exactly one of correction, metric with value, comment, event."""
 
     id: str
     prediction_id: str
-    kind: Literal["correction", "metric", "comment"]
+    kind: Literal["correction", "metric", "comment", "event"]
     correction: Any
     metric: str | None
     value: float | None
@@ -310,6 +312,8 @@ class Feedback:
     labeller: str
     idempotency_key: str | None
     at: datetime
+    event: str | None = None
+    """What the user did, of those that headrace.toml declares."""
 
 
 @dataclass(frozen=True)

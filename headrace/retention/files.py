@@ -20,9 +20,10 @@ COLUMNS = (
     "id", "request_id", "row", "channel", "channel_id", "unit", "arm", "release_id", "version_id", "artifact",
     "adapter", "text", "text_pair", "text_hash", "output", "latency_ms", "error", "at", "config_hash", "code_version",
     "probability",
+    "audit_probability",
 )  # fmt: skip
 """In order; `output` is JSON text in Parquet."""
-_LATER = {"probability": 1.0}  # columns that the first files did not have
+_LATER = {"probability": 1.0, "audit_probability": None}  # columns that the first files did not have
 _PARQUET, _JSONL = ".parquet", ".jsonl.gz"
 
 

@@ -14,6 +14,7 @@ _OTHERS = {
     "row": pa.int32(),
     "latency_ms": pa.float64(),
     "probability": pa.float64(),
+    "audit_probability": pa.float64(),
     "at": pa.timestamp("us", tz="UTC"),
 }
 _SCHEMA = pa.schema([(name, _OTHERS.get(name, pa.string())) for name in COLUMNS])

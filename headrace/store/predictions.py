@@ -40,6 +40,7 @@ class LogRow(NamedTuple):
     error: str | None
     at: datetime
     probability: float = 1.0
+    audit_probability: float | None = None
 
 
 def add_rows(conn: Connection, rows: Sequence[LogRow], *, config_hash: str) -> None:

@@ -356,6 +356,7 @@ predictions = Table(
     Column("at", Instant, nullable=False),
     *_origin(),
     Column("probability", Float, nullable=False, server_default="1"),
+    Column("audit_probability", Float),  # with which it was drawn for an audit; null: it could not be
 )
 
 Index(None, predictions.c.request_id, predictions.c.row)
@@ -375,5 +376,100 @@ feedback = Table(
     Column("used", Boolean, nullable=False, default=False),  # a label was made of it
     Column("at", Instant, nullable=False),
     *_origin(),
+    Column("event", String(32)),  # what the user did, of kind event
 )
 Index(None, feedback.c.prediction_id)
+
+reviews = Table(
+    "reviews",
+    metadata,
+    _id(),
+    Column("task", String(64), nullable=False),
+    _ref("channel_id", "channels.id"),
+    Column("reason", String(16), nullable=False),  # audit | disagreement | label-error | useful | random | known
+    Column("prediction_id", String(48)),  # no reference: predictions move to files
+    Column("example_id", String(80), ForeignKey("examples.id"), index=True),
+    Column("known_answer_id", String(80), ForeignKey("known_answers.id"), index=True),
+    Column("release_id", String(80), ForeignKey("releases.id"), index=True),
+    Column("probability", Float),  # with which it was drawn; null: it was chosen
+    Column("priority", Float, nullable=False),  # the greater, the sooner
+    Column("state", String(16), nullable=False),  # open | answered | skipped
+    Column("answer", JSON(none_as_null=True)),
+    Column("labeller", String(200)),
+    Column("created_at", Instant, nullable=False),
+    Column("answered_at", Instant),
+    *_origin(),
+)
+Index(None, reviews.c.task, reviews.c.state)
+Index(None, reviews.c.prediction_id)
+
+known_answers = Table(
+    "known_answers",
+    metadata,
+    _id(),
+    Column("task", String(64), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("text_pair", Text),
+    Column("text_hash", String(64), nullable=False),
+    Column("answer", JSON, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("retired_at", Instant),
+    UniqueConstraint("task", "text_hash"),
+)
+
+suspensions = Table(
+    "suspensions",  # feedback of a source that does not count for now; nothing of it is deleted
+    metadata,
+    _id(),
+    Column("task", String(64), nullable=False),
+    _ref("channel_id", "channels.id"),
+    Column("labeller", String(200)),  # null: the whole channel
+    Column("since", Instant, nullable=False),
+    Column("until", Instant),  # null: it goes on
+    Column("reason", Text, nullable=False),
+    Column("evidence", JSON, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("lifted_at", Instant),
+    Column("lifted_by", String(200)),
+    Column("lifted_because", Text),
+)
+Index(None, suspensions.c.task)
+
+drift_streams = Table(
+    "drift_streams",
+    metadata,
+    Column("task", String(64), primary_key=True),
+    Column("channel_id", String(80), ForeignKey("channels.id"), primary_key=True),
+    Column("version_id", String(80), ForeignKey("model_versions.id"), primary_key=True),
+    Column("stream", String(16), primary_key=True),  # classes | confidence | errors | embeddings
+    Column("state", JSON, nullable=False),
+    Column("seen", String(48), nullable=False),  # id of the newest prediction or review in the state
+    Column("at", Instant, nullable=False),
+)
+
+alarms = Table(
+    "alarms",
+    metadata,
+    _id(),
+    Column("task", String(64), nullable=False),
+    _ref("channel_id", "channels.id"),
+    _ref("version_id", "model_versions.id"),
+    Column("stream", String(16), nullable=False),
+    Column("evidence", JSON, nullable=False),
+    Column("at", Instant, nullable=False),
+    Column("ended_at", Instant),
+)
+Index(None, alarms.c.task)
+
+erasures = Table(
+    "erasures",  # tombstones: what was taken out for good, by digest, so that a restored backup loses it again
+    metadata,
+    _id(),
+    Column("kind", String(16), nullable=False),  # labeller | channel | example
+    Column("subject", String(80), nullable=False),  # keyed digest of the name, or an id
+    Column("facts", JSON, nullable=False),
+    Column("retrain_by", Instant, nullable=False),
+    Column("rebuilt_at", Instant),
+    Column("at", Instant, nullable=False),
+    Column("receipt", JSON, nullable=False),
+)
