@@ -6,11 +6,15 @@ business of config_sources.py.
 
 import hashlib
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
 
 Share = Annotated[float, Field(ge=0, le=1)]
+MetricName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+Meaning = Literal["right", "wrong", "none"]
+"""What an event says of the answer."""
 
 
 class Table(BaseModel):
@@ -345,9 +349,47 @@ class ReleaseTable(Table):
     """Gate before traffic: time of the candidate for the same rows, over the control's."""
 
 
+class MetricTable(Table):
+    kind: Literal["bool", "number"] = "bool"
+    """bool: true or false; number: any finite number."""
+    better: Literal["higher", "lower"] = "higher"
+    """Which way is good."""
+
+
+class EventsTable(Table):
+    shown: Meaning = "none"
+    """The answer was displayed."""
+    clicked: Meaning = "none"
+    """The user opened or followed it."""
+    accepted: Meaning = "none"
+    """The user took it over as it is."""
+    edited: Meaning = "none"
+    """The user changed it."""
+    escalated: Meaning = "none"
+    """The user asked somebody else."""
+
+
 class FeedbackTable(Table):
     min_new_labels: Annotated[int, Field(ge=1)] = 50
     """`improve` starts a new version from this many labels on."""
+    window_days: Annotated[float, Field(gt=0)] = 30
+    """Days after an answer in which feedback on it is taken; not longer than the log has it (serve.log_keep_days)."""
+    metrics: dict[MetricName, MetricTable] = {}
+    """Metrics that feedback may report, by name."""
+    events: EventsTable = EventsTable()
+    audit_share: Share = 0.01
+    """Answers that are audited at random, about, doubtful ones more often; from .002 on, or 0 for none."""
+    audit_salt: str = "headrace"
+    """Seeds the hash that draws them; another one draws others, so leave it while audits are open."""
+    review_rows: Annotated[int, Field(ge=0)] = 100
+    """Reviews beside audits and disagreements that are open at once; half of them are drawn at random."""
+
+    @field_validator("audit_share")
+    @classmethod
+    def _from_the_floor_on(cls, value: float) -> float:
+        if 0 < value < 0.002:  # stats.audits.FLOOR, of a layer above this one
+            raise ValueError("0, or from .002 to 1")
+        return value
 
 
 class Settings(Table):
@@ -370,3 +412,16 @@ class Settings(Table):
         """Sixteen hex digits of the SHA-256 of all resolved values."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def table_of(field: FieldInfo) -> type[Table] | None:
+    """The table that a key is, or that each name below it is (`tasks.NAME`); None where it is a value."""
+    if isinstance(field.default, Table):
+        return type(field.default)
+    kinds = get_args(field.annotation) if has_names(field) else ()
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Table)), None)
+
+
+def has_names(field: FieldInfo) -> bool:
+    """Whether the keys below are names that the user gives."""
+    return get_origin(field.annotation) is dict

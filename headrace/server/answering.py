@@ -40,6 +40,8 @@ class _Asked:
     drawn: Drawn
     started_at: float
     """On the monotonic clock."""
+    is_audited: bool
+    """Whether answers may be drawn for audits."""
 
 
 async def predict(
@@ -50,11 +52,13 @@ async def predict(
     unit: str | None,
     inputs: Sequence[object],
     in_charge_only: bool = False,
+    is_audited: bool = True,
 ) -> dict[str, Any]:
     """The answer of the arm that the unit meets, in the shape of POST /v1/predict; rows in the order of `inputs`.
 
     Args:
         in_charge_only: the client asked for the version in charge by its number; no release is about the request.
+        is_audited: whether it is one of the requests that live accuracy is about.
 
     Raises:
         BadInput: too many inputs, or one that is empty, too long or not of the task's shape.
@@ -70,7 +74,7 @@ async def predict(
     found = await plane.channel(channel)
     request_id, parsed = new_id("request"), _parsed(plane, task, inputs)
     drawn = plane.lineup.draw(task, channel, unit or request_id, in_charge_only=in_charge_only)
-    asked = _Asked(request_id, task, found, unit, parsed, drawn, started_at)
+    asked = _Asked(request_id, task, found, unit, parsed, drawn, started_at, is_audited)
     answer = await _by_candidate(plane, asked, drawn) if drawn.is_candidate else None
     if answer is None:
         drawn = drawn.without_candidate()
@@ -233,6 +237,7 @@ def _log_rows(
         inputs=asked.inputs,
         answer=answer,
         latency_ms=(time.monotonic() - asked.started_at) * 1000,
+        is_audited=asked.is_audited and drawn.arm != SHADOW,
     )
 
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
+from headrace.feedback.auditing import Doubts
 from headrace.ids import new_id
 from headrace.records import Channel, Input, ModelVersion
 from headrace.serve.pool import Answer
@@ -39,6 +40,7 @@ class PredictionLog:
         serve = ws.settings.serve
         self._clock, self._metrics = ws.clock, metrics
         self._is_on, self._keeps_text = serve.log, serve.log_inputs == "text"
+        self._doubts = Doubts(ws.settings.feedback.audit_share)
         self._n_untold, self._told_at = 0, -_TELL_EVERY_S
         self.writer = Writer(
             ws.store,
@@ -62,13 +64,20 @@ class PredictionLog:
         inputs: Sequence[Input],
         answer: Answer,
         latency_ms: float,
+        is_audited: bool = False,
     ) -> tuple[list[str], bool]:
-        """Queue the answers of one arm to one request; their ids, and whether the log has them."""
+        """Queue the answers of one arm to one request; their ids, and whether the log has them.
+
+        Args:
+            is_audited: whether some are to be drawn for audits, of those that are no errors and whose text is kept.
+        """
         if not self._is_on:
             return [new_id("unlogged") for _ in inputs], False
         now, latency_ms, keeps_text = self._clock(), round(latency_ms, 3), self._keeps_text
         rows = []
         n_chars = 0
+        outputs = [result.get("output") if is_audited and keeps_text else None for result in answer.rows]
+        audited = self._doubts.probabilities(version.id, outputs)
         for place, (given, result) in enumerate(zip(inputs, answer.rows, strict=True)):
             text, pair = (given, None) if isinstance(given, str) else given
             if keeps_text:
@@ -94,6 +103,7 @@ class PredictionLog:
                     result["error"]["message"] if "error" in result else None,
                     now,
                     probability,
+                    audited[place],
                 )
             )
         if self.writer.log(rows, n_chars=n_chars):

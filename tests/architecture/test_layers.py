@@ -48,6 +48,7 @@ HEAVY = {  # library -> where it may be imported at module level
         "checkpoints",
         "data",
         "evaluate",
+        "feedback",
         "finetune",
         "export",
         "serve",
