@@ -218,9 +218,9 @@ def unlabelled_texts(ws: Workspace, *, until: datetime) -> list[str]:
 
 
 def _older(ws: Workspace, frozen: Snapshot) -> list[Snapshot]:
-    """Earlier snapshots of the task, newest first."""
+    """Earlier snapshots of the task whose rows are there, newest first."""
     with ws.store.read() as conn:
-        found = snapshots.listing(conn, frozen.task)
+        found = [one for one in snapshots.listing(conn, frozen.task) if one.erased_at is None]
     return [one for one in reversed(found) if (one.created_at, one.id) < (frozen.created_at, frozen.id)]
 
 

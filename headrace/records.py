@@ -101,6 +101,8 @@ class Snapshot:
     n_by_channel: dict[str, int]
     n_from_feedback: int
     created_at: datetime
+    erased_at: datetime | None = None
+    """Since when its rows are gone for good; they were part of an erasure."""
 
 
 @dataclass(frozen=True)

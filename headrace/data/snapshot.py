@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
@@ -42,7 +43,7 @@ def freeze(ws: Workspace, *, task: str | None = None) -> Snapshot:
     content_hash = hash_of(rows)
     with ws.store.read() as conn:
         found = snapshots.with_hash(conn, task, content_hash)
-    if found is not None:
+    if found is not None and found.erased_at is None:
         return found
     folder = ws.artifacts.new_folder()
     write_rows(folder, rows)
@@ -57,7 +58,14 @@ def rows(ws: Workspace, snapshot: Snapshot, side: str | None = None) -> list[Sna
 
     Raises:
         Damaged: the files do not match the snapshot's hash.
+        WrongState: they are gone, since some of the rows were erased.
     """
+    if snapshot.erased_at is not None:
+        raise WrongState(
+            "the rows of this snapshot are gone: some of them were erased",
+            value=snapshot.id,
+            next_step="Train on what is left: headrace train",
+        )
     read_rows = resolve("headrace.data.parquet:read_rows", purpose=_PURPOSE)
     found: list[SnapshotRow] = read_rows(ws.artifacts.get(snapshot.artifact), side)
     return found
@@ -185,8 +193,11 @@ def _recorded(ws: Workspace, snapshot: Snapshot, artifact: Artifact) -> Snapshot
     """Write the snapshot down, unless another process was faster; either way the one that is there."""
     with ws.store.write() as conn:
         there = snapshots.with_hash(conn, snapshot.task, snapshot.content_hash)
-        if there is not None:
+        if there is not None and there.erased_at is None:
             return there
         runs.add_artifact(conn, artifact, snapshot.created_at)
-        snapshots.add(conn, snapshot, config_hash=ws.config_hash)
-    return snapshot
+        if there is None:
+            snapshots.add(conn, snapshot, config_hash=ws.config_hash)
+            return snapshot
+        snapshots.revive(conn, there.id, snapshot)
+    return replace(snapshot, id=there.id)

@@ -172,6 +172,7 @@ snapshots = Table(
     Column("n_from_feedback", Integer, nullable=False),
     Column("created_at", Instant, nullable=False),
     *_origin(),
+    Column("erased_at", Instant),  # its rows are gone for good: an erasure was about some of them
     UniqueConstraint("task", "content_hash"),
 )
 

@@ -1,6 +1,8 @@
 """Snapshots: what was frozen for a task, by the hash of its rows."""
 
-from sqlalchemy import insert, select
+from datetime import datetime
+
+from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Connection
 
 from headrace.records import Snapshot
@@ -28,3 +30,13 @@ def listing(conn: Connection, task: str) -> list[Snapshot]:
     """Oldest first."""
     query = select(_SNAPSHOTS).where(_SNAPSHOTS.c.task == task).order_by(_SNAPSHOTS.c.created_at, _SNAPSHOTS.c.id)
     return as_records(Snapshot, conn.execute(query).mappings().all())
+
+
+def mark_erased(conn: Connection, snapshot_id: str, at: datetime) -> None:
+    conn.execute(update(_SNAPSHOTS).where(_SNAPSHOTS.c.id == snapshot_id).values(erased_at=at))
+
+
+def revive(conn: Connection, snapshot_id: str, snapshot: Snapshot) -> None:
+    """The same rows came again after an erasure: what is named here has their files."""
+    again = {name: value for name, value in vars(snapshot).items() if name not in ("id", "task", "content_hash")}
+    conn.execute(update(_SNAPSHOTS).where(_SNAPSHOTS.c.id == snapshot_id).values(**again))

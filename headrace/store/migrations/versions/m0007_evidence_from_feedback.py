@@ -12,6 +12,7 @@ down_revision = "0006"
 def upgrade() -> None:
     op.add_column("predictions", sa.Column("audit_probability", sa.Float(), nullable=True))
     op.add_column("feedback", sa.Column("event", sa.String(length=32), nullable=True))
+    op.add_column("snapshots", sa.Column("erased_at", schema.Instant(), nullable=True))
     _make_reviews()
     _make_suspensions()
     _make_drift()
