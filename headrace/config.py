@@ -381,6 +381,12 @@ class FeedbackTable(Table):
     """Answers that are audited at random, about, doubtful ones more often; from .002 on, or 0 for none."""
     audit_salt: str = "headrace"
     """Seeds the hash that draws them; another one draws others, so leave it while audits are open."""
+    audit_days: Annotated[float, Field(gt=0)] = 7
+    """Days in which an audit is to be answered; live accuracy is that of answers which are older."""
+    retrain_days: Annotated[float, Field(ge=0)] = 0
+    """A new version is due when the newest is this old and there is any new trusted label; 0: never for its age."""
+    drift_triggers: bool = True
+    """Whether drift that makes answers worse asks for a new version before there are min_new_labels."""
     review_rows: Annotated[int, Field(ge=0)] = 100
     """Reviews beside audits and disagreements that are open at once; half of them are drawn at random."""
 

@@ -100,7 +100,7 @@ def paired(ws: Workspace, release: Release) -> tuple[list[Outcome], int]:
         corrections = rows.shadowed_corrections(conn, release.id)
         n_shadowed = rows.n_shadowed(conn, release.id)
     outcomes = []
-    for line, truth in _with_truth(task_type, corrections):
+    for line, truth in with_truth(task_type, corrections):
         outcomes.append(
             Outcome(
                 channel=line["channel"],
@@ -121,7 +121,7 @@ def _by_arm(ws: Workspace, release: Release) -> tuple[dict[str, dict[str, Score]
     feedback: dict[str, dict[str, Score]] = {}
     scores: list[dict[str, Score]] = [{} for _ in stages]
     answers = []
-    for line, truth in _with_truth(task_type, corrections):
+    for line, truth in with_truth(task_type, corrections):
         is_right, place = task_type.answers_match(line["output"], truth), _stage_of(line, stages)
         score, by_channel, by_stage = Score(1, int(is_right)), feedback.setdefault(line["arm"], {}), scores[place]
         by_channel[line["channel"]] = by_channel.get(line["channel"], Score()) + score
@@ -145,8 +145,12 @@ def _shares(weights: Mapping[str, float]) -> dict[str, float]:
     return {arm: weight / total for arm, weight in weights.items()}
 
 
-def _with_truth(task_type: TaskType, corrections: "Sequence[RowMapping]") -> "list[tuple[RowMapping, object]]":
-    """Each corrected answer once with what is right, in the order of the last correction of each."""
+def with_truth(task_type: TaskType, corrections: "Sequence[RowMapping]") -> "list[tuple[RowMapping, object]]":
+    """Each corrected answer once with what is right, in the order of the last correction of each.
+
+    Args:
+        corrections: with prediction_id, labeller and correction, in the order they came.
+    """
     said: dict[str, dict[str, object]] = {}  # prediction -> labeller -> latest correction; newest prediction last
     answers = {}
     for line in corrections:

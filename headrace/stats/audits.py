@@ -20,7 +20,7 @@ independently.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any
 
@@ -60,6 +60,10 @@ class Tally:
             self.once + other.once,
             self.twice + other.twice,
         )
+
+    def of_requests(self, n: int, proxy: float, proxy_squares: float) -> "Tally":
+        """The same audits among so many requests, with these sums of their proxies, where those were made elsewhere."""
+        return replace(self, requests=np.array([[n, proxy], [proxy, proxy_squares]], dtype=np.float64))
 
     @property
     def n(self) -> int:
@@ -201,16 +205,17 @@ def bounds(
     """
     missing = is_audited & np.isnan(right)
     answered = estimate(tally(probability, is_audited & ~missing, right, proxy), level=level)
+    ends = [estimate(tally(probability, is_audited, np.where(missing, y, right), proxy), level=level) for y in (0, 1)]
+    return between(answered, *ends)
+
+
+def between(answered: Interval | None, *ends: Interval | None) -> Interval | None:
+    """The estimate of the answered audits with the outermost ends of all; None where no audit was answered."""
     if answered is None:
         return None
-    ends = [estimate(tally(probability, is_audited, np.where(missing, y, right), proxy), level=level) for y in (0, 1)]
-    found = [end for end in ends if end is not None]
-    return Interval(
-        answered.estimate,
-        min(answered.estimate, *(end.low for end in found)),
-        max(answered.estimate, *(end.high for end in found)),
-        level,
-    )
+    low = min(answered.estimate, *(end.low for end in ends if end is not None))
+    high = max(answered.estimate, *(end.high for end in ends if end is not None))
+    return Interval(answered.estimate, low, high, answered.level)
 
 
 def matured(asked_at_s: NDArray[Any], answered_at_s: NDArray[Any], *, now_s: float, window_s: float) -> tuple[Any, Any]:

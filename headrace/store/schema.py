@@ -440,11 +440,11 @@ drift_streams = Table(
     "drift_streams",
     metadata,
     Column("task", String(64), primary_key=True),
-    Column("channel_id", String(80), ForeignKey("channels.id"), primary_key=True),
+    Column("channel_id", String(80), primary_key=True),  # empty: all channels together, so it is no reference
     Column("version_id", String(80), ForeignKey("model_versions.id"), primary_key=True),
     Column("stream", String(16), primary_key=True),  # classes | confidence | errors | embeddings
     Column("state", JSON, nullable=False),
-    Column("seen", String(48), nullable=False),  # id of the newest prediction or review in the state
+    Column("seen", String(48), nullable=False),  # id of a prediction: what came before it is in the state
     Column("at", Instant, nullable=False),
 )
 
@@ -453,7 +453,7 @@ alarms = Table(
     metadata,
     _id(),
     Column("task", String(64), nullable=False),
-    _ref("channel_id", "channels.id"),
+    _ref("channel_id", "channels.id", nullable=True),  # null: all channels together
     _ref("version_id", "model_versions.id"),
     Column("stream", String(16), nullable=False),
     Column("evidence", JSON, nullable=False),

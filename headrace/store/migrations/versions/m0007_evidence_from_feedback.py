@@ -79,28 +79,30 @@ def _make_suspensions() -> None:
 
 
 def _make_drift() -> None:
-    refs = (("channel_id", "channels.id"), ("version_id", "model_versions.id"))
     op.create_table(
         "drift_streams",
         sa.Column("task", sa.String(length=64), nullable=False),
-        *(sa.Column(name, sa.String(length=80), nullable=False) for name, _ in refs),
+        sa.Column("channel_id", sa.String(length=80), nullable=False),
+        sa.Column("version_id", sa.String(length=80), nullable=False),
         sa.Column("stream", sa.String(length=16), nullable=False),
         sa.Column("state", sa.JSON(), nullable=False),
         sa.Column("seen", sa.String(length=48), nullable=False),
         sa.Column("at", schema.Instant(), nullable=False),
-        *(sa.ForeignKeyConstraint([name], [to], name=op.f(f"fk_drift_streams_{name}")) for name, to in refs),
+        sa.ForeignKeyConstraint(["version_id"], ["model_versions.id"], name=op.f("fk_drift_streams_version_id")),
         sa.PrimaryKeyConstraint("task", "channel_id", "version_id", "stream", name=op.f("pk_drift_streams")),
     )
     op.create_table(
         "alarms",
         sa.Column("id", sa.String(length=48), nullable=False),
         sa.Column("task", sa.String(length=64), nullable=False),
-        *(sa.Column(name, sa.String(length=80), nullable=False) for name, _ in refs),
+        sa.Column("channel_id", sa.String(length=80), nullable=True),
+        sa.Column("version_id", sa.String(length=80), nullable=False),
         sa.Column("stream", sa.String(length=16), nullable=False),
         sa.Column("evidence", sa.JSON(), nullable=False),
         sa.Column("at", schema.Instant(), nullable=False),
         sa.Column("ended_at", schema.Instant(), nullable=True),
-        *(sa.ForeignKeyConstraint([name], [to], name=op.f(f"fk_alarms_{name}")) for name, to in refs),
+        sa.ForeignKeyConstraint(["channel_id"], ["channels.id"], name=op.f("fk_alarms_channel_id")),
+        sa.ForeignKeyConstraint(["version_id"], ["model_versions.id"], name=op.f("fk_alarms_version_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_alarms")),
     )
     op.create_index(op.f("ix_alarms_task"), "alarms", ["task"])
