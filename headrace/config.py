@@ -371,7 +371,23 @@ class EventsTable(Table):
 
 class FeedbackTable(Table):
     min_new_labels: Annotated[int, Field(ge=1)] = 50
-    """`improve` starts a new version from this many labels on."""
+    """`improve` starts a new version from this many labels on that count."""
+    aggregation: Literal["dawid-skene", "majority", "mace"] = "dawid-skene"
+    """How the labels of several people become one; tasks with other answers than one class take the majority."""
+    gate_accuracy: Annotated[float, Field(gt=0, lt=1)] = 0.6
+    """Who is surely right in less than this share of known answers does not count."""
+    min_known_answers: Annotated[int, Field(ge=1)] = 5
+    """Known answers from which on a source counts fully."""
+    new_source_weight: Share = 0.5
+    """What a label counts until then."""
+    max_source_share: Annotated[float, Field(gt=0, le=1)] = 0.02
+    """Largest part of the training rows that one source is; an equal part where there are fewer sources."""
+    burst_labels: Annotated[int, Field(ge=1)] = 50
+    """Fewer corrections of a source within an hour are no burst."""
+    burst_times: Annotated[float, Field(ge=1)] = 10.0
+    """A burst is an hour in which a source is surely more than so many times as busy as before."""
+    burst_alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.0001
+    """Error level of that."""
     window_days: Annotated[float, Field(gt=0)] = 30
     """Days after an answer in which feedback on it is taken; not longer than the log has it (serve.log_keep_days)."""
     metrics: dict[MetricName, MetricTable] = {}

@@ -91,6 +91,55 @@ class SnapshotRow:
 
 
 @dataclass(frozen=True)
+class Settled:
+    """What the labels of an example that came back as feedback amount to."""
+
+    target: Any = None
+    weight: float = 0.0
+    """0 to 1."""
+    held_back: str | None = None
+    """Why it is no row of a snapshot for now; None: it is one."""
+
+
+@dataclass(frozen=True)
+class KnownAnswer:
+    """A question whose answer is known and that does not show: what a source is judged by."""
+
+    id: str
+    task: str
+    text: str
+    text_pair: str | None
+    text_hash: str
+    answer: Any
+    created_at: datetime
+    retired_at: datetime | None
+
+    @property
+    def input(self) -> Input:
+        return self.text if self.text_pair is None else (self.text, self.text_pair)
+
+
+@dataclass(frozen=True)
+class Suspension:
+    """Feedback of a source that does not count for now; nothing of it is deleted."""
+
+    id: str
+    task: str
+    channel: str
+    labeller: str | None
+    """None: the whole channel."""
+    since: datetime
+    until: datetime | None
+    """None: it goes on."""
+    reason: str
+    evidence: dict[str, Any]
+    created_at: datetime
+    lifted_at: datetime | None = None
+    lifted_by: str | None = None
+    lifted_because: str | None = None
+
+
+@dataclass(frozen=True)
 class Snapshot:
     id: str
     task: str
@@ -316,6 +365,41 @@ class Feedback:
     at: datetime
     event: str | None = None
     """What the user did, of those that headrace.toml declares."""
+
+
+@dataclass(frozen=True)
+class Review:
+    """A question to people: about an answer, an example, or one whose answer is known."""
+
+    id: str
+    task: str
+    channel: str
+    reason: str
+    """audit | disagreement | label-error | useful | random | known; not shown to who is asked."""
+    prediction_id: str | None
+    example_id: str | None
+    known_answer_id: str | None
+    release_id: str | None
+    probability: float | None
+    """With which it was drawn; None: it was chosen."""
+    priority: float
+    """The greater, the sooner."""
+    state: str
+    """open | answered | skipped"""
+    answer: Any
+    labeller: str | None
+    """Who answered; of an open known question, who is asked."""
+    created_at: datetime
+    answered_at: datetime | None
+    text: str | None
+    """None where the store has it no more."""
+    text_pair: str | None
+    output: Mapping[str, Any] | None
+    """What was answered, of a review about an answer."""
+
+    @property
+    def input(self) -> Input | None:
+        return self.text if self.text is None or self.text_pair is None else (self.text, self.text_pair)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 from headrace.data import split
 from headrace.errors import BadInput, NotFound, WrongState
 from headrace.ids import new_id
-from headrace.records import SIDES, Artifact, Side, Snapshot, SnapshotRow
+from headrace.records import SIDES, Artifact, Settled, Side, Snapshot, SnapshotRow
 from headrace.registry import resolve
 from headrace.store import examples, runs, snapshots
 from headrace.store.examples import LabelledRow
@@ -20,13 +20,25 @@ from headrace.tasks import TASK_TYPES, TaskType
 from headrace.workspace import Workspace
 
 _PURPOSE = "a snapshot"
+_UNSETTLED = Settled(held_back="came too late")
 
 
-def freeze(ws: Workspace, *, task: str | None = None) -> Snapshot:
+def freeze(
+    ws: Workspace,
+    *,
+    task: str | None = None,
+    settled: Mapping[str, Settled] | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> Snapshot:
     """Freeze the labelled examples of a task. What was frozen before comes back as the same snapshot.
 
     The target of an example is its own label from an import, else what its labellers say together. Labels that came
     back as feedback never touch the test side: an example with no other labels is left out when its side is test.
+
+    Args:
+        settled: example id to what the feedback on it amounts to (headrace/trusting.py). With it, feedback changes no
+            example that has other labels. None: every label counts alike.
+        facts: kept beside the number of rows, if these rows were not frozen before.
 
     Raises:
         WrongState: nothing is labelled, or a side would be empty.
@@ -34,11 +46,7 @@ def freeze(ws: Workspace, *, task: str | None = None) -> Snapshot:
     """
     task = ws.task_name(task)
     write_rows = resolve("headrace.data.parquet:write_rows", purpose=_PURPOSE)
-    task_type: TaskType = TASK_TYPES.get(ws.task(task).type)(ws.task(task))
-    side_of = split.assign(ws)
-    with ws.store.read() as conn:
-        left_out: Counter[str] = Counter()
-        rows = list(resolved(examples.labelled_rows(conn, task), side_of, task_type, left_out))
+    rows, left_out = current(ws, task, settled)
     _refuse_empty(rows, task, left_out)
     content_hash = hash_of(rows)
     with ws.store.read() as conn:
@@ -48,9 +56,21 @@ def freeze(ws: Workspace, *, task: str | None = None) -> Snapshot:
     folder = ws.artifacts.new_folder()
     write_rows(folder, rows)
     digest, n_bytes = ws.artifacts.put(folder)
-    facts = {"n_rows": len(rows), "content_hash": content_hash, "n_left_out": dict(left_out)}
-    artifact = Artifact(digest=digest, kind="snapshot", n_bytes=n_bytes, facts=facts)
+    known = {**(facts or {}), "n_rows": len(rows), "content_hash": content_hash, "n_left_out": dict(left_out)}
+    artifact = Artifact(digest=digest, kind="snapshot", n_bytes=n_bytes, facts=known)
     return _recorded(ws, _snapshot_of(ws, task, rows, content_hash, digest), artifact)
+
+
+def current(
+    ws: Workspace, task: str, settled: Mapping[str, Settled] | None = None
+) -> tuple[list[SnapshotRow], Counter[str]]:
+    """The rows that would be frozen now, and how many examples are left out for which reason. Assigns sides."""
+    task_type: TaskType = TASK_TYPES.get(ws.task(task).type)(ws.task(task))
+    side_of = split.assign(ws)
+    left_out: Counter[str] = Counter()
+    with ws.store.read() as conn:
+        found = list(resolved(examples.labelled_rows(conn, task), side_of, task_type, left_out, settled))
+    return found, left_out
 
 
 def rows(ws: Workspace, snapshot: Snapshot, side: str | None = None) -> list[SnapshotRow]:
@@ -92,13 +112,18 @@ def find(ws: Workspace, snapshot_id: str) -> Snapshot:
 
 
 def resolved(
-    lines: Iterable[LabelledRow], side_of: Mapping[str, str], task_type: TaskType, left_out: Counter[str]
+    lines: Iterable[LabelledRow],
+    side_of: Mapping[str, str],
+    task_type: TaskType,
+    left_out: Counter[str],
+    settled: Mapping[str, Settled] | None = None,
 ) -> Iterator[SnapshotRow]:
     """One row per labelled example, in the order of `lines`, which has the labels of an example side by side.
 
     Args:
         side_of: group key to side. A group without one came in after the split and waits for the next snapshot.
         left_out: counts examples that do not become rows, by reason.
+        settled: as of `freeze`.
     """
     known: dict[Any, bool] = {}
     for _, group in groupby(lines, key=attrgetter("example_id")):
@@ -113,12 +138,19 @@ def resolved(
             left_out["resembles both sides" if side else "not split yet"] += 1
         elif side == "test" and not checked:
             left_out["feedback on the test side"] += 1
+        elif settled is None or checked:
+            target = target_of(checked if side == "test" or settled is not None else labels, task_type)
+            yield _row(one, _side(side), target, 1.0, "import" if checked else "feedback")
         else:
-            target = target_of(checked if side == "test" else labels, task_type)
-            origin = "import" if checked else "feedback"
-            yield SnapshotRow(
-                one.example_id, one.channel, one.key, one.text, target, _side(side), 1.0, origin, one.text_pair
-            )
+            found = settled.get(one.example_id, _UNSETTLED)
+            if found.held_back is None:
+                yield _row(one, _side(side), found.target, found.weight, "feedback")
+            else:
+                left_out[f"held back: {found.held_back}"] += 1
+
+
+def _row(one: LabelledRow, side: Side, target: Any, weight: float, origin: str) -> SnapshotRow:
+    return SnapshotRow(one.example_id, one.channel, one.key, one.text, target, side, weight, origin, one.text_pair)
 
 
 def _is_of(task_type: TaskType, label: LabelledRow, known: dict[Any, bool]) -> bool:
