@@ -2,7 +2,7 @@
 
 import os
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 
 PREFIXES = {
     "channel": "ch",
@@ -40,3 +40,8 @@ def new_id(noun: str) -> str:
 def first_id(noun: str, at: datetime) -> str:
     """Where the ids of an instant begin: those made before it are smaller, all others are not."""
     return f"{PREFIXES[noun]}_{int(at.timestamp() * 1000) << 80:032x}"
+
+
+def made_at(row_id: str) -> datetime:
+    """When an id was made, to the millisecond."""
+    return datetime.fromtimestamp(int(row_id.rpartition("_")[2][:12], 16) / 1000, UTC)

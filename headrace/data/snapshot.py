@@ -169,7 +169,11 @@ def _is_of(task_type: TaskType, label: LabelledRow, known: dict[Any, bool]) -> b
 
 
 def target_of(labels: Sequence[LabelledRow], task_type: TaskType) -> Any:
-    """One target from the labels of an example, oldest first: its own latest, else its labellers' latest together."""
+    """One target from the labels of an example, oldest first: what reviews said, else its own latest, else its
+    labellers' latest together."""
+    reviewed = {label.labeller_id: label.value for label in labels if label.origin == "review"}
+    if reviewed:
+        return task_type.combine(list(reviewed.values()))
     own = [label.value for label in labels if label.origin == "import"]
     if own:
         return own[-1]

@@ -105,6 +105,15 @@ def read(
                     yield as_record(Prediction, line)
 
 
+def newest_moved(ws: Workspace, task: str) -> str:
+    """Id of the newest answer of a task that has left the store, or is leaving; empty: none has.
+
+    The store holds all answers after it, and of those before it those alone that feedback came for.
+    """
+    found = _folder(ws).glob(f"task={task}/day=*/*-*")
+    return max((path.name.split(".")[0].partition("-")[2] for path in found), default="")
+
+
 def _is_of(row: Mapping[str, Any], channel: str | None, unit: str | None) -> bool:
     return channel in (None, row["channel"]) and unit in (None, row["unit"])
 

@@ -16,13 +16,13 @@ ROOT = Path(__file__).parents[2] / "headrace"
 LAYERS = [
     {"errors", "ids", "records", "registry", "config", "config_sources", "version"},
     {"stats", "store", "artifacts", "jobs", "workspace"},
-    {"tasks"},
+    {"tasks", "retention"},
     {"checkpoints"},
     {"data", "finetune", "evaluate", "export", "release", "serve", "feedback"},
     {"making"},
     {"search", "distributed", "advising", "compression", "per_channel"},
     {"releasing"},
-    {"loop", "offline", "retention"},
+    {"loop", "offline"},
     {"server", "console", "cli", "client", "testing"},
 ]
 SIDEWAYS = {

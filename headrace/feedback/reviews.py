@@ -1,0 +1,388 @@
+"""The review queue: what people are asked, in which order, and what becomes of their answers.
+
+    audit          drawn by chance as the answer was given; live accuracy is quoted from these alone
+    disagreement   both arms of the open shadow release answered, and not the same
+    label-error    an example whose label is suspected of being wrong
+    useful         an answer that the model was nearest to giving otherwise
+    random         an answer drawn by chance from all that have no label, with its probability
+    known          a question whose answer is known; who is asked cannot tell it from the others
+
+An answer about a prediction is feedback as well, one about an example is a label of origin `review`, and one about a
+known question is in its review alone. Why somebody is asked, and what the model said, is not shown to who is asked: it
+would say what to answer.
+"""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace import retention
+from headrace.errors import NotFound, WrongState
+from headrace.feedback import auditing, intake
+from headrace.feedback.intake import Given
+from headrace.ids import first_id, made_at, new_id
+from headrace.records import Review
+from headrace.store import channels, outcomes, releases
+from headrace.store import reviews as rows
+from headrace.tasks import TASK_TYPES, TaskType
+from headrace.workspace import Workspace
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
+SHADOW = "shadow"
+_LATE = timedelta(hours=1)  # how much later than it was given an answer may be written to the log
+_AUDITS_FIRST, _THEN_DISAGREEMENTS, _THEN_OTHERS = 3.0, 2.0, 1.0
+_FAR_OFF_S = 1e11  # seconds since 1970 over this are below 1 for 3000 years
+_POOL = 5_000  # unlabelled answers, the newest, that are chosen from
+_SEEN_DISAGREEMENTS = 2_000
+_SPREAD = 20  # the most pressing, of which labellers at work at once get different ones
+_FIRST_KNOWN = 3  # questions of every newcomer that are known ones
+_SETTLED = 8  # known answers after which a labeller is asked few more
+_KNOWN_SHARE, _KNOWN_SHARE_SETTLED = 0.25, 0.05
+
+
+@dataclass(frozen=True)
+class Filled:
+    """Reviews that were opened, by reason, and those given up because nobody needs them any more."""
+
+    n_audits: int
+    n_disagreements: int
+    n_label_errors: int
+    n_useful: int
+    n_random: int
+    n_skipped: int
+
+
+class Audited(NamedTuple):
+    """Answers of which some were audited, as arrays of N, in the order they were given."""
+
+    probability: NDArray[np.float64]
+    """Of an audit."""
+    is_audited: NDArray[np.bool_]
+    """Whether it was drawn."""
+    right: NDArray[np.float64]
+    """1, 0, or NaN where no answer about it has come: see `stats.audits.bounds`."""
+    confidence: NDArray[np.float64]
+    """The model's own; .5 where it has none."""
+    asked_at: NDArray[np.float64]
+    """Seconds since 1970."""
+    answered_at: NDArray[np.float64]
+    """Of the review, seconds since 1970; NaN where none has come."""
+
+
+def fill(ws: Workspace, task: str | None = None, *, suspects: Sequence[str] = ()) -> Filled:
+    """Open the reviews that are due; may be called at any time, and again.
+
+    Audits: every one that was drawn. Disagreements: up to `feedback.review_rows`, the newest first. Beyond those,
+    `feedback.review_rows` in all: half at random, half the suspects and the most useful.
+
+    Args:
+        suspects: ids of examples whose label is suspected of being wrong, the likeliest first.
+    """
+    task = ws.task_name(task)
+    with ws.store.read() as conn:
+        audits = list(_audits(ws, conn, task))
+        disagreements = list(_disagreements(ws, conn, task))
+        label_errors, useful, drawn = _others(ws, conn, task, suspects)
+    opened = [*audits, *disagreements, *label_errors, *useful, *drawn]
+    now = ws.clock()
+    with ws.store.write() as conn:
+        n_skipped = rows.skip_lost(conn, task, now) + rows.skip_of_ended_releases(conn, task, now)
+        there = _asked_already(conn, task, opened)
+        new = [one for one in opened if _subject(one) not in there]
+        made = [{"id": new_id("review"), "task": task, "created_at": now, **one} for one in new]
+        rows.add(conn, made, config_hash=ws.config_hash)
+    n = {reason: sum(one["reason"] == reason for one in new) for reason in {one["reason"] for one in new}}
+    names = ("audit", "disagreement", "label-error", "useful", "random")
+    return Filled(*(n.get(name, 0) for name in names), n_skipped)
+
+
+def next_of(
+    ws: Workspace, task: str | None = None, *, labeller: str = "anonymous", channel: str | None = None, n: int = 1
+) -> list[Review]:
+    """The next reviews for a labeller, at most `n`; the same until they are answered, here or by another.
+
+    Known questions are mixed in: the first ones of a newcomer, then some, and a few for ever.
+    """
+    task = ws.task_name(task)
+    with ws.store.read() as conn:
+        waiting = rows.waiting(conn, task, channel=channel, limit=n + _SPREAD)
+        n_done = rows.n_answered(conn, task, labeller)
+        asked = rows.known_asked(conn, task, labeller)
+    if not waiting:
+        return []
+    order = sorted(waiting[:_SPREAD], key=lambda one: (-int(one.priority), auditing.place_of(one.id, labeller)))
+    others = iter([*order, *waiting[_SPREAD:]])
+    open_known = iter([one for one in asked if one.state == "open"])
+    n_known = sum(one.state == "answered" for one in asked)
+    found: list[Review] = []
+    for place in range(n_done, n_done + n):
+        wants_known = _is_known_at(place, n_known, labeller)
+        review = (next(open_known, None) or _ask_known(ws, task, labeller, waiting[0])) if wants_known else None
+        review = review or next(others, None)
+        if review is None:
+            break
+        found.append(review)
+    return found
+
+
+def shown(review: Review) -> dict[str, Any]:
+    """What a labeller sees of a review: nothing that tells why it is asked."""
+    return {
+        "id": review.id,
+        "task": review.task,
+        "channel": review.channel,
+        "text": review.text,
+        "text_pair": review.text_pair,
+    }
+
+
+def listing(ws: Workspace, task: str | None = None, *, state: str | None = "open") -> list[Review]:
+    """Reviews of a task, the most pressing first, for who runs the workspace; None: in whatever state."""
+    with ws.store.read() as conn:
+        return rows.listing(conn, ws.task_name(task), state=state)
+
+
+def answer(ws: Workspace, review_id: str, answer: Any, labeller: str = "anonymous") -> Review:
+    """Take a person's answer to a review. The same again changes nothing; another one replaces it, and both are kept.
+
+    Raises:
+        NotFound: no such review, or what it asks about is gone.
+        BadInput: the answer is no label of the task.
+        WrongState: somebody else has answered it, or it was skipped.
+    """
+    with ws.store.write() as conn:
+        return receive(ws, conn, review_id, answer, labeller)
+
+
+def receive(ws: Workspace, conn: "Connection", review_id: str, answer: Any, labeller: str) -> Review:
+    """`answer`, in a transaction that is there."""
+    review = _answerable(conn, review_id, labeller)
+    task_type: TaskType = TASK_TYPES.get(ws.task(review.task).type)(ws.task(review.task))
+    parsed = task_type.parse_label(answer, review.input)
+    if review.state == "answered" and review.answer == parsed:
+        return review
+    now = ws.clock()
+    if review.prediction_id is not None:
+        given = Given(review.prediction_id, correction=parsed, labeller=labeller)
+        intake.receive(ws, conn, given)
+    if review.example_id is not None:
+        add_label(ws, conn, review.example_id, review.task, parsed, labeller)
+    rows.settle(conn, review.id, state="answered", answer=parsed, labeller=labeller, at=now, was=review.state)
+    return _found(conn, review_id)
+
+
+def skip(ws: Workspace, review_id: str, labeller: str = "anonymous") -> Review:
+    """Leave a review without an answer. A skipped audit counts as one that might have said anything.
+
+    Raises:
+        NotFound: no such review.
+        WrongState: it is not open.
+    """
+    with ws.store.write() as conn:
+        review = _found(conn, review_id)
+        if not rows.settle(conn, review_id, state="skipped", answer=None, labeller=labeller, at=ws.clock()):
+            raise WrongState(f"the review is {review.state}", value=review_id, next_step="Take the next one")
+        return _found(conn, review_id)
+
+
+def add_label(ws: Workspace, conn: "Connection", example_id: str, task: str, target: Any, labeller: str) -> None:
+    """Give an example a label of origin `review`, which counts more than the one it was imported with.
+
+    Raises:
+        NotFound: no such example.
+    """
+    example = rows.example(conn, example_id)
+    if example is None:
+        raise NotFound("no such example", value=example_id, next_step="Take the next review")
+    channel_id, now = example["channel_id"], ws.clock()
+    label = {
+        "id": new_id("label"),
+        "example_id": example_id,
+        "task": task,
+        "labeller_id": channels.labeller_ids(conn, channel_id, {labeller}, now)[labeller],
+        "value": target,
+        "score": None,
+        "origin": "review",
+        "import_id": None,
+        "feedback_id": None,
+        "created_at": now,
+    }
+    outcomes.add_labels(conn, [label])
+
+
+def audited(
+    ws: Workspace,
+    task: str | None = None,
+    *,
+    channel: str | None = None,
+    since: datetime | None = None,
+    version: str | None = None,
+) -> Audited:
+    """Every answer that could be drawn for an audit, as far back as the log in the store is whole.
+
+    Args:
+        version: id of a model version, whose answers alone are wanted.
+    """
+    task = ws.task_name(task)
+    settings, salt = ws.task(task), ws.settings.feedback.audit_salt
+    task_type: TaskType = TASK_TYPES.get(settings.type)(settings)
+    kept_since = first_id("prediction", ws.clock() - timedelta(days=ws.settings.serve.log_keep_days))
+    after = max(retention.newest_moved(ws, task), kept_since)
+    found: list[tuple[float, ...]] = []
+    with ws.store.read() as conn:
+        for row in rows.audited(conn, task, channel=channel, since=since, after=after, version_id=version):
+            is_answered = row["state"] == "answered"
+            is_audited = auditing.is_drawn(row["id"], row["audit_probability"], salt=salt)
+            right = float(task_type.answers_match(row["output"], row["answer"])) if is_answered else np.nan
+            confidence = auditing.confidence_of(row["output"])
+            answered_at = row["answered_at"].timestamp() if is_answered else np.nan
+            sure = 0.5 if confidence is None else confidence
+            found.append((row["audit_probability"], is_audited, right, sure, row["at"].timestamp(), answered_at))
+    table = np.asarray(found, dtype=np.float64).reshape(-1, 6)
+    return Audited(table[:, 0], table[:, 1] > 0, table[:, 2], table[:, 3], table[:, 4], table[:, 5])
+
+
+def _audits(ws: Workspace, conn: "Connection", task: str) -> Iterator[dict[str, Any]]:
+    newest = rows.newest_audit(conn, task)
+    after = "" if newest is None else first_id("prediction", made_at(newest) - _LATE)
+    salt = ws.settings.feedback.audit_salt
+    for row in rows.auditable(conn, task, after=after):
+        if auditing.is_drawn(row["id"], row["audit_probability"], salt=salt):
+            yield _review(row, "audit", row["id"], _AUDITS_FIRST, probability=row["audit_probability"])
+
+
+def _disagreements(ws: Workspace, conn: "Connection", task: str) -> Iterator[dict[str, Any]]:
+    release = releases.open_release(conn, task)
+    if release is None or release.policy != SHADOW:
+        return
+    task_type: TaskType = TASK_TYPES.get(ws.task(task).type)(ws.task(task))
+    n_left = ws.settings.feedback.review_rows - rows.n_open(conn, task).get("disagreement", 0)
+    for row in rows.disagreements(conn, release.id, limit=_SEEN_DISAGREEMENTS):
+        if n_left <= 0:
+            return
+        if not task_type.answers_match(row["control"], task_type.answer_of(row["candidate"])):
+            n_left -= 1
+            priority = _THEN_DISAGREEMENTS + made_at(row["prediction_id"]).timestamp() / _FAR_OFF_S
+            yield _review(row, "disagreement", row["prediction_id"], priority) | {"release_id": release.id}
+
+
+def _others(
+    ws: Workspace, conn: "Connection", task: str, suspects: Sequence[str]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+    """Suspects, the most useful, and as many drawn at random as there is room for both together."""
+    n_open, n_most = rows.n_open(conn, task), ws.settings.feedback.review_rows
+    n_random = max(0, (n_most + 1) // 2 - n_open.get("random", 0))
+    n_chosen = max(0, n_most // 2 - n_open.get("useful", 0) - n_open.get("label-error", 0))
+    pool = _different(rows.unlabelled(conn, task, limit=_POOL)) if n_random or n_chosen else []
+    rng = random.Random(f"{ws.settings.feedback.audit_salt} {pool[0]['id'] if pool else ''}")
+    drawn = rng.sample(pool, min(n_random, len(pool)))
+    share = len(drawn) / max(1, len(pool))
+    at_random = [
+        _review(row, "random", row["id"], priority, probability=share) for row, priority in _ranked(drawn, n_random)
+    ]
+    taken = {row["id"] for row in drawn}
+    reviewed = rows.reviewed_examples(conn, task)
+    doubted = [example_id for example_id in suspects if example_id not in reviewed]
+    known = rows.places_of(conn, doubted)
+    doubted = [example_id for example_id in doubted if example_id in known]
+    margins = [(margin, row) for row in pool if (margin := auditing.margin_of(row["output"])) is not None]
+    nearest = [row for _, row in sorted(margins, key=lambda one: (one[0], one[1]["id"])) if row["id"] not in taken]
+    n_doubted = min(len(doubted), max(n_chosen // 2, n_chosen - len(nearest)))
+    label_errors = [
+        {"reason": "label-error", "example_id": example_id, "channel_id": known[example_id], "priority": priority}
+        for example_id, priority in _ranked(doubted[:n_doubted], n_doubted)
+    ]
+    n_useful = n_chosen - n_doubted
+    useful = [_review(row, "useful", row["id"], priority) for row, priority in _ranked(nearest[:n_useful], n_useful)]
+    return label_errors, useful, at_random
+
+
+def _different(pool: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The first answer to each text of a channel."""
+    return list({(row["channel_id"], row["text_hash"]): row for row in reversed(pool)}.values())[::-1]
+
+
+def _ranked(found: Sequence[Any], n: int) -> Iterator[tuple[Any, float]]:
+    """Each with its priority, so that those of several lists come in turn."""
+    for place, one in enumerate(found):
+        yield one, _THEN_OTHERS + 0.9 * (1 - place / max(1, n))
+
+
+def _review(
+    row: Mapping[str, Any], reason: str, prediction_id: str, priority: float, *, probability: float | None = None
+) -> dict[str, Any]:
+    return {
+        "reason": reason,
+        "prediction_id": prediction_id,
+        "example_id": None,
+        "release_id": None,
+        "channel_id": row["channel_id"],
+        "priority": priority,
+        "probability": probability,
+    }
+
+
+def _subject(one: Mapping[str, Any]) -> tuple[bool, str]:
+    """What a review is about; an audit stands beside another review of the same answer."""
+    return one["reason"] == "audit", one["prediction_id"] or one["example_id"]
+
+
+def _asked_already(conn: "Connection", task: str, opened: Sequence[Mapping[str, Any]]) -> set[tuple[bool, str]]:
+    """Subjects of reviews that are there, since another process may have filled the queue meanwhile."""
+    audits = [one["prediction_id"] for one in opened if one["reason"] == "audit"]
+    others = [one["prediction_id"] for one in opened if one["reason"] != "audit" and one["prediction_id"]]
+    found = {(True, one) for one in rows.reviewed_predictions(conn, task, audits, is_audit=True)}
+    found |= {(False, one) for one in rows.reviewed_predictions(conn, task, others, is_audit=False)}
+    return found | {(False, one) for one in rows.reviewed_examples(conn, task)}
+
+
+def _is_known_at(place: int, n_known: int, labeller: str) -> bool:
+    """Whether a labeller's question number `place`, from 0, is a known one."""
+    if place < _FIRST_KNOWN:
+        return True
+    share = _KNOWN_SHARE if n_known < _SETTLED else _KNOWN_SHARE_SETTLED
+    return auditing.place_of(str(place), labeller) < share
+
+
+def _ask_known(ws: Workspace, task: str, labeller: str, beside: Review) -> Review | None:
+    """Open a known question for a labeller, in the channel of what is asked beside it; None: all were asked."""
+    with ws.store.write() as conn:
+        known = rows.unasked_known(conn, task, labeller)
+        channel = channels.find(conn, beside.channel)
+        if known is None or channel is None:
+            return None
+        review = {
+            "id": new_id("review"),
+            "task": task,
+            "channel_id": channel.id,
+            "reason": "known",
+            "known_answer_id": known,
+            "priority": beside.priority,
+            "labeller": labeller,
+            "created_at": ws.clock(),
+        }
+        rows.add(conn, [review], config_hash=ws.config_hash)
+        return _found(conn, review["id"])
+
+
+def _answerable(conn: "Connection", review_id: str, labeller: str) -> Review:
+    review = _found(conn, review_id)
+    if review.state == "skipped" or (review.state == "answered" and review.labeller != labeller):
+        raise WrongState(f"the review is {review.state} already", value=review_id, next_step="Take the next one")
+    if review.text is None:
+        raise NotFound("what the review asks about is gone", value=review_id, next_step="Take the next one")
+    return review
+
+
+def _found(conn: "Connection", review_id: str) -> Review:
+    review = rows.find(conn, review_id)
+    if review is None:
+        raise NotFound("no such review", value=review_id, next_step="Run: headrace review list")
+    return review
