@@ -368,41 +368,6 @@ class Feedback:
 
 
 @dataclass(frozen=True)
-class Review:
-    """A question to people: about an answer, an example, or one whose answer is known."""
-
-    id: str
-    task: str
-    channel: str
-    reason: str
-    """audit | disagreement | label-error | useful | random | known; not shown to who is asked."""
-    prediction_id: str | None
-    example_id: str | None
-    known_answer_id: str | None
-    release_id: str | None
-    probability: float | None
-    """With which it was drawn; None: it was chosen."""
-    priority: float
-    """The greater, the sooner."""
-    state: str
-    """open | answered | skipped"""
-    answer: Any
-    labeller: str | None
-    """Who answered; of an open known question, who is asked."""
-    created_at: datetime
-    answered_at: datetime | None
-    text: str | None
-    """None where the store has it no more."""
-    text_pair: str | None
-    output: Mapping[str, Any] | None
-    """What was answered, of a review about an answer."""
-
-    @property
-    def input(self) -> Input | None:
-        return self.text if self.text is None or self.text_pair is None else (self.text, self.text_pair)
-
-
-@dataclass(frozen=True)
 class Interval:
     """An estimate with the ends of its interval at `level`."""
 

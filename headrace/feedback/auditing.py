@@ -28,7 +28,7 @@ def confidence_of(output: Mapping[str, Any]) -> float | None:
     if "confidence" in output:
         return float(output["confidence"])
     if "labels" in output and "scores" in output:
-        return math.prod(max(p, 1 - p) for p in output["scores"].values())
+        return float(math.prod(max(p, 1 - p) for p in output["scores"].values()))
     if output.get("entities"):
         return min(float(entity["confidence"]) for entity in output["entities"])
     return None
@@ -45,7 +45,7 @@ def margin_of(output: Mapping[str, Any]) -> float | None:
         first, second = sorted(scores.values(), reverse=True)[:2]
         return float(first - second)
     if "labels" in output and scores:
-        return min(abs(2 * p - 1) for p in scores.values())
+        return float(min(abs(2 * p - 1) for p in scores.values()))
     hits = output.get("hits") or []
     if len(hits) > 1:
         return float(hits[0]["score"] - hits[1]["score"])

@@ -13,6 +13,7 @@ would say what to answer.
 """
 
 import random
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -26,9 +27,9 @@ from headrace.errors import NotFound, WrongState
 from headrace.feedback import auditing, intake
 from headrace.feedback.intake import Given
 from headrace.ids import first_id, made_at, new_id
-from headrace.records import Review
 from headrace.store import channels, outcomes, releases
 from headrace.store import reviews as rows
+from headrace.store.reviews import Review
 from headrace.tasks import TASK_TYPES, TaskType
 from headrace.workspace import Workspace
 
@@ -98,9 +99,8 @@ def fill(ws: Workspace, task: str | None = None, *, suspects: Sequence[str] = ()
         new = [one for one in opened if _subject(one) not in there]
         made = [{"id": new_id("review"), "task": task, "created_at": now, **one} for one in new]
         rows.add(conn, made, config_hash=ws.config_hash)
-    n = {reason: sum(one["reason"] == reason for one in new) for reason in {one["reason"] for one in new}}
-    names = ("audit", "disagreement", "label-error", "useful", "random")
-    return Filled(*(n.get(name, 0) for name in names), n_skipped)
+    n = Counter(str(one["reason"]) for one in new)
+    return Filled(n["audit"], n["disagreement"], n["label-error"], n["useful"], n["random"], n_skipped)
 
 
 def next_of(
@@ -358,8 +358,9 @@ def _ask_known(ws: Workspace, task: str, labeller: str, beside: Review) -> Revie
         channel = channels.find(conn, beside.channel)
         if known is None or channel is None:
             return None
+        review_id = new_id("review")
         review = {
-            "id": new_id("review"),
+            "id": review_id,
             "task": task,
             "channel_id": channel.id,
             "reason": "known",
@@ -369,7 +370,7 @@ def _ask_known(ws: Workspace, task: str, labeller: str, beside: Review) -> Revie
             "created_at": ws.clock(),
         }
         rows.add(conn, [review], config_hash=ws.config_hash)
-        return _found(conn, review["id"])
+        return _found(conn, review_id)
 
 
 def _answerable(conn: "Connection", review_id: str, labeller: str) -> Review:

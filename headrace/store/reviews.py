@@ -1,14 +1,15 @@
 """The review queue, and what it is filled from: logged answers, examples, known answers."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, func, insert, or_, select, update
-from sqlalchemy.engine import Connection, RowMapping
+from sqlalchemy.engine import Connection
 
 from headrace.ids import first_id
-from headrace.records import Review
+from headrace.records import Input
 from headrace.store import schema
 from headrace.store.noun import as_record, origin
 
@@ -21,7 +22,42 @@ _LABELS = schema.labels
 _CHANNELS = schema.channels
 _ABOUT = ("prediction_id", "example_id", "known_answer_id", "release_id")
 _CHUNK = 400  # bound values per query; SQLite allows 999 in old builds
-Rows = Sequence[RowMapping]
+Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Review:
+    """A question to people: about an answer, an example, or one whose answer is known."""
+
+    id: str
+    task: str
+    channel: str
+    reason: str
+    """audit | disagreement | label-error | useful | random | known; not shown to who is asked."""
+    prediction_id: str | None
+    example_id: str | None
+    known_answer_id: str | None
+    release_id: str | None
+    probability: float | None
+    """With which it was drawn; None: it was chosen."""
+    priority: float
+    """The greater, the sooner."""
+    state: str
+    """open | answered | skipped"""
+    answer: Any
+    labeller: str | None
+    """Who answered; of an open known question, who is asked."""
+    created_at: datetime
+    answered_at: datetime | None
+    text: str | None
+    """None where the store has it no more."""
+    text_pair: str | None
+    output: Mapping[str, Any] | None
+    """What was answered, of a review about an answer."""
+
+    @property
+    def input(self) -> Input | None:
+        return self.text if self.text is None or self.text_pair is None else (self.text, self.text_pair)
 
 
 def add(conn: Connection, reviews: Sequence[Mapping[str, Any]], *, config_hash: str) -> None:
@@ -112,7 +148,7 @@ def skip_of_ended_releases(conn: Connection, task: str, at: datetime) -> int:
     return conn.execute(query.values(state="skipped", answered_at=at)).rowcount
 
 
-def auditable(conn: Connection, task: str, *, after: str) -> Iterator[RowMapping]:
+def auditable(conn: Connection, task: str, *, after: str) -> Iterator[Mapping[str, Any]]:
     """Answers that could be drawn for an audit, in the order of their ids; columns id, channel_id, audit_probability.
 
     Args:
@@ -120,7 +156,8 @@ def auditable(conn: Connection, task: str, *, after: str) -> Iterator[RowMapping
     """
     columns = (_PREDICTIONS.c.id, _PREDICTIONS.c.channel_id, _PREDICTIONS.c.audit_probability)
     query = select(*columns).where(_PREDICTIONS.c.id > after, _could_be_audited(task)).order_by(_PREDICTIONS.c.id)
-    yield from conn.execute(query, execution_options={"yield_per": 2000}).mappings()
+    for row in conn.execute(query, execution_options={"yield_per": 2000}).mappings():
+        yield dict(row)
 
 
 def newest_audit(conn: Connection, task: str) -> str | None:
@@ -132,7 +169,7 @@ def newest_audit(conn: Connection, task: str) -> str | None:
 
 def audited(
     conn: Connection, task: str, *, channel: str | None, since: datetime | None, after: str, version_id: str | None
-) -> Iterator[RowMapping]:
+) -> Iterator[Mapping[str, Any]]:
     """Answers that could be drawn, with what the review of each said; in the order of their ids.
 
     Columns: id, audit_probability, output, at, answer and answered_at (None while there is none).
@@ -151,7 +188,8 @@ def audited(
         query = query.where(p.id >= first_id("prediction", since))
     if version_id is not None:
         query = query.where(p.version_id == version_id)
-    yield from conn.execute(query, execution_options={"yield_per": 2000}).mappings()
+    for row in conn.execute(query, execution_options={"yield_per": 2000}).mappings():
+        yield dict(row)
 
 
 def disagreements(conn: Connection, release_id: str, *, limit: int) -> Rows:
@@ -175,7 +213,7 @@ def disagreements(conn: Connection, release_id: str, *, limit: int) -> Rows:
         .order_by(shadow.c.id.desc())
         .limit(limit)
     )
-    return conn.execute(query).mappings().all()
+    return [dict(row) for row in conn.execute(query).mappings()]
 
 
 def unlabelled(conn: Connection, task: str, *, limit: int) -> Rows:
@@ -198,7 +236,7 @@ def unlabelled(conn: Connection, task: str, *, limit: int) -> Rows:
         .order_by(p.id.desc())
         .limit(limit)
     )
-    return conn.execute(query).mappings().all()
+    return [dict(row) for row in conn.execute(query).mappings()]
 
 
 def places_of(conn: Connection, example_ids: Sequence[str]) -> dict[str, str]:
@@ -226,10 +264,11 @@ def reviewed_predictions(conn: Connection, task: str, ids: Sequence[str], *, is_
     return found
 
 
-def example(conn: Connection, example_id: str) -> RowMapping | None:
+def example(conn: Connection, example_id: str) -> Mapping[str, Any] | None:
     """An example by its id; columns channel_id, text, text_pair."""
     query = select(_EXAMPLES.c.channel_id, _EXAMPLES.c.text, _EXAMPLES.c.text_pair)
-    return conn.execute(query.where(_EXAMPLES.c.id == example_id)).mappings().first()
+    found = conn.execute(query.where(_EXAMPLES.c.id == example_id)).mappings().first()
+    return None if found is None else dict(found)
 
 
 def example_with(conn: Connection, channel_id: str, text_hash: str) -> str | None:
