@@ -11,7 +11,6 @@ from sqlalchemy import ColumnElement, Select, and_, func, select
 from sqlalchemy.engine import Connection, RowMapping
 
 from headrace.store import schema
-from headrace.store.predictions import oldest_movable
 
 _PREDICTIONS = schema.predictions
 _REVIEWS = schema.reviews
@@ -48,7 +47,7 @@ def drawn(conn: Connection, task: str, *, first: str, before: str) -> Sequence[R
     while nobody has answered).
     """
     is_answered = _REVIEWS.c.state == "answered"
-    query = select(
+    query: Select[Any] = select(
         *_answer_columns(),
         _PREDICTIONS.c.audit_probability.label("probability"),
         _PROXY.label("proxy"),
@@ -72,16 +71,12 @@ def volunteered(conn: Connection, task: str, *, first: str, before: str) -> Sequ
         .where(_REVIEWS.c.prediction_id == _FEEDBACK.c.prediction_id, _REVIEWS.c.labeller == _FEEDBACK.c.labeller)
         .exists()
     )
-    query = select(*_answer_columns(), _FEEDBACK.c.correction, _FEEDBACK.c.labeller).select_from(_PREDICTIONS)
+    query: Select[Any] = select(*_answer_columns(), _FEEDBACK.c.correction, _FEEDBACK.c.labeller).select_from(
+        _PREDICTIONS
+    )
     query = _with_channel(query).join(_FEEDBACK, _FEEDBACK.c.prediction_id == _PREDICTIONS.c.id)
     query = query.where(_given(task, first, before), _FEEDBACK.c.kind == "correction", ~asked_for)
     return conn.execute(query.order_by(_FEEDBACK.c.at, _FEEDBACK.c.id)).mappings().all()
-
-
-def first_whole(conn: Connection) -> str:
-    """An id from which on all answers are in the store, those without feedback too; older ones have moved to files."""
-    oldest = oldest_movable(conn, after="", before=None, spare_open=True, limit=1)
-    return oldest[0]["id"] if oldest else ""
 
 
 def _answer_columns() -> tuple[Any, ...]:
