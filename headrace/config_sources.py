@@ -15,7 +15,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from headrace.config import Settings, Table, TaskTable
+from headrace.config import Settings, has_names, table_of
 from headrace.errors import BadConfig, nearest
 
 FILE_NAME = "headrace.toml"
@@ -74,19 +74,19 @@ def _from_json(key: str, value: object) -> object:
 
 def _holds_several(key: str) -> bool:
     """Whether a setting is a list or a table."""
-    parts = key.split(".")
     model: type[BaseModel] = Settings
-    if parts[0] == "tasks":
-        model, parts = TaskTable, parts[2:]
-    for i, part in enumerate(parts):
+    parts = iter(key.split("."))
+    for part in parts:
         field = model.model_fields.get(part)
         if field is None:
             return False
-        if isinstance(field.default, Table):
-            model = type(field.default)
-            continue
-        kinds = [field.annotation, *get_args(field.annotation)]  # of `tuple[...] | None` too
-        return i == len(parts) - 1 and any(get_origin(kind) in (tuple, list, dict) for kind in kinds)
+        table = table_of(field)
+        if table is None:
+            kinds = [field.annotation, *get_args(field.annotation)]  # of `tuple[...] | None` too
+            return next(parts, None) is None and any(get_origin(kind) in (tuple, list, dict) for kind in kinds)
+        if has_names(field) and next(parts, None) is None:
+            return True
+        model = table
     return False
 
 
@@ -176,13 +176,12 @@ def _validated(merged: dict[str, Any], sources: Mapping[str, str]) -> Settings:
 
 def _keys_beside(loc: tuple[Any, ...]) -> list[str]:
     model: type[BaseModel] = Settings
-    for i, part in enumerate(loc[:-1]):
-        if part == "tasks":
-            continue
-        if i and loc[i - 1] == "tasks":
-            model = TaskTable
-            continue
-        model = type(model.model_fields[part].default)
+    parts = iter(loc[:-1])
+    for part in parts:
+        field = model.model_fields[part]
+        model = table_of(field) or model
+        if has_names(field):
+            next(parts, None)
     return list(model.model_fields)
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import typer
 from bench_table import markdown as benchmarks
 from bench_table import promises
+from pydantic.fields import FieldInfo
 
 import headrace
 from headrace import config, errors
@@ -49,8 +50,7 @@ def settings() -> str:
     """Every key of headrace.toml with its default and meaning, a table per section."""
     parts = []
     for name, field in config.Settings.model_fields.items():
-        is_tasks = name == "tasks"
-        parts += _section("tasks.NAME" if is_tasks else name, config.TaskTable if is_tasks else type(field.default))
+        parts += _section(*_inside(name, field))
     return "\n".join(parts)
 
 
@@ -58,12 +58,19 @@ def _section(name: str, table: type[config.Table]) -> list[str]:
     """Lines of a table of headrace.toml, and of the tables inside it."""
     meanings, rows, inside = _meanings(), [], []
     for key, field in table.model_fields.items():
-        if isinstance(field.default, config.Table):
-            inside += _section(f"{name}.{key}", type(field.default))
+        if config.table_of(field) is not None:
+            inside += _section(*_inside(f"{name}.{key}", field))
         else:
             default = "none" if field.default is None else _toml(field.default)
             rows.append((f"`{key}`", f"`{default}`", meanings[table.__name__, key]))
     return [f"### [{name}]", "", _table(("key", "default", "meaning"), rows), "", *inside]
+
+
+def _inside(name: str, field: FieldInfo) -> tuple[str, type[config.Table]]:
+    """Heading and keys of a table."""
+    table = config.table_of(field)
+    assert table is not None
+    return f"{name}.NAME" if config.has_names(field) else name, table
 
 
 def methods() -> str:

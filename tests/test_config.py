@@ -134,6 +134,9 @@ def _settings() -> st.SearchStrategy[dict[str, Any]]:
         for name, one in properties.items():
             if "$ref" in one:
                 add(f"{prefix}{name}.", schema["$defs"][one["$ref"].rpartition("/")[2]]["properties"])
+            elif "patternProperties" in one:  # a table of tables, by names of the user
+                (inside,) = one["patternProperties"].values()
+                add(f"{prefix}{name}.kept.", schema["$defs"][inside["$ref"].rpartition("/")[2]]["properties"])
             elif name != "tasks":
                 keys[f"{prefix}{name}"] = _values(one)
 
