@@ -80,22 +80,22 @@ def forecast(curve: Curve, n_rows: float, *, seed: int, level: float = LEVEL, n_
     Args:
         n_repeats: the interval is for the mean of so many trainings; for the law itself where None.
     """
-    draws = _draws(curve, np.array([n_rows]), seed, n_repeats)[:, 0]
-    low, middle, high = (float(v) for v in np.quantile(draws, [(1 - level) / 2, 0.5, (1 + level) / 2]))
+    drawn = draws(curve, np.array([n_rows]), seed=seed, n_repeats=n_repeats)[:, 0]
+    low, middle, high = (float(v) for v in np.quantile(drawn, [(1 - level) / 2, 0.5, (1 + level) / 2]))
     return Interval(middle, low, high, level)
 
 
 def gain(curve: Curve, n_now: float, n_rows: float, *, seed: int, level: float = LEVEL) -> Interval:
     """By how much the error at `n_rows` is below that at `n_now`, both by the law."""
-    draws = _draws(curve, np.array([n_now, n_rows]), seed, None)
+    drawn = draws(curve, np.array([n_now, n_rows]), seed=seed)
     low, middle, high = (
-        float(v) for v in np.quantile(draws[:, 0] - draws[:, 1], [(1 - level) / 2, 0.5, (1 + level) / 2])
+        float(v) for v in np.quantile(drawn[:, 0] - drawn[:, 1], [(1 - level) / 2, 0.5, (1 + level) / 2])
     )
     return Interval(middle, low, high, level)
 
 
-def _draws(curve: Curve, sizes: Floats, seed: int, n_repeats: int | None) -> Floats:
-    """Errors (R, sizes) by the law, with its strays."""
+def draws(curve: Curve, sizes: Floats, *, seed: int, n_repeats: int | None = None) -> Floats:
+    """Errors (R, sizes) by the law, with its strays: what intervals are quantiles of."""
     rng = np.random.default_rng(seed)
     floors, scales, powers, shifts = curve.laws[rng.choice(len(curve.weights), size=_N_DRAWS, p=curve.weights)].T[
         ..., None

@@ -60,6 +60,31 @@ class Contribution:
         return self.accuracy.high < 0 or self.loss.high < 0
 
 
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What a probe says of T held-out rows."""
+
+    right: NDArray[np.bool_]
+    """(T,) whether it answers a row's class."""
+    likely: Floats
+    """(T,) its log-probability of that class."""
+
+
+def without_each(
+    rows: Rows, held_out: Rows, n_classes: int, *, penalty: float = linear_probe.PENALTY
+) -> tuple[Answers, dict[int, Answers]]:
+    """The answers of a logistic regression on all rows, and of one without the rows of each source."""
+    whole = linear_probe.fit(rows.vectors, rows.targets, n_classes, penalty=penalty, tolerance=_TOLERANCE)
+    found = {}
+    for source in np.unique(rows.owners).tolist():
+        kept = rows.owners != source
+        rest = linear_probe.fit(
+            rows.vectors[kept], rows.targets[kept], n_classes, penalty=penalty, start=whole, tolerance=_TOLERANCE
+        )
+        found[source] = _on(held_out, rest)
+    return _on(held_out, whole), found
+
+
 def leave_one_out(
     rows: Rows, held_out: Rows, n_classes: int, *, penalty: float = linear_probe.PENALTY, level: float = LEVEL
 ) -> list[Contribution]:
@@ -67,28 +92,21 @@ def leave_one_out(
 
     The intervals are over held-out rows; they do not say how another sample of training rows would have done.
     """
-    whole = linear_probe.fit(rows.vectors, rows.targets, n_classes, penalty=penalty, tolerance=_TOLERANCE)
-    right, likely = _on(held_out, whole)
+    whole, without = without_each(rows, held_out, n_classes, penalty=penalty)
     groups: list[int | None] = [None, *np.unique(held_out.owners).tolist()]
     found = []
-    for source in np.unique(rows.owners).tolist():
-        kept = rows.owners != source
-        rest = linear_probe.fit(
-            rows.vectors[kept], rows.targets[kept], n_classes, penalty=penalty, start=whole, tolerance=_TOLERANCE
-        )
-        right_without, likely_without = _on(held_out, rest)
+    for source, rest in without.items():
         for group in groups:
             mine = slice(None) if group is None else held_out.owners == group
-            accuracy = paired_shares(right[mine], right_without[mine], level=level)
-            loss = mean_interval((likely - likely_without)[mine], level=level)
+            accuracy = paired_shares(whole.right[mine], rest.right[mine], level=level)
+            loss = mean_interval((whole.likely - rest.likely)[mine], level=level)
             found.append(Contribution(source, group, accuracy, loss))
     return found
 
 
-def _on(held_out: Rows, weights: Floats) -> tuple[NDArray[np.bool_], Floats]:
-    """Whether each held-out row is answered rightly, and the log-probability of its class (T each)."""
+def _on(held_out: Rows, weights: Floats) -> Answers:
     logs = linear_probe.log_probs(weights, held_out.vectors)
-    return logs.argmax(axis=1) == held_out.targets, logs[np.arange(len(logs)), held_out.targets]
+    return Answers(logs.argmax(axis=1) == held_out.targets, logs[np.arange(len(logs)), held_out.targets])
 
 
 def paired_shares(one: NDArray[np.bool_], other: NDArray[np.bool_], *, level: float = LEVEL) -> Interval:

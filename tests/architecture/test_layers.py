@@ -19,10 +19,10 @@ LAYERS = [
     {"tasks", "retention"},
     {"checkpoints"},
     {"data", "finetune", "evaluate", "export", "release", "serve", "feedback"},
-    {"making"},
-    {"search", "distributed", "advising", "compression", "per_channel"},
+    {"making", "vectors"},
+    {"search", "distributed", "compression", "per_channel", "valuing"},
     {"releasing"},
-    {"loop", "offline"},
+    {"advising", "loop", "offline", "retention"},
     {"server", "console", "cli", "client", "testing"},
 ]
 SIDEWAYS = {
@@ -54,6 +54,8 @@ HEAVY = {  # library -> where it may be imported at module level
         "serve",
         "loop",
         "advising",
+        "valuing",
+        "vectors",
         "testing",
         "console.figures",
     ),
