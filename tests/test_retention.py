@@ -235,7 +235,7 @@ def test_feedback_that_comes_between_file_and_deletion_keeps_its_row(
 
     def remove(conn: Any, some: Any) -> None:
         monkeypatch.setattr(predictions, "remove", real)
-        predictions.add_feedback(conn, said(ids[1]), config_hash="0" * 16)
+        predictions.add_feedback(conn, [said(ids[1])], config_hash="0" * 16)
         real(conn, some)
 
     monkeypatch.setattr(predictions, "remove", remove)

@@ -1,15 +1,23 @@
-"""Take feedback on a prediction: check it, and write it where its prediction is.
+"""Take feedback on predictions: check it, and write it where its prediction is.
 
-`Given` is what somebody said, checked in shape; `receive` checks it against its prediction and writes it. The server
-runs `receive` on the queue that wrote the prediction, `give` runs it at once, for the SDK and the command line.
+`Given` is what somebody said, checked in shape; `receive_all` checks it against its prediction and writes it. The
+server runs it on the queue that wrote the predictions, `give` and `give_all` run it at once, for the SDK and the
+command line.
+
+A labeller who speaks again of the same prediction replaces what was said before: all is kept, and whoever reads
+evidence takes the latest of (labeller, prediction, kind, metric).
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
-from headrace.errors import AlreadyExists, BadInput, NotFound
-from headrace.ids import PREFIXES, new_id
+from headrace.config import EventsTable
+from headrace.errors import AlreadyExists, BadInput, HeadraceError, NotFound, WrongState, nearest
+from headrace.ids import PREFIXES, first_id, new_id
 from headrace.records import Feedback, Input, Prediction
 from headrace.store import predictions
 from headrace.tasks import TASK_TYPES, TaskType
@@ -18,15 +26,23 @@ from headrace.workspace import Workspace
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
+EVENTS: tuple[str, ...] = tuple(EventsTable.model_fields)
+"""What a user may have done with an answer; `[feedback.events]` declares what each says of it."""
+
+_KINDS = ("correction", "metric", "comment", "event")
 _UNLOGGED = f"{PREFIXES['unlogged']}_"
+_ISSUED = f"{PREFIXES['prediction']}_"
 _MAX_NAME_CHARS = 200  # width of the columns labeller and idempotency_key
 _MAX_METRIC_CHARS = 64
 _MAX_COMMENT_CHARS = 20_000
+_MAX_DEPTH = 8  # of a correction
+_GROUP = 500  # of one transaction
+_ID_DIGITS = 32
 
 
 @dataclass(frozen=True)
 class Given:
-    """Feedback as given. Exactly one of correction, metric with value, comment.
+    """Feedback as given. Exactly one of correction, metric with value, comment, event.
 
     Raises:
         BadInput: none or several of them, or a value out of bounds.
@@ -36,15 +52,19 @@ class Given:
     correction: Any = None
     metric: str | None = None
     value: float | None = None
+    """True and false are values of a metric too."""
     comment: str | None = None
+    event: str | None = None
+    channel: str | None = None
+    """Who says it. A prediction of another channel is none for it; None: whoever it is."""
     labeller: str = "anonymous"
     idempotency_key: str | None = None
 
     def __post_init__(self) -> None:
-        said = [name for name in ("correction", "metric", "comment") if getattr(self, name) is not None]
+        said = [name for name in _KINDS if getattr(self, name) is not None]
         if len(said) != 1:
             raise BadInput(
-                "feedback is exactly one of correction, metric with value, comment",
+                "feedback is exactly one of correction, metric with value, comment, event",
                 value=", ".join(said) or "none of them",
                 next_step="Send one; several observations are several feedbacks",
             )
@@ -54,19 +74,48 @@ class Given:
                 value=f"metric={self.metric}, value={self.value}",
                 next_step="Send both, or neither",
             )
-        if self.value is not None and not math.isfinite(self.value):
+        if self.value is not None and not _is_finite(self.value):
             raise BadInput("the value of a metric is a finite number", value=self.value, next_step="Send a number")
+        if self.event is not None and self.event not in EVENTS:
+            raise BadInput("no such event", value=self.event, next_step=nearest(self.event, list(EVENTS)))
         _check_text("prediction id", self.prediction_id, _MAX_NAME_CHARS)
         _check_text("metric", self.metric, _MAX_METRIC_CHARS)
         _check_text("comment", self.comment, _MAX_COMMENT_CHARS)
+        _check_text("channel", self.channel, _MAX_NAME_CHARS)
         _check_text("labeller", self.labeller, _MAX_NAME_CHARS)
         _check_text("idempotency key", self.idempotency_key, _MAX_NAME_CHARS)
 
     @property
-    def kind(self) -> Literal["correction", "metric", "comment"]:
+    def kind(self) -> Literal["correction", "metric", "comment", "event"]:
         if self.correction is not None:
             return "correction"
-        return "metric" if self.metric is not None else "comment"
+        if self.metric is not None:
+            return "metric"
+        return "comment" if self.comment is not None else "event"
+
+
+_FIELDS = {field.name: field.type for field in fields(Given)}
+
+
+def parse(said: object) -> Given:
+    """Feedback from what JSON holds, such as a line of a file: an object with the fields of `Given`.
+
+    Raises:
+        BadInput: it is none.
+    """
+    if not isinstance(said, Mapping):
+        raise BadInput("feedback is a JSON object", value=said, next_step='Write {"prediction_id": "...", ...}')
+    for name, value in said.items():
+        if name not in _FIELDS:
+            raise BadInput("feedback has no such field", value=name, next_step=nearest(str(name), list(_FIELDS)))
+        if name not in ("correction", "value") and not isinstance(value, str | None):
+            raise BadInput(f"{name} is a text", value=value, next_step="Write it in quotes")
+    if not isinstance(said.get("prediction_id"), str):
+        raise BadInput("feedback names its prediction", value="prediction_id", next_step="Send the id of the answer")
+    if not isinstance(said.get("value"), int | float | None):
+        raise BadInput("the value of a metric is a number", value=said["value"], next_step="Send a number")
+    _check_correction(said.get("correction"))
+    return Given(**{name: value for name, value in said.items() if value is not None})
 
 
 def give(
@@ -77,59 +126,74 @@ def give(
     metric: str | None = None,
     value: float | None = None,
     comment: str | None = None,
+    event: str | None = None,
+    channel: str | None = None,
     labeller: str = "anonymous",
     idempotency_key: str | None = None,
 ) -> Feedback:
     """Record feedback on a prediction of this workspace, without a server.
 
     Raises:
-        BadInput: not exactly one of the three kinds, or a correction that is no label of the task.
-        NotFound: no such prediction.
+        BadInput: not exactly one of the four kinds, a correction that is no label of the task, or a metric that
+            headrace.toml does not declare or declares otherwise.
+        NotFound: no such prediction, or it is another channel's.
+        WrongState: the prediction is older than `feedback.window_days`.
         AlreadyExists: the idempotency key came before with other feedback.
     """
-    given = Given(prediction_id, correction, metric, value, comment, labeller, idempotency_key)
+    given = Given(prediction_id, correction, metric, value, comment, event, channel, labeller, idempotency_key)
     with ws.store.write() as conn:
         return receive(ws, conn, given)
+
+
+def give_all(ws: Workspace, givens: Iterable[Given | HeadraceError]) -> Iterator[Feedback | HeadraceError]:
+    """Record any number of feedbacks; of each, in order, the record or why it was refused.
+
+    Those yielded are on disk. An error among `givens`, such as one of `parse`, is handed through in its place.
+    """
+    waiting = iter(givens)
+    while group := list(islice(waiting, _GROUP)):
+        with ws.store.write() as conn:
+            taken = iter(receive_all(ws, conn, [one for one in group if isinstance(one, Given)]))
+        yield from (next(taken) if isinstance(one, Given) else one for one in group)
 
 
 def receive(ws: Workspace, conn: "Connection", given: Given) -> Feedback:
     """Check feedback against its prediction and write it; the same under the same key is written once.
 
     Raises:
-        NotFound, BadInput, AlreadyExists: see `give`.
+        NotFound, WrongState, BadInput, AlreadyExists: see `give`.
     """
-    prediction = predictions.find(conn, given.prediction_id)
-    if prediction is None and given.prediction_id.startswith(_UNLOGGED):
-        raise NotFound(
-            "this answer is not in the prediction log, so it takes no feedback",
-            value=given.prediction_id,
-            next_step="The log is off (serve.log), or its queue was full (serve.log_queue_rows)",
-        )
-    if prediction is None:
-        raise NotFound(
-            "no such prediction",
-            value=given.prediction_id,
-            next_step="Send the id that /v1/predict gave; one older than serve.log_keep_days takes none",
-        )
-    feedback = make(ws, prediction, given)
-    known = given.idempotency_key and predictions.feedback_with_key(conn, given.idempotency_key)
-    if not known:
-        predictions.add_feedback(conn, feedback, config_hash=ws.config_hash)
-        return feedback
-    if _said(known) != _said(feedback):
-        raise AlreadyExists(
-            "this idempotency key came before with other feedback",
-            value=given.idempotency_key,
-            next_step="Use a fresh key for every observation",
-        )
-    return known
+    (taken,) = receive_all(ws, conn, [given])
+    if isinstance(taken, HeadraceError):
+        raise taken
+    return taken
+
+
+def receive_all(ws: Workspace, conn: "Connection", givens: Sequence[Given]) -> list[Feedback | HeadraceError]:
+    """What `receive` does, for several at once: of each, in order, the record or why it was refused."""
+    found = predictions.find_all(conn, {given.prediction_id for given in givens})
+    known = predictions.feedback_with_keys(conn, {key for given in givens if (key := given.idempotency_key)})
+    taken: list[Feedback | HeadraceError] = []
+    fresh = []
+    for given in givens:
+        try:
+            feedback = make(ws, _issued(ws, conn, found.get(given.prediction_id), given), given)
+            before = _taken_before(known, feedback)
+        except HeadraceError as error:
+            taken.append(error)
+            continue
+        taken.append(before or feedback)
+        if before is None:
+            fresh.append(feedback)
+    predictions.add_feedback(conn, fresh, config_hash=ws.config_hash)
+    return taken
 
 
 def make(ws: Workspace, prediction: Prediction, given: Given) -> Feedback:
     """The record of feedback on a prediction, its correction parsed by the prediction's task.
 
     Raises:
-        BadInput: the correction is no label of the task.
+        BadInput: the correction is no label of the task, or the metric is not declared as given.
         NotFound: headrace.toml has the task no more.
     """
     correction = given.correction
@@ -137,18 +201,93 @@ def make(ws: Workspace, prediction: Prediction, given: Given) -> Feedback:
         task = ws.task(prediction.task)
         task_type: TaskType = TASK_TYPES.get(task.type)(task)
         correction = task_type.parse_label(correction, _input_of(prediction))
+    if given.metric is not None:
+        _check_metric(ws, given.metric, given.value)
     return Feedback(
         id=new_id("feedback"),
         prediction_id=prediction.id,
         kind=given.kind,
         correction=correction,
         metric=given.metric,
-        value=given.value,
+        value=None if given.value is None else float(given.value),
         comment=given.comment,
         labeller=given.labeller,
         idempotency_key=given.idempotency_key,
         at=ws.clock(),
+        event=given.event,
     )
+
+
+def _issued(ws: Workspace, conn: "Connection", found: Prediction | None, given: Given) -> Prediction:
+    """The prediction, if it was issued to the channel that speaks and is not too old.
+
+    What is said of another channel's prediction is what is said of none, so that nobody learns which ids there are.
+    """
+    name, settings = given.prediction_id, ws.settings
+    if name.startswith(_UNLOGGED):
+        raise NotFound(
+            "this answer is not in the prediction log, so it takes no feedback",
+            value=name,
+            next_step="The log is off (serve.log), or its queue was full (serve.log_queue_rows)",
+        )
+    if found is not None and given.channel not in (None, found.channel):
+        found = None
+    is_late = _is_older(name, ws, settings.feedback.window_days)
+    if found is None and not is_late:
+        is_late = _is_older(name, ws, settings.serve.log_keep_days) or _has_moved(name, conn)
+    if is_late:
+        raise WrongState(
+            "too late for feedback on this prediction",
+            value=name,
+            next_step=f"It is taken for {settings.feedback.window_days:g} days (feedback.window_days), as long as the "
+            "prediction is not in files yet (serve.log_keep_days, serve.log_keep_rows)",
+        )
+    if found is None:
+        raise NotFound("no such prediction", value=name, next_step="Send the id that /v1/predict gave your channel")
+    return found
+
+
+def _is_older(prediction_id: str, ws: Workspace, days: float) -> bool:
+    """Whether a prediction was made longer ago; its id says when, whether it is there or not."""
+    limit = first_id("prediction", ws.clock() - timedelta(days=days))
+    return _is_id(prediction_id) and prediction_id < limit
+
+
+def _has_moved(prediction_id: str, conn: "Connection") -> bool:
+    """Whether the store begins with later predictions: the oldest move to files."""
+    oldest = predictions.oldest(conn)
+    return _is_id(prediction_id) and oldest is not None and prediction_id < oldest
+
+
+def _is_id(name: str) -> bool:
+    digits = name.removeprefix(_ISSUED)
+    return len(digits) == _ID_DIGITS and name.startswith(_ISSUED) and set(digits) <= set("0123456789abcdef")
+
+
+def _taken_before(known: dict[str, Feedback], feedback: Feedback) -> Feedback | None:
+    """What came under the same key before. From now on `known` has this one."""
+    if feedback.idempotency_key is None:
+        return None
+    before = known.setdefault(feedback.idempotency_key, feedback)
+    if _said(before) != _said(feedback):
+        raise AlreadyExists(
+            "this idempotency key came before with other feedback",
+            value=feedback.idempotency_key,
+            next_step="Use a fresh key for every observation",
+        )
+    return None if before is feedback else before
+
+
+def _check_metric(ws: Workspace, name: str, value: float | None) -> None:
+    declared = ws.settings.feedback.metrics
+    if name not in declared:
+        declare = f"Declare it in headrace.toml: [feedback.metrics.{name}]"
+        raise BadInput("no such metric", value=name, next_step=nearest(name, list(declared)) if declared else declare)
+    is_truth = isinstance(value, bool)
+    if declared[name].kind == "bool" and not (is_truth or value in (0, 1)):
+        raise BadInput(f"{name} is true or false", value=value, next_step="Send true or false, or 1 or 0")
+    if declared[name].kind == "number" and is_truth:
+        raise BadInput(f"{name} is a number", value=value, next_step="Send a number")
 
 
 def _input_of(prediction: Prediction) -> Input | None:
@@ -160,6 +299,23 @@ def _input_of(prediction: Prediction) -> Input | None:
 
 def _said(feedback: Feedback) -> dict[str, Any]:
     return {name: value for name, value in vars(feedback).items() if name not in ("id", "at")}
+
+
+def _check_correction(value: object, depth: int = 0) -> None:
+    """Check that a correction of any task type can be kept."""
+    if depth > _MAX_DEPTH:
+        raise BadInput(
+            f"a correction has lists and objects within each other more than {_MAX_DEPTH} deep",
+            value=f"{depth} deep",
+            next_step="Send what the task's type takes for a label",
+        )
+    if isinstance(value, str) and ("\0" in value or not _is_unicode(value)):
+        raise BadInput("a correction has text that cannot be stored", value=value, next_step="Send valid Unicode")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise BadInput("a correction has a number that is not finite", value=value, next_step="Send a number")
+    parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for part in parts:
+        _check_correction(part, depth + 1)
 
 
 def _check_text(name: str, text: str | None, max_chars: int) -> None:
@@ -176,3 +332,10 @@ def _check_text(name: str, text: str | None, max_chars: int) -> None:
 def _is_unicode(text: str) -> bool:
     """Whether a database can keep the text; half of a surrogate pair cannot be encoded."""
     return not any("\ud800" <= char <= "\udfff" for char in text)
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float holds
+        return False

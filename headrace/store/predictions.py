@@ -1,10 +1,11 @@
 """The prediction log and the feedback on it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import fields
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, and_, delete, exists, func, insert, select
+from sqlalchemy import ColumnElement, and_, delete, exists, func, select
 from sqlalchemy.engine import Connection
 
 from headrace.ids import first_id
@@ -52,6 +53,21 @@ def find(conn: Connection, prediction_id: str) -> Prediction | None:
     return one_or_none(
         Prediction, conn.execute(_with_channel().where(_PREDICTIONS.c.id == prediction_id)).mappings().first()
     )
+
+
+def find_all(conn: Connection, ids: Collection[str]) -> dict[str, Prediction]:
+    """Those of the ids that are in the store."""
+    found: dict[str, Prediction] = {}
+    for part in _chunks(list(ids)):
+        query = _with_channel().where(_PREDICTIONS.c.id.in_(part))
+        found.update((row["id"], as_record(Prediction, row)) for row in conn.execute(query).mappings())
+    return found
+
+
+def oldest(conn: Connection) -> str | None:
+    """The least id in the store."""
+    found: str | None = conn.execute(select(func.min(_PREDICTIONS.c.id))).scalar()
+    return found
 
 
 def of_request(conn: Connection, request_id: str, arm: str) -> list[Prediction]:
@@ -141,13 +157,19 @@ def present(conn: Connection, ids: Sequence[str]) -> set[str]:
     return found
 
 
-def add_feedback(conn: Connection, feedback: Feedback, *, config_hash: str) -> None:
-    conn.execute(insert(_FEEDBACK).values(**vars(feedback), used=False, **origin(config_hash)))
+def add_feedback(conn: Connection, several: Iterable[Feedback], *, config_hash: str) -> None:
+    columns = [field.name for field in fields(Feedback)]
+    values = [list(vars(one).values()) for one in several]
+    insert_many(conn, _FEEDBACK, columns, values, {"used": False, **origin(config_hash)})
 
 
-def feedback_with_key(conn: Connection, idempotency_key: str) -> Feedback | None:
-    query = select(_FEEDBACK).where(_FEEDBACK.c.idempotency_key == idempotency_key)
-    return one_or_none(Feedback, conn.execute(query).mappings().first())
+def feedback_with_keys(conn: Connection, keys: Collection[str]) -> dict[str, Feedback]:
+    """Idempotency key to the feedback that came with it."""
+    found: dict[str, Feedback] = {}
+    for part in _chunks(list(keys)):
+        query = select(_FEEDBACK).where(_FEEDBACK.c.idempotency_key.in_(part))
+        found.update((row["idempotency_key"], as_record(Feedback, row)) for row in conn.execute(query).mappings())
+    return found
 
 
 def feedback_on(conn: Connection, prediction_id: str) -> list[Feedback]:

@@ -136,7 +136,7 @@ def test_the_ledger_only_grows(store: Store, change: sa.Executable) -> None:
 def test_feedback_needs_its_prediction_and_a_key_is_used_once(store: Store) -> None:
     said = Feedback(new_id("feedback"), "prd_0", "comment", None, None, None, "x", "me", "key", NOON)
     with pytest.raises(sa.exc.IntegrityError), store.write() as conn:
-        predictions.add_feedback(conn, said, config_hash="0")
+        predictions.add_feedback(conn, [said], config_hash="0")
 
 
 def test_two_threads_write_one_after_the_other(store: Store) -> None:
