@@ -414,6 +414,19 @@ class FeedbackTable(Table):
         return value
 
 
+class AdviseTable(Table):
+    machine_hour: Annotated[float, Field(ge=0)] = 0.1
+    """What an hour of the machine that serves costs, in a currency of your choice."""
+    price_per_call: Annotated[float, Field(ge=0)] = 0.002
+    """What somebody else asks for one answer, in the same currency; 0: nobody does."""
+    label_price: Annotated[float, Field(ge=0)] = 0.05
+    """What one more label costs, in the same currency."""
+    max_error_share: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Answers that may be wrong; a threshold of confidence is sought that keeps to it."""
+    groups: dict[str, tuple[str, ...]] = {}
+    """Groups whose accuracy is compared: names of channels, or `text:` or `key:` before a regular expression."""
+
+
 class Settings(Table):
     """Everything headrace.toml can say."""
 
@@ -429,6 +442,7 @@ class Settings(Table):
     serve: ServeTable = ServeTable()
     release: ReleaseTable = ReleaseTable()
     feedback: FeedbackTable = FeedbackTable()
+    advise: AdviseTable = AdviseTable()
 
     def hash(self) -> str:
         """Sixteen hex digits of the SHA-256 of all resolved values."""

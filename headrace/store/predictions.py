@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, and_, delete, exists, func, select
 from sqlalchemy.engine import Connection
 
 from headrace.ids import first_id
-from headrace.records import Feedback, Prediction
+from headrace.records import Feedback, Input, Prediction
 from headrace.store import schema
 from headrace.store.noun import as_record, insert_many, one_or_none, origin
 
@@ -119,6 +119,17 @@ def listing(
         query = query.where(_PREDICTIONS.c.id < first_id("prediction", until))
     for row in conn.execute(query, execution_options={"yield_per": 1000}).mappings():
         yield dict(row)
+
+
+def newest_inputs(conn: Connection, task: str, *, limit: int) -> list[Input]:
+    """What was asked last, where the log has its text, the newest first; what a shadow was asked too counts once."""
+    query = (
+        select(_PREDICTIONS.c.text, _PREDICTIONS.c.text_pair)
+        .where(_PREDICTIONS.c.task == task, _PREDICTIONS.c.arm != "shadow", _PREDICTIONS.c.text.is_not(None))
+        .order_by(_PREDICTIONS.c.id.desc())
+        .limit(limit)
+    )
+    return [text if pair is None else (text, pair) for text, pair in conn.execute(query)]
 
 
 def oldest_movable(
