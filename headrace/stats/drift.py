@@ -83,6 +83,8 @@ class Categories:
         rows = np.asarray(seen).reshape(-1, n_streams)
         if rows.size and not 0 <= rows.min() <= rows.max() < k:
             raise ValueError(f"categories from {rows.min()} to {rows.max()}, not within 0 to {k - 1}")
+        if n_streams == 1:
+            return self._one_after(rows[:, 0], math.inf)[0]
         recent, log_r, cusum, since = self.recent.copy(), self.log_r, self.cusum, self.since.copy()
         keep, totals, log_reference = 1 - 1 / self.memories, recent.sum(axis=2) + PRIOR, np.log(self.reference)
         squares = (np.square(recent) / self.reference[:, None]).sum(axis=2)
@@ -102,6 +104,63 @@ class Categories:
             recent[streams, :, row] += 1
             totals = (totals - PRIOR) * keep + 1 + PRIOR
         return replace(self, recent=recent, log_r=log_r, cusum=cusum, since=since, n=self.n + len(rows))
+
+    def until(self, seen: NDArray[np.integer[Any]], log_bar: float) -> tuple["Categories", int | None]:
+        """The detector of one stream when these have come (T), and the place of the first that took its evidence to
+        the bar; None where none did.
+
+        Raises:
+            ValueError: more streams than one, or a category that the reference does not have.
+        """
+        n_streams, k = self.reference.shape
+        if n_streams != 1 or (len(seen) and not 0 <= seen.min() <= seen.max() < k):
+            raise ValueError(f"one stream of categories from 0 to {k - 1} is looked at as it goes on")
+        return self._one_after(seen, log_bar)
+
+    def _one_after(self, seen: NDArray[np.integer[Any]], log_bar: float) -> tuple["Categories", int | None]:
+        """`after` of one stream: the same sums number by number, since few numbers make arrays slow."""
+        recent, log_r, cusum = self.recent[0].copy(), self.log_r[0].tolist(), self.cusum[0].tolist()
+        keep, reference, error = 1 - 1 / self.memories, self.reference[0].tolist(), self.reference_error
+        keeps, totals = keep.tolist(), (recent.sum(axis=1) + PRIOR).tolist()
+        squares = (np.square(recent) / self.reference[0]).sum(axis=1).tolist()
+        began: list[int | None] = [None] * len(keeps)
+        crossed = None
+        for place, k in enumerate(seen.tolist()):
+            expected = reference[k]
+            for m, before in enumerate(recent[:, k].tolist()):
+                total = totals[m]
+                distance2 = (squares[m] + PRIOR * (2 * total - PRIOR)) / (total * total) - 1
+                worst = error * math.sqrt(distance2) if distance2 > 0 else 0.0
+                bet = math.log((before + PRIOR * expected) / (total * expected))
+                bet -= math.log1p(min(worst, 2 * error * error))
+                past = log_r[m]  # log(exp(past) + 1), without overflow
+                log_r[m] = bet + (past + math.log1p(math.exp(-past)) if past > 0 else math.log1p(math.exp(past)))
+                if cusum[m] <= 0:
+                    began[m] = place
+                    cusum[m] = 0.0
+                cusum[m] += bet
+                squares[m] = squares[m] * keeps[m] * keeps[m] + (2 * keeps[m] * before + 1) / expected
+                totals[m] = (total - PRIOR) * keeps[m] + 1 + PRIOR
+            recent *= keep[:, None]
+            recent[:, k] += 1
+            if crossed is None and max(log_r) >= log_bar and float(_log_mean(np.array(log_r))) >= log_bar:
+                crossed = place
+        since = np.stack([self._counts_since(m, seen, start) for m, start in enumerate(began)])
+        found = replace(
+            self,
+            recent=recent[None],
+            log_r=np.array([log_r]),
+            cusum=np.array([cusum]),
+            since=since[None],
+            n=self.n + len(seen),
+        )
+        return found, crossed
+
+    def _counts_since(self, memory: int, seen: NDArray[np.integer[Any]], start: int | None) -> Ints:
+        """Counts since a change began: before these came, or at the place `start` of them."""
+        counts = np.bincount(seen if start is None else seen[start:], minlength=self.reference.shape[1])
+        found: Ints = counts + (self.since[0, memory] if start is None else 0)
+        return found
 
     @property
     def log_evidence(self) -> Floats:
@@ -204,16 +263,27 @@ class Errors:
             wrong: 0..1 (T); read where `is_audited` (T).
             probability: of an audit (T); at least `floor`.
         """
-        stakes = (_ratios(self.allowed_share) - 1) / (1 - self.allowed_share)
         places = np.flatnonzero(is_audited)
-        log_r, last = self.log_r, -1
-        for place in places.tolist():
-            gain = float(wrong[place]) - self.allowed_share
-            log_r = np.logaddexp(log_r, math.log(place - last)) + np.log1p(stakes * gain * floor / probability[place])
-            last = place
-        n_left = len(is_audited) - 1 - last
+        n_before = np.diff(places, prepend=-1)
+        n_left = len(is_audited) - int(n_before.sum())
+        return self.told(n_before, np.asarray(wrong)[places], np.asarray(probability)[places], floor, n_left=n_left)
+
+    def told(
+        self, n_before: Ints, wrong: NDArray[Any], probability: NDArray[Any], floor: float, *, n_left: int = 0
+    ) -> "Errors":
+        """The detector when audits were answered (T), in the order of their answers, which may come late.
+
+        Args:
+            n_before: requests that came since the answer before (T).
+            n_left: requests that came since the last answer.
+        """
+        stakes = (_ratios(self.allowed_share) - 1) / (1 - self.allowed_share)
+        gains = (np.asarray(wrong, dtype=np.float64) - self.allowed_share) * np.minimum(1.0, floor / probability)
+        log_r = self.log_r
+        for n, gain in zip(n_before.tolist(), gains.tolist(), strict=True):
+            log_r = (np.logaddexp(log_r, math.log(n)) if n else log_r) + np.log1p(stakes * gain)
         log_r = np.logaddexp(log_r, math.log(n_left)) if n_left else log_r
-        return replace(self, log_r=log_r, n=self.n + len(is_audited))
+        return replace(self, log_r=log_r, n=self.n + int(n_before.sum()) + n_left)
 
     @property
     def log_evidence(self) -> Floats:
