@@ -16,18 +16,15 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from headrace import retention
 from headrace.errors import NotFound, WrongState
 from headrace.feedback import auditing, intake
 from headrace.feedback.intake import Given
-from headrace.ids import first_id, made_at, new_id
-from headrace.store import channels, outcomes, releases
+from headrace.ids import PREFIXES, first_id, made_at, new_id
+from headrace.records import Input
+from headrace.store import channels, outcomes, predictions, releases
 from headrace.store import reviews as rows
 from headrace.store.reviews import Review
 from headrace.tasks import TASK_TYPES, TaskType
@@ -58,23 +55,6 @@ class Filled:
     n_useful: int
     n_random: int
     n_skipped: int
-
-
-class Audited(NamedTuple):
-    """Answers of which some were audited, as arrays of N, in the order they were given."""
-
-    probability: NDArray[np.float64]
-    """Of an audit."""
-    is_audited: NDArray[np.bool_]
-    """Whether it was drawn."""
-    right: NDArray[np.float64]
-    """1, 0, or NaN where no answer about it has come: see `stats.audits.bounds`."""
-    confidence: NDArray[np.float64]
-    """The model's own; .5 where it has none."""
-    asked_at: NDArray[np.float64]
-    """Seconds since 1970."""
-    answered_at: NDArray[np.float64]
-    """Of the review, seconds since 1970; NaN where none has come."""
 
 
 def fill(ws: Workspace, task: str | None = None, *, suspects: Sequence[str] = ()) -> Filled:
@@ -108,11 +88,15 @@ def next_of(
 ) -> list[Review]:
     """The next reviews for a labeller, at most `n`; the same until they are answered, here or by another.
 
-    Known questions are mixed in: the first ones of a newcomer, then some, and a few for ever.
+    A queue that runs out is filled first. Known questions are mixed in: the first ones of a newcomer, then some, and a
+    few for ever.
     """
     task = ws.task_name(task)
+    waiting = _waiting(ws, task, channel, n + _SPREAD)
+    if len(waiting) < n:
+        fill(ws, task)
+        waiting = _waiting(ws, task, channel, n + _SPREAD)
     with ws.store.read() as conn:
-        waiting = rows.waiting(conn, task, channel=channel, limit=n + _SPREAD)
         n_done = rows.n_answered(conn, task, labeller)
         asked = rows.known_asked(conn, task, labeller)
     if not waiting:
@@ -122,9 +106,12 @@ def next_of(
     open_known = iter([one for one in asked if one.state == "open"])
     n_known = sum(one.state == "answered" for one in asked)
     found: list[Review] = []
+    are_left = True
     for place in range(n_done, n_done + n):
-        wants_known = _is_known_at(place, n_known, labeller)
-        review = (next(open_known, None) or _ask_known(ws, task, labeller, waiting[0])) if wants_known else None
+        review = None
+        if are_left and _is_known_at(place, n_known, labeller):
+            review = next(open_known, None) or _ask_known(ws, task, labeller, waiting[0])
+            are_left = review is not None
         review = review or next(others, None)
         if review is None:
             break
@@ -192,21 +179,51 @@ def skip(ws: Workspace, review_id: str, labeller: str = "anonymous") -> Review:
         return _found(conn, review_id)
 
 
-def add_label(ws: Workspace, conn: "Connection", example_id: str, task: str, target: Any, labeller: str) -> None:
-    """Give an example a label of origin `review`, which counts more than the one it was imported with.
+def take(ws: Workspace, conn: "Connection", task: str, about: str, label: Any, labeller: str) -> bool:
+    """Take a label that was given elsewhere; whether it says anything new.
+
+    Args:
+        about: id of a review, a prediction or an example.
+
+    Raises:
+        NotFound: there is none with this id.
+        BadInput, WrongState: see `answer`.
+    """
+    noun = next((noun for noun in ("review", "prediction", "example") if about.startswith(f"{PREFIXES[noun]}_")), "")
+    if noun == "review":
+        before = _found(conn, about)
+        return receive(ws, conn, about, label, labeller) != before
+    task_type: TaskType = TASK_TYPES.get(ws.task(task).type)(ws.task(task))
+    if noun == "example":
+        parsed = task_type.parse_label(label, _input_of(_example(conn, about)))
+        return add_label(ws, conn, about, task, parsed, labeller)
+    prediction = predictions.find(conn, about) if noun == "prediction" else None
+    if prediction is None or prediction.task != task:
+        raise NotFound("no such review, prediction or example", value=about, next_step="Export what waits for labels")
+    parsed = task_type.parse_label(label, _input_of(vars(prediction)))
+    said = [one for one in predictions.feedback_on(conn, about) if (one.kind, one.labeller) == ("correction", labeller)]
+    if said and said[-1].correction == parsed:
+        return False
+    intake.receive(ws, conn, Given(about, correction=parsed, labeller=labeller))
+    return True
+
+
+def add_label(ws: Workspace, conn: "Connection", example_id: str, task: str, target: Any, labeller: str) -> bool:
+    """Give an example a label of origin `review`, which counts more than the one it was imported with; whether it has
+    another one now.
 
     Raises:
         NotFound: no such example.
     """
-    example = rows.example(conn, example_id)
-    if example is None:
-        raise NotFound("no such example", value=example_id, next_step="Take the next review")
-    channel_id, now = example["channel_id"], ws.clock()
+    channel_id, now = _example(conn, example_id)["channel_id"], ws.clock()
+    labeller_id = channels.labeller_ids(conn, channel_id, {labeller}, now)[labeller]
+    if rows.review_labels(conn, example_id, task, labeller_id)[-1:] == [target]:
+        return False
     label = {
         "id": new_id("label"),
         "example_id": example_id,
         "task": task,
-        "labeller_id": channels.labeller_ids(conn, channel_id, {labeller}, now)[labeller],
+        "labeller_id": labeller_id,
         "value": target,
         "score": None,
         "origin": "review",
@@ -215,38 +232,7 @@ def add_label(ws: Workspace, conn: "Connection", example_id: str, task: str, tar
         "created_at": now,
     }
     outcomes.add_labels(conn, [label])
-
-
-def audited(
-    ws: Workspace,
-    task: str | None = None,
-    *,
-    channel: str | None = None,
-    since: datetime | None = None,
-    version: str | None = None,
-) -> Audited:
-    """Every answer that could be drawn for an audit, as far back as the log in the store is whole.
-
-    Args:
-        version: id of a model version, whose answers alone are wanted.
-    """
-    task = ws.task_name(task)
-    settings, salt = ws.task(task), ws.settings.feedback.audit_salt
-    task_type: TaskType = TASK_TYPES.get(settings.type)(settings)
-    kept_since = first_id("prediction", ws.clock() - timedelta(days=ws.settings.serve.log_keep_days))
-    after = max(retention.newest_moved(ws, task), kept_since)
-    found: list[tuple[float, ...]] = []
-    with ws.store.read() as conn:
-        for row in rows.audited(conn, task, channel=channel, since=since, after=after, version_id=version):
-            is_answered = row["state"] == "answered"
-            is_audited = auditing.is_drawn(row["id"], row["audit_probability"], salt=salt)
-            right = float(task_type.answers_match(row["output"], row["answer"])) if is_answered else np.nan
-            confidence = auditing.confidence_of(row["output"])
-            answered_at = row["answered_at"].timestamp() if is_answered else np.nan
-            sure = 0.5 if confidence is None else confidence
-            found.append((row["audit_probability"], is_audited, right, sure, row["at"].timestamp(), answered_at))
-    table = np.asarray(found, dtype=np.float64).reshape(-1, 6)
-    return Audited(table[:, 0], table[:, 1] > 0, table[:, 2], table[:, 3], table[:, 4], table[:, 5])
+    return True
 
 
 def _audits(ws: Workspace, conn: "Connection", task: str) -> Iterator[dict[str, Any]]:
@@ -343,6 +329,11 @@ def _asked_already(conn: "Connection", task: str, opened: Sequence[Mapping[str, 
     return found | {(False, one) for one in rows.reviewed_examples(conn, task)}
 
 
+def _waiting(ws: Workspace, task: str, channel: str | None, limit: int) -> list[Review]:
+    with ws.store.read() as conn:
+        return rows.waiting(conn, task, channel=channel, limit=limit)
+
+
 def _is_known_at(place: int, n_known: int, labeller: str) -> bool:
     """Whether a labeller's question number `place`, from 0, is a known one."""
     if place < _FIRST_KNOWN:
@@ -380,6 +371,18 @@ def _answerable(conn: "Connection", review_id: str, labeller: str) -> Review:
     if review.text is None:
         raise NotFound("what the review asks about is gone", value=review_id, next_step="Take the next one")
     return review
+
+
+def _example(conn: "Connection", example_id: str) -> Mapping[str, Any]:
+    example = rows.example(conn, example_id)
+    if example is None:
+        raise NotFound("no such example", value=example_id, next_step="It may have been erased: take another one")
+    return example
+
+
+def _input_of(row: Mapping[str, Any]) -> Input | None:
+    text, pair = row["text"], row["text_pair"]
+    return text if text is None or pair is None else (text, pair)
 
 
 def _found(conn: "Connection", review_id: str) -> Review:

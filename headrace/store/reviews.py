@@ -167,31 +167,6 @@ def newest_audit(conn: Connection, task: str) -> str | None:
     return found
 
 
-def audited(
-    conn: Connection, task: str, *, channel: str | None, since: datetime | None, after: str, version_id: str | None
-) -> Iterator[Mapping[str, Any]]:
-    """Answers that could be drawn, with what the review of each said; in the order of their ids.
-
-    Columns: id, audit_probability, output, at, answer and answered_at (None while there is none).
-    """
-    review = select(_REVIEWS).where(_REVIEWS.c.task == task, _REVIEWS.c.reason == "audit").subquery()
-    p = _PREDICTIONS.c
-    query = (
-        select(p.id, p.audit_probability, p.output, p.at, review.c.state, review.c.answer, review.c.answered_at)
-        .outerjoin(review, review.c.prediction_id == p.id)
-        .where(_could_be_audited(task), p.id > after)
-        .order_by(p.id)
-    )
-    if channel is not None:
-        query = query.join(_CHANNELS, _CHANNELS.c.id == p.channel_id).where(_CHANNELS.c.name == channel)
-    if since is not None:
-        query = query.where(p.id >= first_id("prediction", since))
-    if version_id is not None:
-        query = query.where(p.version_id == version_id)
-    for row in conn.execute(query, execution_options={"yield_per": 2000}).mappings():
-        yield dict(row)
-
-
 def disagreements(conn: Connection, release_id: str, *, limit: int) -> Rows:
     """Inputs that both arms of a shadow release answered, without a correction or a review, the newest first.
 
@@ -269,6 +244,13 @@ def example(conn: Connection, example_id: str) -> Mapping[str, Any] | None:
     query = select(_EXAMPLES.c.channel_id, _EXAMPLES.c.text, _EXAMPLES.c.text_pair)
     found = conn.execute(query.where(_EXAMPLES.c.id == example_id)).mappings().first()
     return None if found is None else dict(found)
+
+
+def review_labels(conn: Connection, example_id: str, task: str, labeller_id: str) -> list[Any]:
+    """What a labeller said of an example in reviews, in order."""
+    mine = and_(_LABELS.c.example_id == example_id, _LABELS.c.task == task, _LABELS.c.labeller_id == labeller_id)
+    query = select(_LABELS.c.value).where(mine, _LABELS.c.origin == "review")
+    return list(conn.execute(query.order_by(_LABELS.c.created_at, _LABELS.c.id)).scalars())
 
 
 def example_with(conn: Connection, channel_id: str, text_hash: str) -> str | None:

@@ -1,21 +1,18 @@
 """Label Studio's JSON export: tasks with their annotations, each by one person.
 
-Read: spans (Labels), classes (Choices, Taxonomy) and numbers (Number, Rating). Relations and free text are passed over.
+What its results mean is in headrace/data/label_studio.py.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+from headrace.data.label_studio import KINDS, label_of, labeller_of, name_of
 from headrace.data.sources import Options
 from headrace.data.sources.json_document import beginning, document
 from headrace.errors import BadInput
 from headrace.records import RawLabel, RawRow
 
-_KINDS = ("labels", "choices", "taxonomy", "number", "rating")
-_PASSED_OVER = ("relation", "textarea")
-_PATH_MARK = "/"
-_NOBODY = "label-studio"  # the labeller of annotations that name none
 _N_PEEKED = 100  # tasks that tell which fields and which controls there are
 
 
@@ -71,13 +68,13 @@ def _control(tasks: list[Any], options: Options) -> tuple[str, str] | None:
         BadInput: the wanted one is not there, or there are several and none is named.
     """
     controls = {
-        _name(result): str(result["type"])
+        name_of(result): str(result["type"])
         for task in tasks
         if _is_task(task) and isinstance(task.get("annotations"), list)
         for annotation in task["annotations"]
         if isinstance(annotation, dict) and isinstance(annotation.get("result"), list)
         for result in annotation["result"]
-        if isinstance(result, dict) and result.get("type") in _KINDS
+        if isinstance(result, dict) and result.get("type") in KINDS
     }
     if not options.label or not controls:
         return None
@@ -90,16 +87,13 @@ def _control(tasks: list[Any], options: Options) -> tuple[str, str] | None:
     )
 
 
-def _name(result: Mapping[str, Any]) -> str:
-    return str(result.get("from_name") or result["type"])
-
-
 def _row(line: int, task: Any, text: str, control: tuple[str, str] | None, options: Options) -> RawRow:
     if not _is_task(task):
         return RawRow(line, repr(task)[:1000], error="unreadable", detail="not a task with data")
     data = task["data"]
     try:
-        labels = _labels(task.get("annotations"), control, data.get(text)) if options.label else ()
+        spoken_of = data.get(options.pair or text)  # spans of a question's answer point into its context
+        labels = _labels(task.get("annotations"), control, spoken_of) if options.label else ()
     except ValueError as error:
         return RawRow(line, data.get(text), error="unreadable", detail=str(error))
     key, group = data.get(options.id, task.get("id")), data.get(options.group)
@@ -126,60 +120,8 @@ def _labels(annotations: Any, control: tuple[str, str] | None, text: Any) -> tup
             raise ValueError('each of "annotations" must have a list "result" of objects')
         if annotation.get("was_cancelled"):
             continue
-        label = _label(results, control, text)
+        name, kind = control or ("", "")
+        label = label_of(results, name, kind, text)
         if label is not None:
-            found.append(RawLabel(_labeller(annotation.get("completed_by")), label))
+            found.append(RawLabel(labeller_of(annotation.get("completed_by")), label))
     return tuple(found)
-
-
-def _label(results: list[dict[str, Any]], control: tuple[str, str] | None, text: Any) -> Any:
-    """The label of one annotation; None where it says nothing about the control, unless that is to mark nothing."""
-    for result in results:
-        if result.get("type") not in (*_KINDS, *_PASSED_OVER):
-            raise ValueError(f"a result of type {result.get('type')!r} is no label of a text")
-    if control is None:
-        return None
-    name, kind = control
-    values = [_value(result, text) for result in results if result["type"] == kind and _name(result) == name]
-    if kind == "labels":
-        return values
-    if len(values) > 1:
-        raise ValueError(f"several results of {name!r} in one annotation")
-    return values[0] if values else None
-
-
-def _value(result: Mapping[str, Any], text: Any) -> Any:
-    """A span as {start, end, labels, text}, a class, a list of classes, or a number."""
-    kind, value = result["type"], result.get("value")
-    if not isinstance(value, dict) or kind not in value:
-        raise ValueError(f"a result of type {kind!r} without its value")
-    if kind == "labels":
-        return _span({name: value[name] for name in ("start", "end", "labels", "text") if name in value}, text)
-    if kind in ("number", "rating"):
-        return value[kind]
-    classes = value[kind]
-    if not isinstance(classes, list):
-        raise ValueError(f"{kind} must be a list")
-    if kind == "taxonomy":
-        classes = [_PATH_MARK.join(map(str, path)) if isinstance(path, list) else path for path in classes]
-    return classes[0] if len(classes) == 1 else classes or None
-
-
-def _span(value: dict[str, Any], text: Any) -> dict[str, Any]:
-    """A span in characters of the text. Label Studio counts UTF-16 units, so an emoji before a span is two there
-    (https://github.com/HumanSignal/label-studio/issues/1347); one that fits its own text as it stands is left alone."""
-    start, end = value.get("start"), value.get("end")
-    if not isinstance(text, str) or not isinstance(start, int) or not isinstance(end, int):
-        return value
-    units = text.encode("utf-16-le", "surrogatepass")
-    if not 0 <= 2 * start <= 2 * end <= len(units) or ("text" in value and text[start:end] == value["text"]):
-        return value  # what is wrong with it, whoever parses it says
-    start, end = (len(units[: 2 * place].decode("utf-16-le", "replace")) for place in (start, end))
-    return value | {"start": start, "end": end}
-
-
-def _labeller(who: Any) -> str:
-    """The e-mail or the number of the person."""
-    if isinstance(who, dict):
-        who = who.get("email") or who.get("id")
-    return _NOBODY if who is None or who == "" else str(who)
