@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from headrace import jobs, making
+from headrace import jobs, making, trusting
 from headrace.data import snapshot
 from headrace.records import Run
 from headrace.registry import resolve
@@ -35,7 +35,7 @@ def train_together(ws: Workspace, *, task: str | None = None, report: Report) ->
     told = resolve("headrace.finetune.processes:told", purpose="training")
     name = ws.task_name(task)
     with together():
-        mine = making.run_of(ws, name, snapshot.freeze(ws, task=name), ws.settings.finetune) if is_first() else None
+        mine = making.run_of(ws, name, trusting.freeze(ws, task=name), ws.settings.finetune) if is_first() else None
         run = making.find_run(ws, told(mine.id if mine else ""))
         with _only_one(ws, run):
             if told(making.find_run(ws, run.id).checkpoint) is None:

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from headrace import compression, jobs, making, search
+from headrace import compression, jobs, making, search, trusting
 from headrace import per_channel as adapting
 from headrace.config import TaskTable
 from headrace.config_sources import read_catalogue
@@ -18,7 +18,6 @@ from headrace.data import quality, snapshot
 from headrace.errors import BadInput
 from headrace.evaluate import evaluating, model_card
 from headrace.export.writing import check_destination, check_format, export_to
-from headrace.feedback import labels as feedback_labels
 from headrace.finetune import base_models
 from headrace.making import describe, evaluation_of, export_checkpoint, find_run, keep, task_type_of
 from headrace.records import Adapter, Job, ModelVersion, Release, Snapshot
@@ -130,7 +129,7 @@ def evaluate_version(
         NotFound: no such version.
     """
     found = controls.find_version(ws, task, version)
-    frozen = snapshot.freeze(ws, task=found.task)
+    frozen = trusting.freeze(ws, task=found.task)
     rows = snapshot.rows(ws, frozen, side)
     report("evaluate", 0, len(rows))
     task_type = task_type_of(ws.task(found.task))
@@ -247,10 +246,11 @@ def predict(
 
 
 def improve(ws: Workspace, *, task: str | None = None, report: Report = silent) -> dict[str, Any]:
-    """Turn the wheel by one step: decide on the open release, or make and try a version from new labels.
+    """Turn the wheel by one step: decide on the open release, or make and try a version from new labels that count.
 
     Returns `{"step": ...}`, one of: `decision` (with verdict and evidence), the name of the policy by which a candidate
     is being tried, such as `shadow`, `gate` (a candidate failed before traffic) or `waiting` (not enough new labels).
+    All but a decision say under `feedback` how many labels came, from how many sources, how many do not count and why.
 
     Raises:
         WrongState: no version is in charge yet.
@@ -259,15 +259,17 @@ def improve(ws: Workspace, *, task: str | None = None, report: Report = silent) 
     serving = controls.serving(ws, name)
     if serving.release is not None:
         return _decide(ws, serving.release)
-    feedback_labels.to_labels(ws, name)
+    trusting.collect(ws, task=name)
     newest = max((serving.control, *serving.channels.values()), key=lambda version: version.number)
-    old, new = snapshot.find(ws, newest.snapshot_id), snapshot.freeze(ws, task=name)
-    n_new = _n_new(old, new)
+    settlement = trusting.settlement(ws, task=name, report=report)
+    old, new = snapshot.find(ws, newest.snapshot_id), trusting.frozen(ws, settlement, task=name)
+    n_new = _n_new(ws, old, new)
     if n_new < ws.settings.feedback.min_new_labels:
-        return {"step": "waiting", "n_new_labels": n_new, "n_needed": ws.settings.feedback.min_new_labels}
+        needed = ws.settings.feedback.min_new_labels
+        return {"step": "waiting", "n_new_labels": n_new, "n_needed": needed, "feedback": settlement.facts}
     result = train(ws, task=name, per_channel=adapting.has_adapters(ws, serving.control), report=report)
     candidate = controls.find_version(ws, name, result["version"])
-    return _try(ws, serving.control, candidate, report)
+    return {**_try(ws, serving.control, candidate, report), "feedback": settlement.facts}
 
 
 def _decide(ws: Workspace, release: Release) -> dict[str, Any]:
@@ -312,5 +314,8 @@ def _card(ws: Workspace, version: ModelVersion, described: dict[str, Any], calib
     return model_card.render(version, run, frozen, described["evaluations"], calibration=calibration, adapters=own)
 
 
-def _n_new(old: Snapshot, new: Snapshot) -> int:
-    return 0 if old.content_hash == new.content_hash else new.n_rows - old.n_rows
+def _n_new(ws: Workspace, old: Snapshot, new: Snapshot) -> int:
+    """Labels that count and that the old snapshot did not have."""
+    if old.content_hash == new.content_hash:
+        return 0
+    return round(trusting.n_trusted(ws, new) - trusting.n_trusted(ws, old))

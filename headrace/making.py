@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace import jobs
+from headrace import jobs, trusting
 from headrace.config import FinetuneTable, TaskTable
 from headrace.data import snapshot
 from headrace.errors import BadConfig, BadInput
@@ -52,7 +52,7 @@ def start_training(ws: Workspace, *, task: str | None = None) -> Job:
     """Start `make_version` on the newest labelled rows, or find the job that is doing so already."""
     name = ws.task_name(task)
     check_ready(ws)
-    run = run_of(ws, name, snapshot.freeze(ws, task=name), ws.settings.finetune)
+    run = run_of(ws, name, trusting.freeze(ws, task=name), ws.settings.finetune)
     return submitted(ws, "headrace.making:make_version", {"run_id": run.id})
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from headrace import jobs, making
+from headrace import jobs, making, trusting
 from headrace.checkpoints import low_rank
 from headrace.checkpoints.low_rank import LowRank
 from headrace.config import FinetuneTable, TaskTable
@@ -96,7 +96,7 @@ def start(ws: Workspace, *, task: str | None = None, channel: str | None = None)
     name = ws.task_name(task)
     making.check_ready(ws)
     check_format(ws.settings.export.backend, ws.settings.export.precision, with_bank=True)
-    frozen = snapshot.freeze(ws, task=name)
+    frozen = trusting.freeze(ws, task=name)
     if channel is None:
         task_type, finetune = making.task_type_of(ws.task(name)), ws.settings.finetune
         check_adaptable(method_for(finetune.method, task_type), task_type, finetune)

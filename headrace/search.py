@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from headrace import jobs, making
+from headrace import jobs, making, trusting
 from headrace.config import FinetuneTable
 from headrace.data import snapshot
 from headrace.errors import BadConfig, BadInput, Unusable
@@ -54,7 +54,7 @@ def start(ws: Workspace, n_trials: int, *, task: str | None = None) -> Job:
     making.check_ready(ws)
     name = ws.task_name(task)
     _check_ranges(ws, name)
-    frozen = snapshot.freeze(ws, task=name)
+    frozen = trusting.freeze(ws, task=name)
     args = {"task": name, "snapshot_id": frozen.id, "n_trials": n_trials}
     return making.submitted(ws, "headrace.search:make_best_version", args)
 

@@ -143,7 +143,7 @@ def check(
 
 def snapshot(task: Task = None, where: Where = Path("."), settings: Set = None, as_json: AsJson = False) -> None:
     """Freeze the labelled rows into an immutable, hashed snapshot."""
-    from headrace.data.snapshot import freeze
+    from headrace.trusting import freeze
 
     with opened(where, settings) as ws:
         made = freeze(ws, task=task)

@@ -1,0 +1,216 @@
+"""From the labels of many sources to one target and one weight for each example, or the reason why there is none yet.
+
+Pure. Dimensions: V votes, I items (examples), A annotators (sources), K classes.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from headrace.config import FeedbackTable
+from headrace.feedback.sources import Said, Source, source_of, suspension_of
+from headrace.records import Settled
+from headrace.stats import annotators
+from headrace.stats.annotators import UNKNOWN, Floats, Ints, Votes
+from headrace.stats.consensus import AGGREGATIONS
+from headrace.store.votes import CastVote
+from headrace.tasks import TaskType
+
+OWN_LABEL = "the example has a label of its own"
+NOT_TRAINED_ON = "no row of training or validation"
+SUSPENDED = "suspended"
+NOT_RIGHT = "fails known answers"
+HARMFUL = "harms held-out rows"
+DISPUTED = "disputed"
+SUSPECTED = "suspected label error"
+_CLASSES = ("single_label_classification", "retrieval")
+_MOST_CELLS = 20_000_000  # of all sources' tables of confusions: some 500 MB; above it, the majority
+_N_DIGITS = 4  # of weights, so that rounding cannot make another snapshot
+_LEAST = 10**-_N_DIGITS
+_SURE = 0.5 + 1e-9
+
+
+@dataclass(frozen=True)
+class Doubts:
+    """What vectors say against labels (headrace/feedback/influence.py)."""
+
+    suspects: frozenset[str] = frozenset()
+    """Examples whose label is likely wrong."""
+    harmful: Mapping[Source, str] = field(default_factory=dict)
+    """Sources that held-out rows are surely better off without, and how sure."""
+    left_out: str | None = None
+    """Why nobody looked; None: it was looked at."""
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """What the labels that came back amount to."""
+
+    settled: Mapping[str, Settled]
+    """By example."""
+    counted: Sequence[CastVote]
+    """The labels that count."""
+    gated: Mapping[Source, float]
+    """What a label of each source counts by what is known of the source."""
+    facts: dict[str, Any]
+    """How many labels came, from how many sources, how many are held back and why."""
+
+
+def settle(
+    said: Said,
+    weights: Mapping[Source, float],
+    task_type: TaskType,
+    settings: FeedbackTable,
+    doubts: Doubts | None = None,
+) -> Settlement:
+    """One target and weight for each example with feedback alone, or why it is held back.
+
+    The weight of an example is the sum of the weights of those who say what its target says, 1 at most; that of a known
+    answer is 1. An example on which no more than half of the evidence agrees is held back as disputed.
+    """
+    doubts = doubts or Doubts(left_out="not asked for")
+    own = {source: 0.0 if source in doubts.harmful else weight for source, weight in weights.items()}
+    reasons = [_why_not(vote, said, own, doubts) for vote in said.votes]
+    counted = [vote for vote, reason in zip(said.votes, reasons, strict=True) if reason is None]
+    factors, share = _caps(counted, own, said.n_checked, settings)
+    capped = {source: own[source] * factor for source, factor in factors.items()}
+    found = {
+        vote.example_id: Settled(held_back=reason)
+        for vote, reason in zip(said.votes, reasons, strict=True)
+        if reason not in (None, OWN_LABEL, NOT_TRAINED_ON)
+    }
+    found |= _together(counted, capped, said.known, task_type, settings)
+    for example_id in doubts.suspects & found.keys():
+        if found[example_id].held_back is None:
+            found[example_id] = Settled(held_back=SUSPECTED)
+    held = Counter(reason for reason in reasons if reason is not None)
+    held.update(why for vote in counted if (why := found[vote.example_id].held_back) is not None)
+    rows = [one for one in found.values() if one.held_back is None]
+    facts = {
+        "n_labels": len(said.votes),
+        "n_sources": len({source_of(vote) for vote in said.votes}),
+        "n_counted": len(said.votes) - sum(held.values()),
+        "held_back": dict(sorted(held.items())),
+        "n_examples": len(rows),
+        "n_trusted": round(sum(min(1.0, one.weight / (settings.new_source_weight or 1.0)) for one in rows), 1),
+        "n_capped_sources": sum(factor < 1 for factor in factors.values()),
+        "max_source_share": share,
+        "harmful": {str(source): why for source, why in doubts.harmful.items()},
+        "left_out": doubts.left_out,
+    }
+    return Settlement(found, counted, own, facts)
+
+
+def _why_not(vote: CastVote, said: Said, weights: Mapping[Source, float], doubts: Doubts) -> str | None:
+    """Why a label does not count; None if it does."""
+    if vote.is_checked:
+        return OWN_LABEL
+    if vote.side not in (None, "train", "validation"):
+        return NOT_TRAINED_ON
+    if suspension_of(vote, said.suspensions) is not None:
+        return SUSPENDED
+    if source_of(vote) in doubts.harmful:
+        return HARMFUL
+    return None if weights[source_of(vote)] > 0 else NOT_RIGHT
+
+
+def _caps(
+    counted: Iterable[CastVote], weights: Mapping[Source, float], n_checked: int, settings: FeedbackTable
+) -> tuple[dict[Source, float], float]:
+    """What is left of each source's weight, so that none is more than a share of the training rows; and that share.
+
+    It is an equal part where there are too few sources for less: a single labeller can only be capped at all.
+    """
+    masses: dict[Source, float] = defaultdict(float)
+    for vote in counted:
+        masses[source_of(vote)] += weights[source_of(vote)] if vote.side != "validation" else 0.0
+    sources = sorted(masses, key=str)
+    if not sources:
+        return {}, settings.max_source_share
+    share = max(settings.max_source_share, 1 / len(sources))
+    sizes = np.array([masses[source] for source in sources])
+    return dict(zip(sources, annotators.capped(sizes, share, n_other=n_checked).tolist(), strict=True)), share
+
+
+def _together(
+    counted: Sequence[CastVote],
+    weights: Mapping[Source, float],
+    known: Mapping[str, Any],
+    task_type: TaskType,
+    settings: FeedbackTable,
+) -> dict[str, Settled]:
+    if not counted:
+        return {}
+    if task_type.problem in _CLASSES:
+        return _one_class(counted, weights, known, task_type, settings)
+    by_example: dict[str, list[CastVote]] = defaultdict(list)
+    for vote in counted:
+        by_example[vote.example_id].append(vote)
+    found = {}
+    for example_id, votes in by_example.items():
+        answer = known.get(votes[0].text_hash)
+        target = task_type.combine([vote.value for vote in votes]) if answer is None else answer
+        mass = sum(weights[source_of(vote)] for vote in votes)
+        found[example_id] = _settled(target, mass, is_known=answer is not None)
+    return found
+
+
+def _one_class(
+    counted: Sequence[CastVote],
+    weights: Mapping[Source, float],
+    known: Mapping[str, Any],
+    task_type: TaskType,
+    settings: FeedbackTable,
+) -> dict[str, Settled]:
+    """Aggregation of votes for one of K classes."""
+    names = list(task_type.output_names)
+    class_of = {name: k for k, name in enumerate(names)}
+    item_of = {example_id: i for i, example_id in enumerate(dict.fromkeys(vote.example_id for vote in counted))}
+    sources = sorted({source_of(vote) for vote in counted}, key=str)
+    place = {source: a for a, source in enumerate(sources)}
+    items = np.array([item_of[vote.example_id] for vote in counted])
+    who = np.array([place[source_of(vote)] for vote in counted])
+    said = np.array([class_of[vote.value] for vote in counted])
+    by_source = np.array([weights[source] for source in sources])
+    truth = np.full(len(item_of), UNKNOWN)
+    for vote in counted:
+        if vote.text_hash in known:
+            truth[item_of[vote.example_id]] = class_of.get(known[vote.text_hash], UNKNOWN)
+    votes = Votes(items, who, said, len(item_of), len(sources), len(names))
+    answers, sureness = _aggregated(votes, by_source, truth, settings.aggregation)
+    agreeing = np.bincount(items, np.where(said == answers[items], by_source[who], 0.0), len(item_of))
+    settled = {}
+    for example_id, i in item_of.items():
+        is_known = truth[i] != UNKNOWN
+        if not is_known and (sureness[i] <= _SURE or agreeing[i] == 0):
+            settled[example_id] = Settled(held_back=DISPUTED)
+        else:
+            settled[example_id] = _settled(names[answers[i]], float(agreeing[i]), is_known=is_known)
+    return settled
+
+
+def _settled(target: Any, mass: float, *, is_known: bool) -> Settled:
+    """
+    Args:
+        mass: weights of those who say so.
+    """
+    return Settled(target, 1.0 if is_known else max(_LEAST, round(min(1.0, mass), _N_DIGITS)))
+
+
+def _aggregated(votes: Votes, weights: Floats, truth: Ints, way: str) -> tuple[Ints, Floats]:
+    """The answer to each item (I), and how sure it is (I)."""
+    if votes.n_annotators * votes.n_classes**2 <= _MOST_CELLS:
+        found = AGGREGATIONS[way](votes, weights, truth)
+        answers = found.answers()
+        return answers, found.probs[np.arange(votes.n_items), answers]
+    places, at = np.unique(votes.items * votes.n_classes + votes.classes, return_inverse=True)
+    masses = np.bincount(at.reshape(-1), weights[votes.annotators])
+    items = places // votes.n_classes
+    order = np.lexsort((places, -masses, items))  # of each item the heaviest class first
+    first = order[np.unique(items[order], return_index=True)[1]]
+    totals = np.bincount(items, masses)
+    answers = np.where(truth != UNKNOWN, truth, places[first] % votes.n_classes)
+    return answers, masses[first] / totals

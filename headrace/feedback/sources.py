@@ -1,0 +1,110 @@
+"""Sources of feedback: who said what, and what is known of how well each knows.
+
+A *source* is a labeller of a channel. The channel itself is one, too: its newcomers are judged together.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from headrace.errors import BadInput
+from headrace.records import Suspension
+from headrace.store import known_answers, suspensions, votes
+from headrace.store.votes import CastVote
+from headrace.tasks import TASK_TYPES, TaskType
+from headrace.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Source:
+    """Who says something."""
+
+    channel: str
+    labeller: str | None = None
+    """None: the channel itself."""
+
+    def __str__(self) -> str:
+        return self.channel if self.labeller is None else f"{self.channel}/{self.labeller}"
+
+
+@dataclass(frozen=True)
+class Said:
+    """All that trust rests on, read in one moment."""
+
+    votes: Sequence[CastVote]
+    known: Mapping[str, Any]
+    """Text hash to the answer that is known."""
+    answers: Mapping[Source, Sequence[bool]]
+    """Of each labeller, whether the answer to each known question was right, in the order of time."""
+    suspensions: Sequence[Suspension]
+    """Those that are not lifted."""
+    n_checked: int
+    """Training examples with labels that are no feedback."""
+
+
+def gather(ws: Workspace, task: str) -> Said:
+    """Read it all: what is in tables in one transaction. Labels that the task has no more are passed over."""
+    task_type: TaskType = TASK_TYPES.get(ws.task(task).type)(ws.task(task))
+    with ws.store.read() as conn:
+        cast = votes.cast(conn, task)
+        known = {one.text_hash: one.answer for one in known_answers.listing(conn, task)}
+        reviewed = [dict(line) for line in known_answers.reviewed(conn, task)]
+        held = [one for one in suspensions.listing(conn, task) if one.lifted_at is None]
+        n_checked = votes.n_checked(conn, task, "train")
+    plain = {vote.value for vote in cast if isinstance(vote.value, str)}
+    gone = {value for value in plain if not _is_label(task_type, value)}
+    usable = [vote for vote in cast if not isinstance(vote.value, str) or vote.value not in gone]
+    return Said(usable, known, _answers(usable, known, reviewed), held, n_checked)
+
+
+def source_of(vote: CastVote) -> Source:
+    return Source(vote.channel, vote.labeller)
+
+
+def suspension_of(vote: CastVote, held: Sequence[Suspension]) -> Suspension | None:
+    """The suspension that a vote falls under."""
+    return next((one for one in held if covers(one, source_of(vote), vote.at)), None)
+
+
+def covers(one: Suspension, source: Source, at: datetime) -> bool:
+    """Whether a suspension is about what a source said at an instant."""
+    is_theirs = one.channel == source.channel and one.labeller in (None, source.labeller)
+    return is_theirs and one.since <= at and (one.until is None or at < one.until)
+
+
+def is_same(one: Any, other: Any) -> bool:
+    """Whether two targets say the same; the order of parts does not count."""
+    return bool(_plain(one) == _plain(other))
+
+
+def _plain(target: Any) -> Any:
+    return sorted(json.dumps(part, sort_keys=True) for part in target) if isinstance(target, list | tuple) else target
+
+
+def _is_label(task_type: TaskType, value: str) -> bool:
+    try:
+        task_type.parse_label(value)
+    except BadInput:
+        return False
+    return True
+
+
+def _answers(
+    cast: Sequence[CastVote], known: Mapping[str, Any], reviewed: Sequence[Mapping[str, Any]]
+) -> dict[Source, list[bool]]:
+    """The latest answer of each labeller to each known question."""
+    said = [(source_of(vote), vote.text_hash, vote.at, vote.value) for vote in cast if vote.text_hash in known]
+    said += [
+        (Source(line["channel"], line["labeller"]), line["text_hash"], line["at"], line["answer"]) for line in reviewed
+    ]
+    latest: dict[tuple[Source, str], bool] = {}
+    for source, text_hash, _, value in sorted(said, key=lambda line: line[2]):
+        latest.pop((source, text_hash), None)
+        latest[source, text_hash] = is_same(value, known[text_hash])
+    found: dict[Source, list[bool]] = defaultdict(list)
+    for (source, _), is_right in latest.items():
+        found[source].append(is_right)
+    return dict(found)

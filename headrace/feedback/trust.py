@@ -1,0 +1,165 @@
+"""Who counts, by known answers, and what the labels that came back amount to.
+
+In this order: known answers, caps, aggregation, suspected label errors, influence on held-out rows. The last two need
+vectors of the inputs, which the layer above has (headrace/trusting.py). Nothing is deleted: who does not count today
+counts again as soon as what is known of them says so.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from headrace.config import FeedbackTable
+from headrace.feedback import settling
+from headrace.feedback.sources import Said, Source, covers, gather, source_of
+from headrace.records import Interval, Settled
+from headrace.stats import annotators, intervals
+from headrace.stats.annotators import Gate
+from headrace.tasks import TASK_TYPES, TaskType
+from headrace.workspace import Workspace
+
+_N_RECENT = 20
+_RECENT_LEVEL = 0.99
+"""The latest known answers bar alone, too, so that nobody lives on earlier ones; at a level that hardly adds to the
+honest who are barred (1.5 %): another .3 % of those right in 70 % within 100 answers."""
+
+
+@dataclass(frozen=True)
+class SourceTrust:
+    """What is known of a source, and what its labels count."""
+
+    source: Source
+    n_asked: int
+    """Known answers asked for, each once."""
+    n_right: int
+    accuracy: Interval | None
+    """None: nothing known was asked."""
+    weight: float
+    """0, feedback.new_source_weight or 1; of a channel, 0 where its newcomers do not count."""
+    n_labels: int
+    share: float
+    """Of all labels that came back."""
+    n_suspended: int
+    """Labels that fall under a suspension."""
+    reason: str
+
+
+def judge(ws: Workspace, task: str | None = None) -> tuple[SourceTrust, ...]:
+    """Every source that said anything, by channel: the channel itself, then its labellers."""
+    return judged(gather(ws, ws.task_name(task)), ws.settings.feedback)
+
+
+def settled(ws: Workspace, task: str | None = None) -> dict[str, Settled]:
+    """Example id to what the feedback on it amounts to, as far as that can be told without vectors.
+
+    Examples with labels that are no feedback are not in it, nor those of the test side.
+    """
+    name = ws.task_name(task)
+    said = gather(ws, name)
+    task_type: TaskType = TASK_TYPES.get(ws.task(name).type)(ws.task(name))
+    settings = ws.settings.feedback
+    return dict(settling.settle(said, weights_of(judged(said, settings)), task_type, settings).settled)
+
+
+def weights_of(trusted: Sequence[SourceTrust]) -> dict[Source, float]:
+    """What a label of each labeller counts."""
+    return {one.source: one.weight for one in trusted if one.source.labeller is not None}
+
+
+def judged(said: Said, settings: FeedbackTable) -> tuple[SourceTrust, ...]:
+    """`judge` on what was read."""
+    labellers = sorted({*map(source_of, said.votes), *said.answers}, key=str)
+    gate = gate_of(settings)
+    weights = dict(zip(labellers, _weights([said.answers.get(one, ()) for one in labellers], gate), strict=True))
+    newcomers = _newcomers(labellers, said.answers, settings)
+    shut = {channel for channel, answers in newcomers.items() if _is_barred(answers, gate)}
+    n_labels = Counter(source_of(vote) for vote in said.votes)
+    n_held = Counter(source_of(v) for v in said.votes if any(covers(s, source_of(v), v.at) for s in said.suspensions))
+    found = []
+    for channel in sorted({one.channel for one in labellers}):
+        own = [one for one in labellers if one.channel == channel]
+        together = [is_right for one in own for is_right in said.answers.get(one, ())]
+        of_channel = sum(n_labels[one] for one in own), sum(n_held[one] for one in own)
+        weight, why = _of_channel(newcomers[channel], is_shut=channel in shut)
+        found.append(_shown(Source(channel), together, weight, of_channel, len(said.votes), why))
+        for one in own:
+            answers = said.answers.get(one, ())
+            weight = weights[one]
+            if channel in shut and len(answers) < settings.min_known_answers:
+                weight, why = 0.0, "does not count: the newcomers of the channel are not right often enough"
+            else:
+                why = _why(answers, weight, settings)
+            found.append(_shown(one, answers, weight, (n_labels[one], n_held[one]), len(said.votes), why))
+    return tuple(found)
+
+
+def gate_of(settings: FeedbackTable) -> Gate:
+    return Gate(
+        bar=settings.gate_accuracy,
+        newcomer_until=settings.min_known_answers,
+        newcomer_weight=settings.new_source_weight,
+    )
+
+
+def _weights(answers: Sequence[Sequence[bool]], gate: Gate) -> list[float]:
+    """What a label counts of each whose known answers are these."""
+    asked, right = (np.array([count(one) for one in answers], dtype=np.int64) for count in (len, sum))
+    latest = [one[-_N_RECENT:] for one in answers]
+    recent, recently_right = (np.array([count(one) for one in latest], dtype=np.int64) for count in (len, sum))
+    sharper = replace(gate, level=_RECENT_LEVEL, min_known=_N_RECENT)
+    fallen = annotators.is_barred(recent, recently_right, sharper)
+    found: list[float] = np.where(fallen, 0.0, annotators.weights(asked, right, gate)).tolist()
+    return found
+
+
+def _is_barred(answers: Sequence[bool], gate: Gate) -> bool:
+    asked, right = np.array([len(answers)]), np.array([sum(answers)])
+    return bool(annotators.is_barred(asked, right, gate)[0])
+
+
+def _newcomers(
+    labellers: Sequence[Source], answers: Mapping[Source, Sequence[bool]], settings: FeedbackTable
+) -> dict[str, list[bool]]:
+    """Channel to the known answers of all its newcomers: many accounts with a few labels each are one stranger."""
+    found: dict[str, list[bool]] = defaultdict(list)
+    for one in labellers:
+        own = answers.get(one, ())
+        found[one.channel] += own if len(own) < settings.min_known_answers else ()
+    return found
+
+
+def _of_channel(newcomers: Sequence[bool], *, is_shut: bool) -> tuple[float, str]:
+    if is_shut:
+        return 0.0, f"its newcomers do not count: {sum(newcomers)} of their {len(newcomers)} known answers are right"
+    return 1.0, "its labellers count by what is known of each"
+
+
+def _why(answers: Sequence[bool], weight: float, settings: FeedbackTable) -> str:
+    right = f"{sum(answers)} of {len(answers)} known answers are right"
+    if weight == 0.0 and answers:
+        return f"does not count: {right}, surely less than {settings.gate_accuracy:g}"
+    if len(answers) < settings.min_known_answers:
+        asked = f"{len(answers)} of {settings.min_known_answers} known answers asked for"
+        return f"new, counts {settings.new_source_weight:g}: {asked}"
+    return f"counts: {right}"
+
+
+def _shown(
+    source: Source, answers: Sequence[bool], weight: float, counts: tuple[int, int], n_all: int, why: str
+) -> SourceTrust:
+    n_labels, n_suspended = counts
+    if n_suspended:
+        why = f"{n_suspended} of {n_labels} labels are suspended; {why}"
+    return SourceTrust(
+        source=source,
+        n_asked=len(answers),
+        n_right=sum(answers),
+        accuracy=intervals.wilson(sum(answers), len(answers)),
+        weight=weight,
+        n_labels=n_labels,
+        share=n_labels / max(1, n_all),
+        n_suspended=n_suspended,
+        reason=why,
+    )

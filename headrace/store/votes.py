@@ -1,0 +1,97 @@
+"""Labels that came back as feedback, each with who gave it and when; and when corrections came."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import func, select
+from sqlalchemy.engine import Connection
+
+from headrace.store import schema
+
+_CHANNELS = schema.channels
+_LABELLERS = schema.labellers
+_EXAMPLES = schema.examples
+_LABELS = schema.labels
+_GROUPS = schema.split_groups
+_FEEDBACK = schema.feedback
+_PREDICTIONS = schema.predictions
+_REVIEWS = schema.reviews
+
+
+class CastVote(NamedTuple):
+    """A labeller's latest label on an example, made of feedback."""
+
+    example_id: str
+    channel: str
+    labeller: str
+    value: Any
+    at: datetime
+    text_hash: str
+    side: str | None
+    """None: not split yet."""
+    is_checked: bool
+    """Whether the example has labels that are no feedback."""
+
+
+def cast(conn: Connection, task: str) -> list[CastVote]:
+    """All votes of a task, those on an example side by side, in an order that no workspace-made id decides."""
+    checked = _LABELS.alias("checked")
+    is_checked = (
+        select(checked.c.id)
+        .where(checked.c.example_id == _EXAMPLES.c.id, checked.c.task == task, checked.c.origin != "feedback")
+        .correlate(_EXAMPLES)
+        .exists()
+    )
+    query = (
+        select(
+            _EXAMPLES.c.id,
+            _CHANNELS.c.name,
+            _LABELLERS.c.name,
+            _LABELS.c.value,
+            func.coalesce(_FEEDBACK.c.at, _LABELS.c.created_at, type_=schema.Instant),
+            _EXAMPLES.c.text_hash,
+            _GROUPS.c.side,
+            is_checked,
+        )
+        .select_from(_LABELS)
+        .join(_EXAMPLES, _EXAMPLES.c.id == _LABELS.c.example_id)
+        .join(_LABELLERS, _LABELLERS.c.id == _LABELS.c.labeller_id)
+        .join(_CHANNELS, _CHANNELS.c.id == _EXAMPLES.c.channel_id)
+        .outerjoin(_GROUPS, _GROUPS.c.group_key == _EXAMPLES.c.group_key)
+        .outerjoin(_FEEDBACK, _FEEDBACK.c.id == _LABELS.c.feedback_id)
+        .where(_LABELS.c.task == task, _LABELS.c.origin == "feedback")
+        .order_by(_CHANNELS.c.name, _EXAMPLES.c.key, _LABELLERS.c.name)
+    )
+    return [CastVote(*row[:-1], bool(row[-1])) for row in conn.execute(query)]
+
+
+def n_checked(conn: Connection, task: str, side: str) -> int:
+    """Examples of a side that have a label which is no feedback."""
+    query = (
+        select(func.count(_LABELS.c.example_id.distinct()))
+        .join(_EXAMPLES, _EXAMPLES.c.id == _LABELS.c.example_id)
+        .join(_GROUPS, _GROUPS.c.group_key == _EXAMPLES.c.group_key)
+        .where(_LABELS.c.task == task, _LABELS.c.origin != "feedback", _GROUPS.c.side == side)
+    )
+    return conn.execute(query).scalar_one()
+
+
+def volunteered(conn: Connection, task: str, since: datetime) -> Iterator[tuple[str, str, datetime]]:
+    """(channel, labeller, instant) of corrections from an instant on, without those that a review asked for."""
+    asked_for = (
+        select(_REVIEWS.c.id)
+        .where(_REVIEWS.c.prediction_id == _FEEDBACK.c.prediction_id, _REVIEWS.c.labeller == _FEEDBACK.c.labeller)
+        .where(_REVIEWS.c.state == "answered")
+        .correlate(_FEEDBACK)
+        .exists()
+    )
+    query = (
+        select(_CHANNELS.c.name, _FEEDBACK.c.labeller, _FEEDBACK.c.at)
+        .join(_PREDICTIONS, _PREDICTIONS.c.id == _FEEDBACK.c.prediction_id)
+        .join(_CHANNELS, _CHANNELS.c.id == _PREDICTIONS.c.channel_id)
+        .where(_FEEDBACK.c.kind == "correction", _PREDICTIONS.c.task == task, ~asked_for)
+        .where(_FEEDBACK.c.at >= since)
+        .order_by(_FEEDBACK.c.at, _FEEDBACK.c.id)
+    )
+    return (tuple(row) for row in conn.execute(query))  # type: ignore[misc]  # of three columns

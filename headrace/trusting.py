@@ -1,0 +1,127 @@
+"""Feedback into snapshots: what labels that came back amount to, in the order of headrace/feedback/trust.py.
+
+Every snapshot that is trained on is frozen here, so that no way to train takes feedback at its word.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from headrace import vectors
+from headrace.data import snapshot, split
+from headrace.data.sources import Options, open_source
+from headrace.errors import BadInput, MissingExtra
+from headrace.feedback import influence, known, labels, suspensions, trust
+from headrace.feedback.settling import Doubts, Settlement, settle
+from headrace.feedback.sources import gather
+from headrace.records import Input, Snapshot, SnapshotRow, Suspension
+from headrace.store import runs
+from headrace.tasks import TASK_TYPES, TaskType
+from headrace.tasks.inputs import parse_input
+from headrace.workspace import Workspace
+
+Report = Callable[..., None]
+_MOST_CHECKED = {"train": 4_000, "validation": 1_000}  # whose vectors are computed: seconds once, on two cores
+
+
+def silent(*_args: object, **_facts: object) -> None:
+    """A report to nobody."""
+
+
+def freeze(ws: Workspace, *, task: str | None = None, report: Report = silent) -> Snapshot:
+    """Freeze the labelled examples of a task; those with feedback alone by what it amounts to.
+
+    Raises:
+        WrongState: nothing is labelled, or a side would be empty.
+        MissingExtra: pyarrow is not installed.
+    """
+    return frozen(ws, settlement(ws, task=task, report=report), task=task)
+
+
+def frozen(ws: Workspace, found: Settlement, *, task: str | None = None) -> Snapshot:
+    """The snapshot of what a settlement says."""
+    facts = {"trust": found.facts} if found.facts["n_labels"] else {}
+    return snapshot.freeze(ws, task=task, settled=found.settled, facts=facts)
+
+
+def settlement(ws: Workspace, *, task: str | None = None, report: Report = silent) -> Settlement:
+    """What the labels that came back amount to now; vectors have their say where they can be had."""
+    name = ws.task_name(task)
+    task_type: TaskType = TASK_TYPES.get(ws.task(name).type)(ws.task(name))
+    split.assign(ws)  # caps hang on sides
+    said, settings = gather(ws, name), ws.settings.feedback
+    weights = trust.weights_of(trust.judged(said, settings))
+    first = settle(said, weights, task_type, settings)
+    if not first.counted:
+        return first
+    rows = _looked_at(snapshot.current(ws, name, first.settled)[0])
+    return settle(said, weights, task_type, settings, _doubts(ws, name, rows, first, task_type, report))
+
+
+def _looked_at(rows: Sequence[SnapshotRow]) -> list[SnapshotRow]:
+    """All rows from feedback, and of the checked ones so many of each side, evenly over channels and keys."""
+    found = [row for row in rows if row.origin == "feedback"]
+    for side, most in _MOST_CHECKED.items():
+        own = [row for row in rows if row.side == side and row.origin != "feedback"]
+        step = max(1.0, len(own) / most)
+        found += [own[int(i * step)] for i in range(min(most, len(own)))]
+    return found
+
+
+def _doubts(
+    ws: Workspace, task: str, rows: Sequence[SnapshotRow], first: Settlement, task_type: TaskType, report: Report
+) -> Doubts:
+    if why := influence.reason_to_pass(rows, first, task_type):
+        return Doubts(left_out=why)
+    try:
+        found = vectors.of_inputs(ws, [row.input for row in rows], task=task, report=report)
+    except MissingExtra as error:
+        return Doubts(left_out=str(error))
+    return influence.doubts(rows, found, first, task_type, ws.settings.feedback)
+
+
+def collect(ws: Workspace, *, task: str | None = None) -> tuple[int, list[Suspension]]:
+    """Make labels of the corrections that came, and suspend bursts; how many were used, and what was suspended."""
+    name = ws.task_name(task)
+    return labels.to_labels(ws, name), suspensions.watch(ws, name)
+
+
+def n_trusted(ws: Workspace, one: Snapshot) -> float:
+    """Rows of a snapshot that count as labels: all checked ones, and feedback by its weight."""
+    with ws.store.read() as conn:
+        artifact = runs.find_artifact(conn, one.artifact)
+    facts: dict[str, Any] = {} if artifact is None else artifact.facts.get("trust", {})
+    from_feedback = float(facts.get("n_trusted", one.n_from_feedback))
+    return one.n_rows - one.n_from_feedback + from_feedback
+
+
+def add_known(
+    ws: Workspace,
+    source: str | Path,
+    *,
+    task: str | None = None,
+    format: str | None = None,
+    label_column: str = "label",
+) -> known.Added:
+    """Take the rows of a file as known answers: its inputs and labels.
+
+    Raises:
+        NotFound: no such file, format or source.
+        BadInput: a row that cannot be read or has no label, or an answer that is no label of the task.
+    """
+    name = ws.task_name(task)
+    settings = ws.task(name)
+    task_type: TaskType = TASK_TYPES.get(settings.type)(settings)
+    text, *pair = task_type.fields
+    options = Options(text=text, pair=next(iter(pair), ""), label=label_column, takes_turns=settings.input == "turns")
+    rows: list[tuple[Input, object]] = []
+    for row in open_source(str(source), format=format).read(str(source), options):
+        if row.error is not None or row.label is None:
+            raise BadInput(
+                "a known answer needs an input and a label",
+                value=f"line {row.line}: {row.detail or row.error or 'no label'}",
+                next_step="Mend the line, or take it out",
+            )
+        given = {text: row.text, pair[0]: row.text_pair} if pair else row.text
+        rows.append((parse_input(settings, task_type.fields, given), row.label))
+    return known.add(ws, rows, task=name)
