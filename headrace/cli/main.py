@@ -6,7 +6,18 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from headrace.cli import advising, compressing, data, models, operating, predictions, releasing, reviewing, value
+from headrace.cli import (
+    advising,
+    compressing,
+    data,
+    models,
+    operating,
+    predictions,
+    releasing,
+    reviewing,
+    trusting,
+    value,
+)
 from headrace.errors import BadInput, HeadraceError, Unusable, UserError
 from headrace.version import VERSION
 
@@ -35,7 +46,7 @@ def _options(
     pass
 
 
-for group in (data, models, compressing, operating, releasing, predictions, advising, value, reviewing):
+for group in (data, models, compressing, operating, releasing, predictions, advising, value, reviewing, trusting):
     group.register(app)
 
 

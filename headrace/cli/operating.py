@@ -120,6 +120,8 @@ def improve(task: Task = None, where: Where = Path("."), settings: Set = None, a
 
 
 def _show_step(result: dict[str, Any]) -> None:
+    if "feedback" in result:
+        _show_feedback(result["feedback"])
     if result["step"] == "waiting":
         print(result.get("reason") or f"{result['n_new_labels']} new labels; a new version needs {result['n_needed']}.")
         return
@@ -138,6 +140,21 @@ def _show_step(result: dict[str, Any]) -> None:
         print(f"{result['candidate']} meets no traffic; {result['control']} stays in charge.")
     else:
         print(f"{result['candidate']} is tried beside {result['control']} ({result['step']}). Improve again to decide.")
+
+
+def _show_feedback(facts: dict[str, Any]) -> None:
+    """How many labels came back, and how many of them count."""
+    if not facts["n_labels"]:
+        return
+    held = ", ".join(f"{n} ({why})" for why, n in facts["held_back"].items())
+    print(f"{facts['n_labels']} labels from {facts['n_sources']} sources came back; {facts['n_counted']} count", end="")
+    print(f". Held back: {held}." if held else ".")
+    if facts["n_capped_sources"]:
+        print(
+            f"{facts['n_capped_sources']} sources count less, so that none is more than {facts['max_source_share']:.0%}."
+        )
+    if facts["left_out"]:
+        print(f"Without a look at suspected errors and influence: {facts['left_out']}.")
 
 
 def report(
