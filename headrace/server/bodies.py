@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, WithJsonSchema
 
+from headrace.feedback.intake import EVENTS
+
 _MAX_DEPTH = 8  # of a correction
 
 
@@ -31,7 +33,9 @@ Text = Annotated[str, AfterValidator(storable), WithJsonSchema({"type": "string"
 Name = Annotated[str, AfterValidator(storable), _as_told(200)]
 Comment = Annotated[str, AfterValidator(storable), _as_told(20_000)]
 Metric = Annotated[str, AfterValidator(storable), _as_told(64)]
+Event = Annotated[str, AfterValidator(storable), WithJsonSchema({"type": "string", "enum": list(EVENTS)})]
 Number = Annotated[float, Strict()]
+Truth = Annotated[bool, Strict()]
 
 
 def _storable_value(value: Any, depth: int = 0) -> Any:
@@ -80,25 +84,40 @@ class PredictRequest(Closed):
 
 def _said(*fields: str) -> dict[str, Any]:
     """The schema of feedback that has these fields and none of the others."""
-    others = {"correction", "metric", "value", "comment"} - {*fields}
+    others = {"correction", "metric", "value", "comment", "event"} - {*fields}
     given: dict[str, Any] = {name: {"not": {"type": "null"}} for name in fields}
     return {"required": list(fields), "properties": given | {name: {"type": "null"} for name in sorted(others)}}
 
 
 class FeedbackRequest(Closed):
-    """Exactly one of correction, metric with value, comment."""
+    """Exactly one of correction, metric with value, comment, event."""
 
     model_config = ConfigDict(
-        json_schema_extra={"oneOf": [_said("correction"), _said("metric", "value"), _said("comment")]}
+        json_schema_extra={"oneOf": [_said("correction"), _said("metric", "value"), _said("comment"), _said("event")]}
     )
 
     prediction_id: Name
     correction: Correction = None
     """What the task's type takes for a label: a name, a number, a list of names, spans."""
     metric: Metric | None = None
-    value: Number | None = None
+    """One that headrace.toml declares."""
+    value: Truth | Number | None = None
     comment: Comment | None = None
+    event: Event | None = None
+    channel: Name | None = None
+    """Who says it; a prediction of another channel is none for it."""
     labeller: Name = "anonymous"
+
+
+class BatchItem(FeedbackRequest):
+    """One feedback of many."""
+
+    idempotency_key: Name | None = None
+
+
+class BatchRequest(Closed):
+    feedbacks: list[Annotated[Any, WithJsonSchema(BatchItem.model_json_schema())]]
+    """Each is checked by itself: one that is wrong does not keep the others out."""
 
 
 class Answered(BaseModel):
@@ -125,6 +144,11 @@ class FeedbackAnswer(BaseModel):
     id: str
 
 
+class BatchAnswer(BaseModel):
+    results: list["FeedbackAnswer | ErrorEnvelope"]
+    """In the order of the feedbacks."""
+
+
 class ErrorFacts(BaseModel):
     code: str
     message: str
@@ -143,9 +167,9 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorEnvelope, "description": meaning}
     for status, meaning in {
         404: "No such task, channel or prediction",
-        409: "The idempotency key came with other feedback",
+        409: "The idempotency key came with other feedback, or feedback comes too late",
         413: "The body is too long",
-        415: "The body has a Content-Encoding",
+        415: "The body has a Content-Encoding, or is of another type",
         422: "A value cannot be used",
         429: "The channel asks for more than its share: try again",
         500: "The server failed; its log has the id",

@@ -13,11 +13,14 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future
 from functools import partial
 
+from headrace.feedback import intake
 from headrace.feedback.auditing import Doubts
+from headrace.feedback.intake import Given
 from headrace.ids import new_id
-from headrace.records import Channel, Input, ModelVersion
+from headrace.records import Channel, Feedback, Input, ModelVersion
 from headrace.serve.pool import Answer
 from headrace.server.metrics import Metrics
 from headrace.store import predictions
@@ -48,6 +51,7 @@ class PredictionLog:
             max_rows=serve.log_queue_rows,
             on_lost=self._note_lost,
         )
+        self._receive_all = partial(intake.receive_all, ws)
         metrics.watch("log_queue_rows", "Rows of the prediction log not yet written", lambda: self.writer.n_rows)
 
     def add(
@@ -110,6 +114,14 @@ class PredictionLog:
             return [row.id for row in rows], True
         self._metrics.dropped_log_rows.inc(len(rows))
         return [new_id("unlogged") for _ in inputs], False
+
+    def add_feedback(self, given: Given) -> "Future[Feedback]":
+        """Queue feedback behind the predictions; the future holds its record once it is on disk, or why it is refused.
+
+        Raises:
+            Unavailable: the queue is full, or the server is closing.
+        """
+        return self.writer.submit_together(self._receive_all, given, durable=True)
 
     def _note_lost(self, n_rows: int, error: Exception) -> None:
         """Count rows that could not be written, and say so now and then: a full disk fails many times a second."""

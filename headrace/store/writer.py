@@ -22,6 +22,8 @@ from headrace.errors import Unavailable, Unusable
 from headrace.store.engine import Store
 
 Operation = Callable[[Connection], Any]
+Together = Callable[[Connection, list[Any]], Sequence[Any]]
+"""Does several things of a kind in few statements; of each, in order, what came of it, or its error."""
 _MAX_GROUP = 500
 _MAX_GROUP_ROWS = 2000  # a commit of as many takes some 30 ms, for which an operation behind it waits
 _LINGER_S = 0.05  # how long rows gather; what a kill can lose
@@ -30,9 +32,11 @@ _MAX_CHARS = 64 << 20  # of the texts of queued rows
 
 @dataclass(slots=True)
 class _Item:
-    operation: Operation
+    operation: Operation | None
     durable: bool
     done: "Future[Any]" = field(default_factory=Future)
+    together: Together | None = None
+    argument: Any = None
 
 
 @dataclass(slots=True)
@@ -98,7 +102,13 @@ class Writer:
         Raises:
             Unavailable: the queue is full, or the writer is closing.
         """
-        item = _Item(operation, durable)
+        return self._queued(_Item(operation, durable))
+
+    def submit_together(self, together: Together, argument: Any, *, durable: bool) -> "Future[Any]":
+        """Queue `argument` for a call of `together` with all of its kind that wait beside it; else as `submit`."""
+        return self._queued(_Item(None, durable, together=together, argument=argument))
+
+    def _queued(self, item: _Item) -> "Future[Any]":
         with self._submitting:
             if self._closing:
                 raise Unavailable("the server is shutting down", next_step="Retry after a second")
@@ -173,11 +183,14 @@ class Writer:
         lost: list[tuple[int, Exception]] = []
         try:
             with self._store.write(durable=any(item.durable for item in items)) as conn:
-                for kind, run in groupby(group, type):
-                    if kind is _Rows:
+                for together, run in groupby(group, _together_of):
+                    if together is _Rows:
                         lost += self._attempt_rows(conn, [item for item in run if isinstance(item, _Rows)])
-                    else:
+                    elif together is None:
                         results += [(item, *self._attempt(conn, item)) for item in run if isinstance(item, _Item)]
+                    else:
+                        alike = [item for item in run if isinstance(item, _Item)]
+                        results += self._attempt_together(conn, together, alike)
         except Exception as error:  # the commit failed: nothing of the group is acknowledged
             n_rows = sum(len(item.rows) for item in group if isinstance(item, _Rows))
             lost = [(n_rows, error)] if n_rows else []
@@ -204,8 +217,27 @@ class Writer:
             return [one for item in items for one in self._attempt_rows(conn, [item])]
         return []
 
+    def _attempt_together(
+        self, conn: Connection, together: Together, items: Sequence[_Item]
+    ) -> list[tuple[_Item, Any, Exception | None]]:
+        """Do several at once, or each alone if that fails."""
+        try:
+            with conn.begin_nested():
+                found = together(conn, [item.argument for item in items])
+        except OperationalError:
+            raise
+        except Exception as error:  # one's own fault, not its neighbours'
+            if len(items) == 1:
+                return [(items[0], None, error)]
+            return [one for item in items for one in self._attempt_together(conn, together, [item])]
+        return [
+            (item, None, one) if isinstance(one, Exception) else (item, one, None)
+            for item, one in zip(items, found, strict=True)
+        ]
+
     @staticmethod
     def _attempt(conn: Connection, item: _Item) -> tuple[Any, Exception | None]:
+        assert item.operation is not None
         try:
             with conn.begin_nested():
                 return item.operation(conn), None
@@ -213,6 +245,11 @@ class Writer:
             raise
         except Exception as error:  # its own fault, not its neighbours'
             return None, error
+
+
+def _together_of(item: _Item | _Rows) -> Any:
+    """What neighbours must share to be written together; None: each is alone."""
+    return _Rows if isinstance(item, _Rows) else item.together
 
 
 def _as_ours(error: Exception) -> Exception:
