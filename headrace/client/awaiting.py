@@ -1,12 +1,12 @@
 """The client for asyncio: any number of calls under way at once."""
 
 import asyncio
-from collections.abc import Generator, Sequence
+from collections.abc import AsyncIterator, Generator, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import httpx
 
-from headrace.client.calls import OPTIONS, Ask, Calls, Came, Given, Reply, Wait
+from headrace.client.calls import OPTIONS, Ask, Calls, Came, Given, Reply, Result, Wait, in_parts
 from headrace.errors import BadInput
 
 _T = TypeVar("_T")
@@ -44,13 +44,36 @@ class AsyncClient:
         metric: str | None = None,
         value: float | None = None,
         comment: str | None = None,
+        event: str | None = None,
+        channel: str | None = None,
         labeller: str = "anonymous",
         idempotency_key: str | None = None,
         timeout_s: float | None = None,
     ) -> str:
         """See `headrace.Client.feedback`."""
-        said = {"correction": correction, "metric": metric, "value": value, "comment": comment}
+        said = {
+            "correction": correction,
+            "metric": metric,
+            "value": value,
+            "comment": comment,
+            "event": event,
+            "channel": channel,
+        }
         return await self._done(self._calls.feedback(prediction_id, said, labeller, idempotency_key, timeout_s))
+
+    async def feedback_batch(
+        self, given: Iterable[Mapping[str, Any]], *, timeout_s: float | None = None
+    ) -> list[Result]:
+        """See `headrace.Client.feedback_batch`."""
+        return await self._done(self._calls.feedback_batch(given, timeout_s))
+
+    async def feedback_stream(
+        self, given: Iterable[Mapping[str, Any]], *, timeout_s: float | None = None
+    ) -> AsyncIterator[Result]:
+        """See `headrace.Client.feedback_stream`."""
+        for part in in_parts(given):
+            for result in await self._done(self._calls.feedback_lines(part, timeout_s)):
+                yield result
 
     async def ready(self, *, timeout_s: float | None = None) -> bool:
         """See `headrace.Client.ready`."""

@@ -1,12 +1,12 @@
 """The client that waits: calls carried out one by one in the caller's thread."""
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import httpx
 
-from headrace.client.calls import OPTIONS, Ask, Calls, Came, Given, Reply, Wait
+from headrace.client.calls import OPTIONS, Ask, Calls, Came, Given, Reply, Result, Wait, in_parts
 from headrace.errors import BadInput
 
 _T = TypeVar("_T")
@@ -62,24 +62,57 @@ class Client:
         metric: str | None = None,
         value: float | None = None,
         comment: str | None = None,
+        event: str | None = None,
+        channel: str | None = None,
         labeller: str = "anonymous",
         idempotency_key: str | None = None,
         timeout_s: float | None = None,
     ) -> str:
-        """Say what came of a prediction: a correction, a metric with its value, or a comment. The feedback's id.
+        """Say what came of a prediction: a correction, a metric with its value, a comment or an event. Its id.
 
         Args:
+            event: shown, clicked, accepted, edited or escalated.
+            channel: who says it; a prediction of another channel is none for it.
             idempotency_key: the same key is taken once; without one, each call is feedback of its own and still
                 counts once, however often it is sent again.
 
         Raises:
-            BadInput: not exactly one of the three, or the correction is no label of the task.
+            BadInput: not exactly one of the four, the correction is no label of the task, or the metric is not
+                declared.
             NotFound: no such prediction.
+            WrongState: the prediction is older than feedback.window_days.
             AlreadyExists: the key came before with other feedback.
             Unavailable, TooLate: see `predict`.
         """
-        said = {"correction": correction, "metric": metric, "value": value, "comment": comment}
+        said = {
+            "correction": correction,
+            "metric": metric,
+            "value": value,
+            "comment": comment,
+            "event": event,
+            "channel": channel,
+        }
         return self._done(self._calls.feedback(prediction_id, said, labeller, idempotency_key, timeout_s))
+
+    def feedback_batch(self, given: Iterable[Mapping[str, Any]], *, timeout_s: float | None = None) -> list[Result]:
+        """Say what came of many predictions; of each, in order, the feedback's id or the error that kept it out.
+
+        Args:
+            given: objects with the arguments of `feedback`, such as `{"prediction_id": "...", "event": "accepted"}`.
+            timeout_s: for each request; one carries 500.
+
+        Raises:
+            Unavailable, TooLate: see `predict`. What was taken before is kept, and counts once when it is sent again
+                under idempotency keys of yours.
+        """
+        return self._done(self._calls.feedback_batch(given, timeout_s))
+
+    def feedback_stream(
+        self, given: Iterable[Mapping[str, Any]], *, timeout_s: float | None = None
+    ) -> Iterator[Result]:
+        """`feedback_batch` for what does not fit into memory: results come while `given` is being read."""
+        for part in in_parts(given):
+            yield from self._done(self._calls.feedback_lines(part, timeout_s))
 
     def ready(self, *, timeout_s: float | None = None) -> bool:
         """Whether the server is there and takes requests. Asks once."""

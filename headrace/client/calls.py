@@ -9,21 +9,28 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import httpx
 
 from headrace.errors import BadInput, HeadraceError, TooLate, Unavailable, from_envelope
 
+_T = TypeVar("_T")
+
+Result = str | HeadraceError
+"""Of one feedback of many: its id, or why it was not taken."""
+
 Given = str | Mapping[str, Any] | list[Any]
 """A text, an object with the fields of the API, or a list of turns."""
 
+_PART = 500  # feedbacks in one request
+_PART_CHARS = 2**22
 _MAX_ATTEMPTS = 3  # Google SRE book, chapter 21
 _FIRST_PAUSE_S = 1.0
 _MAX_TOLD_MS = 999_999_999
@@ -106,6 +113,32 @@ class Calls:
         answer = yield from self._answered("POST", "/v1/feedback", body, headers, timeout_s)
         return str(answer["id"])
 
+    def feedback_batch(
+        self, given: Iterable[Mapping[str, Any]], timeout_s: float | None
+    ) -> Generator[Ask | Wait, Came, list[Result]]:
+        results: list[Result] = []
+        for part in in_parts(given):
+            content = f'{{"feedbacks": [{", ".join(part)}]}}'
+            results += yield from self._attempted(
+                "POST", "/v1/feedback/batch", content, {}, timeout_s, lambda body: _results(json.loads(body)["results"])
+            )
+        return results
+
+    def feedback_lines(self, part: Sequence[str], timeout_s: float | None) -> Generator[Ask | Wait, Came, list[Result]]:
+        """The results of one part of a stream, as `in_parts` makes them."""
+        content = "".join(f"{line}\n" for line in part)
+        headers = {"Content-Type": "application/x-ndjson"}
+        return (
+            yield from self._attempted(
+                "POST",
+                "/v1/feedback/stream",
+                content,
+                headers,
+                timeout_s,
+                lambda body: _results([json.loads(line) for line in body.splitlines()]),
+            )
+        )
+
     def models(self, timeout_s: float | None) -> Generator[Ask | Wait, Came, list[dict[str, Any]]]:
         found: list[dict[str, Any]] = (yield from self._answered("GET", "/v1/models", None, {}, timeout_s))["models"]
         return found
@@ -118,7 +151,7 @@ class Calls:
     def ready(self, timeout_s: float | None) -> Generator[Ask | Wait, Came, bool]:
         came = yield Ask("GET", "/v2/health/ready", None, {}, timeout_s or self._timeout_s)
         try:
-            self._read(came)
+            self._read(came, _object)
         except HeadraceError as error:
             if error.retryable:
                 return False
@@ -128,16 +161,31 @@ class Calls:
     def _answered(
         self, method: str, path: str, body: object, headers: Mapping[str, str], timeout_s: float | None
     ) -> Generator[Ask | Wait, Came, dict[str, Any]]:
-        """The answer, after at most three attempts within the time. All that is asked here may be asked again."""
-        content = _as_json(body)
+        """The answer, an object."""
+        return (yield from self._attempted(method, path, _as_json(body), headers, timeout_s, _object))
+
+    def _attempted(
+        self,
+        method: str,
+        path: str,
+        content: str | None,
+        headers: Mapping[str, str],
+        timeout_s: float | None,
+        parse: Callable[[bytes], _T],
+    ) -> Generator[Ask | Wait, Came, _T]:
+        """The answer, after at most three attempts within the time. All that is asked here may be asked again.
+
+        Args:
+            parse: reads the body of a good answer; ValueError, KeyError and TypeError mean that it is none.
+        """
         give_up_at = self._clock() + (timeout_s or self._timeout_s)
         for attempt in range(1, _MAX_ATTEMPTS + 1):
             left_s = give_up_at - self._clock()
             left_ms = min(_MAX_TOLD_MS, max(1, int(left_s * 1000)))
-            limits = {"Content-Type": "application/json", "X-Request-Timeout-Ms": str(left_ms)}
-            came = yield Ask(method, path, content, {**headers, **limits}, left_s)
+            told = {"Content-Type": "application/json", **headers, "X-Request-Timeout-Ms": str(left_ms)}
+            came = yield Ask(method, path, content, told, left_s)
             try:
-                answer = self._read(came)
+                answer = self._read(came, parse)
             except HeadraceError as error:
                 pause_s = _pause_s(came, attempt)
                 may_be_asked_again = error.retryable or (isinstance(came, Reply) and came.status in _BUSY)
@@ -150,7 +198,7 @@ class Calls:
             yield Wait(pause_s)
         raise AssertionError("the last attempt returns or raises")
 
-    def _read(self, came: Came) -> dict[str, Any]:
+    def _read(self, came: Came, parse: Callable[[bytes], _T]) -> _T:
         """The answer in what came, or the error in it."""
         if isinstance(came, httpx.TimeoutException):
             raise TooLate("the server did not answer in time", value=self.url, next_step="Try again")
@@ -162,17 +210,16 @@ class Calls:
             )
         assert came is not None, "an Ask is answered"
         try:
-            answer: dict[str, Any] = {**json.loads(came.content)}
-            error = None if came.status == httpx.codes.OK else from_envelope(answer)
+            if came.status == httpx.codes.OK:
+                return parse(came.content)
+            error = from_envelope(_object(came.content))
         except (ValueError, KeyError, TypeError):
             error = HeadraceError(
                 f"the answer with status {came.status} is not headrace's",
                 value=came.content.decode(errors="replace"),
                 next_step=f"Check what listens at {self.url}",
             )
-        if error is not None:
-            raise error
-        return answer
+        raise error
 
 
 class _Budget:
@@ -210,6 +257,34 @@ def _retry_after_s(headers: Mapping[str, str]) -> float | None:
     with suppress(ValueError, TypeError):
         return max(0.0, (parsedate_to_datetime(said) - datetime.now(UTC)).total_seconds())
     return None
+
+
+def in_parts(given: Iterable[Mapping[str, Any]]) -> Iterator[list[str]]:
+    """Feedbacks as JSON, in parts for one request each; each with a key, so that it counts once however often sent."""
+    part: list[str] = []
+    n_chars = 0
+    for one in given:
+        text = _as_json({"idempotency_key": uuid.uuid4().hex} | _given_fields(one))
+        assert text is not None
+        if part and (len(part) == _PART or n_chars + len(text) > _PART_CHARS):
+            yield part
+            part, n_chars = [], 0
+        part.append(text)
+        n_chars += len(text)
+    if part:
+        yield part
+
+
+def _given_fields(one: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in one.items() if value is not None}
+
+
+def _results(found: Sequence[Mapping[str, Any]]) -> list[Result]:
+    return [str(one["id"]) if "id" in one else from_envelope(one) for one in found]
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    return {**json.loads(body)}
 
 
 def _as_object(given: Given) -> dict[str, Any]:

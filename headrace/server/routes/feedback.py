@@ -13,6 +13,7 @@ from headrace.server.plane import ControlPlane
 from headrace.server.strictness import StrictRoute
 
 PATH = "/v1/feedback"
+MAX_BATCH = 1000
 
 router = APIRouter(route_class=StrictRoute)
 
@@ -44,15 +45,14 @@ async def taken(plane: ControlPlane, given: Given) -> dict[str, Any]:
 @router.post(f"{PATH}/batch", response_model=BatchAnswer, responses=ERRORS)
 async def batch(body: BatchRequest, request: Request) -> JSONResponse:
     """Say what came of many predictions; of each, in order, its id or why it was not taken."""
-    plane: ControlPlane = request.app.state.plane
-    if len(body.feedbacks) > (limit := plane.ws.settings.serve.max_rows):
+    if len(body.feedbacks) > MAX_BATCH:
         raise BadInput(
-            f"a batch has at most {limit} feedbacks",
+            f"a batch has at most {MAX_BATCH} feedbacks",
             value=len(body.feedbacks),
             next_step="Send several, or JSON lines to /v1/feedback/stream",
         )
     several = [receiving.parsed(one) for one in body.feedbacks]
-    return JSONResponse({"results": await receiving.receive_all(plane, several)})
+    return JSONResponse({"results": await receiving.receive_all(request.app.state.plane, several)})
 
 
 @router.post(f"{PATH}/stream", response_class=Response, responses=ERRORS | _ANSWERED, openapi_extra=_LINES)
