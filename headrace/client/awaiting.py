@@ -75,6 +75,32 @@ class AsyncClient:
             for result in await self._done(self._calls.feedback_lines(part, timeout_s)):
                 yield result
 
+    async def next_reviews(
+        self,
+        task: str,
+        *,
+        labeller: str = "anonymous",
+        channel: str | None = None,
+        n: int = 1,
+        timeout_s: float | None = None,
+    ) -> list[dict[str, Any]]:
+        """See `headrace.Client.next_reviews`."""
+        return await self._done(self._calls.next_reviews(task, labeller, channel, n, timeout_s))
+
+    async def answer_review(
+        self, review_id: str, answer: object, *, labeller: str = "anonymous", timeout_s: float | None = None
+    ) -> dict[str, Any]:
+        """See `headrace.Client.answer_review`."""
+        return await self._done(
+            self._calls.answer_review(review_id, {"answer": answer, "labeller": labeller}, timeout_s)
+        )
+
+    async def skip_review(
+        self, review_id: str, *, labeller: str = "anonymous", timeout_s: float | None = None
+    ) -> dict[str, Any]:
+        """See `headrace.Client.skip_review`."""
+        return await self._done(self._calls.answer_review(review_id, {"skip": True, "labeller": labeller}, timeout_s))
+
     async def ready(self, *, timeout_s: float | None = None) -> bool:
         """See `headrace.Client.ready`."""
         return await self._done(self._calls.ready(timeout_s))

@@ -114,6 +114,36 @@ class Client:
         for part in in_parts(given):
             yield from self._done(self._calls.feedback_lines(part, timeout_s))
 
+    def next_reviews(
+        self,
+        task: str,
+        *,
+        labeller: str = "anonymous",
+        channel: str | None = None,
+        n: int = 1,
+        timeout_s: float | None = None,
+    ) -> list[dict[str, Any]]:
+        """What a labeller is to answer next, at most `n`: each with `id`, `channel`, `text` and `text_pair`."""
+        return self._done(self._calls.next_reviews(task, labeller, channel, n, timeout_s))
+
+    def answer_review(
+        self, review_id: str, answer: object, *, labeller: str = "anonymous", timeout_s: float | None = None
+    ) -> dict[str, Any]:
+        """Answer a review with a label of the task. The same again changes nothing.
+
+        Raises:
+            BadInput: no label of the task.
+            NotFound: no such review, or what it asks about is gone.
+            WrongState: somebody else has answered it, or it was skipped.
+        """
+        return self._done(self._calls.answer_review(review_id, {"answer": answer, "labeller": labeller}, timeout_s))
+
+    def skip_review(
+        self, review_id: str, *, labeller: str = "anonymous", timeout_s: float | None = None
+    ) -> dict[str, Any]:
+        """Leave a review without an answer; raises as `answer_review` does."""
+        return self._done(self._calls.answer_review(review_id, {"skip": True, "labeller": labeller}, timeout_s))
+
     def ready(self, *, timeout_s: float | None = None) -> bool:
         """Whether the server is there and takes requests. Asks once."""
         return self._done(self._calls.ready(timeout_s))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import httpx
 
@@ -146,6 +146,21 @@ class Calls:
     def release_status(self, task: str, timeout_s: float | None) -> Generator[Ask | Wait, Came, dict[str, Any]]:
         path = f"/v1/releases/{quote(task, safe='')}"
         found: dict[str, Any] = yield from self._answered("GET", path, None, {}, timeout_s)
+        return found
+
+    def next_reviews(
+        self, task: str, labeller: str, channel: str | None, n: int, timeout_s: float | None
+    ) -> Generator[Ask | Wait, Came, list[dict[str, Any]]]:
+        asked = {"task": task, "labeller": labeller, "n": n} | ({} if channel is None else {"channel": channel})
+        found = yield from self._answered("GET", f"/v1/reviews?{urlencode(asked)}", None, {}, timeout_s)
+        reviews: list[dict[str, Any]] = found["reviews"]
+        return reviews
+
+    def answer_review(
+        self, review_id: str, said: Mapping[str, Any], timeout_s: float | None
+    ) -> Generator[Ask | Wait, Came, dict[str, Any]]:
+        path = f"/v1/reviews/{quote(review_id, safe='')}"
+        found: dict[str, Any] = yield from self._answered("POST", path, dict(said), {}, timeout_s)
         return found
 
     def ready(self, timeout_s: float | None) -> Generator[Ask | Wait, Came, bool]:

@@ -82,7 +82,7 @@ class Given:
         _check_text("metric", self.metric, _MAX_METRIC_CHARS)
         _check_text("comment", self.comment, _MAX_COMMENT_CHARS)
         _check_text("channel", self.channel, _MAX_NAME_CHARS)
-        _check_text("labeller", self.labeller, _MAX_NAME_CHARS)
+        check_labeller(self.labeller)
         _check_text("idempotency key", self.idempotency_key, _MAX_NAME_CHARS)
 
     @property
@@ -316,6 +316,14 @@ def _check_correction(value: object, depth: int = 0) -> None:
     parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
     for part in parts:
         _check_correction(part, depth + 1)
+
+
+def check_labeller(name: str) -> None:
+    """
+    Raises:
+        BadInput: it is no name that the store can keep.
+    """
+    _check_text("labeller", name, _MAX_NAME_CHARS)
 
 
 def _check_text(name: str, text: str | None, max_chars: int) -> None:

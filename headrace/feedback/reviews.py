@@ -92,6 +92,7 @@ def next_of(
     few for ever.
     """
     task = ws.task_name(task)
+    intake.check_labeller(labeller)
     waiting = _waiting(ws, task, channel, n + _SPREAD)
     if len(waiting) < n:
         fill(ws, task)
@@ -150,6 +151,7 @@ def answer(ws: Workspace, review_id: str, answer: Any, labeller: str = "anonymou
 
 def receive(ws: Workspace, conn: "Connection", review_id: str, answer: Any, labeller: str) -> Review:
     """`answer`, in a transaction that is there."""
+    intake.check_labeller(labeller)
     review = _answerable(conn, review_id, labeller)
     task_type: TaskType = TASK_TYPES.get(ws.task(review.task).type)(ws.task(review.task))
     parsed = task_type.parse_label(answer, review.input)
@@ -172,6 +174,7 @@ def skip(ws: Workspace, review_id: str, labeller: str = "anonymous") -> Review:
         NotFound: no such review.
         WrongState: it is not open.
     """
+    intake.check_labeller(labeller)
     with ws.store.write() as conn:
         review = _found(conn, review_id)
         if not rows.settle(conn, review_id, state="skipped", answer=None, labeller=labeller, at=ws.clock()):
@@ -189,6 +192,7 @@ def take(ws: Workspace, conn: "Connection", task: str, about: str, label: Any, l
         NotFound: there is none with this id.
         BadInput, WrongState: see `answer`.
     """
+    intake.check_labeller(labeller)
     noun = next((noun for noun in ("review", "prediction", "example") if about.startswith(f"{PREFIXES[noun]}_")), "")
     if noun == "review":
         before = _found(conn, about)

@@ -12,11 +12,13 @@ from headrace.server.routes import (
     embeddings_inference,
     feedback,
     health,
+    label_studio,
     metrics,
     models,
     open_inference,
     predict,
     releases,
+    reviews,
 )
 from headrace.version import VERSION
 from headrace.workspace import Workspace
@@ -40,6 +42,17 @@ def create_app(ws: Workspace) -> FastAPI:
     app.add_middleware(direct.Direct, plane=plane)
     app.add_middleware(border.Border, plane=plane)
     border.install(app)
-    for noun in (predict, feedback, health, models, releases, metrics, open_inference, embeddings_inference):
+    for noun in (
+        predict,
+        feedback,
+        reviews,
+        label_studio,
+        health,
+        models,
+        releases,
+        metrics,
+        open_inference,
+        embeddings_inference,
+    ):
         app.include_router(noun.router)
     return app
