@@ -15,16 +15,27 @@ from typing import Any
 import numpy as np
 
 from headrace.feedback.auditing import confidence_of
-from headrace.stats import drift
+from headrace.records import Interval
+from headrace.stats import audits, drift
 from headrace.stats.drift import Categories, Errors
 
 N_REFERENCE = 1000
 """Answers that a reference is made of, at least."""
 _ROWS_PER_CATEGORY, _MOST_ROWS = 50, 4000
 _MOST_NAMES = 50
+N_FIRST_AUDITS = 200
+"""Answered audits that say what share of errors is usual, where no held-out rows do."""
+_LEAST_ALLOWED = 0.002  # a model that was never seen to be wrong may be
 OTHER = "other"
 _NOTHING = "nothing"
 Value = str | float
+Bars = Mapping[str, float]
+"""Stream to the logarithm of the evidence that is an alarm."""
+
+
+def bars(share: float) -> Bars:
+    """Of streams that have this share of the budget of false alarms."""
+    return {name: math.log(drift.ARL / (part * share)) for name, part in drift.SHARES.items()}
 
 
 def class_of(output: Mapping[str, Any]) -> str | None:
@@ -121,12 +132,22 @@ class ErrorStream:
     """Audited answers, in the order of their audits' answers, and the requests that came between."""
 
     detector: Errors | None = None
-    """None where nothing says which share of errors is allowed."""
+    gathered: tuple[tuple[float, float], ...] = ()
+    """Wrong or not, and probability, of the first audits, where nothing else says what share of errors is usual."""
     floor: float = 1.0
     """Least probability of an audit so far."""
     n_before: int = 0
     """Requests since the last answered audit."""
     n_audits: int = 0
+
+    @classmethod
+    def allowing(cls, held_out: Interval | None) -> "ErrorStream":
+        """A stream that alarms of more errors than held-out rows had; without them, than the first audits have."""
+        return cls() if held_out is None else cls(_errors(1 - held_out.low))
+
+    @property
+    def log_evidence(self) -> float:
+        return -math.inf if self.detector is None else float(self.detector.log_evidence[0])
 
     def after_requests(self, n: int, floor: float) -> "ErrorStream":
         """The stream when more requests have come, with this least probability of an audit."""
@@ -134,23 +155,45 @@ class ErrorStream:
 
     def after_audit(self, is_wrong: bool, probability: float) -> "ErrorStream":
         """The stream when an audit was answered."""
-        assert self.detector is not None
+        if self.detector is None:
+            return self._gathering(float(is_wrong), probability)
         told = self.detector.told(
             np.array([self.n_before]), np.array([float(is_wrong)]), np.array([probability]), self.floor
         )
         return replace(self, detector=told, n_before=0, n_audits=self.n_audits + 1)
 
+    def _gathering(self, wrong: float, probability: float) -> "ErrorStream":
+        if len(self.gathered) >= N_FIRST_AUDITS:  # so many errors that more of them could not be told
+            return self
+        gathered = (*self.gathered, (wrong, probability))
+        if len(gathered) < N_FIRST_AUDITS:
+            return replace(self, gathered=gathered)
+        errors, p = np.array(gathered).T
+        found = audits.estimate(audits.tally(p, np.ones(len(p), dtype=bool), 1 - errors))
+        assert found is not None
+        return replace(self, detector=_errors(1 - found.low), gathered=gathered, n_before=0)
+
     def state(self) -> dict[str, Any]:
         detector = self.detector and {
             "allowed_share": self.detector.allowed_share, "log_r": _finite(self.detector.log_r), "n": self.detector.n,
         }  # fmt: skip
-        return {"detector": detector, "floor": self.floor, "n_before": self.n_before, "n_audits": self.n_audits}
+        kept = {"floor": self.floor, "n_before": self.n_before, "n_audits": self.n_audits}
+        return {"detector": detector, "gathered": [list(one) for one in self.gathered], **kept}
 
     @classmethod
     def of(cls, state: Mapping[str, Any]) -> "ErrorStream":
         kept = state["detector"]
         detector = kept and Errors(kept["allowed_share"], _numbers(kept["log_r"]), kept["n"])
-        return cls(detector, state["floor"], state["n_before"], state["n_audits"])
+        gathered = tuple((wrong, p) for wrong, p in state["gathered"])
+        return cls(detector, gathered, state["floor"], state["n_before"], state["n_audits"])
+
+
+def _errors(allowed_share: float) -> Errors | None:
+    """A detector; None where the share leaves nothing to bet on."""
+    try:
+        return drift.errors(max(_LEAST_ALLOWED, allowed_share))
+    except ValueError:
+        return None
 
 
 def _n_needed(value: Value, n_different: int) -> int:
