@@ -10,6 +10,7 @@ from headrace.cli import (
     advising,
     compressing,
     data,
+    feedback,
     models,
     operating,
     predictions,
@@ -46,7 +47,19 @@ def _options(
     pass
 
 
-for group in (data, models, compressing, operating, releasing, predictions, advising, value, reviewing, trusting):
+for group in (
+    data,
+    models,
+    compressing,
+    operating,
+    feedback,
+    releasing,
+    predictions,
+    advising,
+    value,
+    reviewing,
+    trusting,
+):
     group.register(app)
 
 

@@ -1,4 +1,4 @@
-"""Verbs for what runs: serve, feedback, history, improve, report."""
+"""Verbs for what runs: serve, history, improve, report."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     app.command("serve")(serve)
-    app.command("feedback")(feedback)
     app.command("history")(history)
     app.command("improve")(improve)
     app.command("report")(report)
@@ -43,26 +42,6 @@ def serve(
 
     with opened(where, settings) as ws:
         start_server(ws, host=host, port=port)
-
-
-def feedback(
-    prediction: Annotated[str, typer.Argument(help="Id of the prediction.")],
-    correction: Annotated[str | None, typer.Option(help="The right answer.")] = None,
-    metric: Annotated[str | None, typer.Option(help="Name of a metric.")] = None,
-    value: Annotated[float | None, typer.Option(help="Value of the metric.")] = None,
-    comment: Annotated[str | None, typer.Option(help="Free text.")] = None,
-    labeller: Annotated[str, typer.Option(help="Who says so.")] = "anonymous",
-    where: Where = Path("."),
-    as_json: AsJson = False,
-) -> None:
-    """Say what was right, how good it was, or anything, about one prediction."""
-    from headrace.feedback.intake import give
-
-    with opened(where) as ws:
-        given = give(
-            ws, prediction, correction=correction, metric=metric, value=value, comment=comment, labeller=labeller
-        )
-    emit(given, as_json, lambda: print(f"Recorded {given.id}"))
 
 
 def history(
@@ -150,9 +129,8 @@ def _show_feedback(facts: dict[str, Any]) -> None:
     print(f"{facts['n_labels']} labels from {facts['n_sources']} sources came back; {facts['n_counted']} count", end="")
     print(f". Held back: {held}." if held else ".")
     if facts["n_capped_sources"]:
-        print(
-            f"{facts['n_capped_sources']} sources count less, so that none is more than {facts['max_source_share']:.0%}."
-        )
+        most = f"{facts['max_source_share']:.0%}"
+        print(f"{facts['n_capped_sources']} sources count less, so that none is more than {most} of the rows.")
     if facts["left_out"]:
         print(f"Without a look at suspected errors and influence: {facts['left_out']}.")
 

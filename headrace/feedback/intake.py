@@ -8,11 +8,13 @@ A labeller who speaks again of the same prediction replaces what was said before
 evidence takes the latest of (labeller, prediction, kind, metric).
 """
 
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import timedelta
-from itertools import islice
+from itertools import islice, tee
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from headrace.config import EventsTable
@@ -145,16 +147,31 @@ def give(
         return receive(ws, conn, given)
 
 
-def give_all(ws: Workspace, givens: Iterable[Given | HeadraceError]) -> Iterator[Feedback | HeadraceError]:
-    """Record any number of feedbacks; of each, in order, the record or why it was refused.
+def give_all(ws: Workspace, several: Iterable[object]) -> Iterator[Feedback | HeadraceError]:
+    """Record any number of feedbacks, each as `parse` takes it; of each, in order, the record or why it was refused.
 
-    Those yielded are on disk. An error among `givens`, such as one of `parse`, is handed through in its place.
+    What was yielded is on disk. An error in the place of a feedback is handed through.
     """
-    waiting = iter(givens)
+    waiting = iter(several)
     while group := list(islice(waiting, _GROUP)):
+        parsed = [_parsed(one) for one in group]
         with ws.store.write() as conn:
-            taken = iter(receive_all(ws, conn, [one for one in group if isinstance(one, Given)]))
-        yield from (next(taken) if isinstance(one, Given) else one for one in group)
+            taken = iter(receive_all(ws, conn, [one for one in parsed if isinstance(one, Given)]))
+        yield from [next(taken) if isinstance(one, Given) else one for one in parsed]
+
+
+def give_file(ws: Workspace, path: Path) -> Iterator[tuple[int, Feedback | HeadraceError]]:
+    """Record the feedback of a file of JSON lines, as `give_all` does; with the number of each line, from 1.
+
+    Raises:
+        NotFound: no such file.
+    """
+    if not path.is_file():
+        raise NotFound("no such file", value=str(path), next_step="Give a file of JSON lines")
+    with path.open("rb") as file:
+        read, answered = tee((number, line) for number, line in enumerate(file, start=1) if line.strip())
+        for taken in give_all(ws, (_said_in(line) for _, line in read)):
+            yield next(answered)[0], taken
 
 
 def receive(ws: Workspace, conn: "Connection", given: Given) -> Feedback:
@@ -245,6 +262,22 @@ def _issued(ws: Workspace, conn: "Connection", found: Prediction | None, given: 
     if found is None:
         raise NotFound("no such prediction", value=name, next_step="Send the id that /v1/predict gave your channel")
     return found
+
+
+def _parsed(said: object) -> Given | HeadraceError:
+    try:
+        return said if isinstance(said, HeadraceError) else parse(said)
+    except HeadraceError as error:
+        return error
+
+
+def _said_in(line: bytes) -> object:
+    """What a line holds, or why it cannot be read."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        shown = line[:200].decode(errors="replace").strip()
+        return BadInput(f"the line is no JSON: {error}", value=shown, next_step="Write one object a line")
 
 
 def _is_older(prediction_id: str, ws: Workspace, days: float) -> bool:
