@@ -245,7 +245,8 @@ def _audits(ws: Workspace, conn: "Connection", task: str) -> Iterator[dict[str, 
     salt = ws.settings.feedback.audit_salt
     for row in rows.auditable(conn, task, after=after):
         if auditing.is_drawn(row["id"], row["audit_probability"], salt=salt):
-            yield _review(row, "audit", row["id"], _AUDITS_FIRST, probability=row["audit_probability"])
+            priority = _AUDITS_FIRST + 1 - made_at(row["id"]).timestamp() / _FAR_OFF_S  # the oldest is due first
+            yield _review(row, "audit", row["id"], priority, probability=row["audit_probability"])
 
 
 def _disagreements(ws: Workspace, conn: "Connection", task: str) -> Iterator[dict[str, Any]]:
@@ -286,7 +287,13 @@ def _others(
     nearest = [row for _, row in sorted(margins, key=lambda one: (one[0], one[1]["id"])) if row["id"] not in taken]
     n_doubted = min(len(doubted), max(n_chosen // 2, n_chosen - len(nearest)))
     label_errors = [
-        {"reason": "label-error", "example_id": example_id, "channel_id": known[example_id], "priority": priority}
+        {
+            "reason": "label-error",
+            "prediction_id": None,
+            "example_id": example_id,
+            "channel_id": known[example_id],
+            "priority": priority,
+        }
         for example_id, priority in _ranked(doubted[:n_doubted], n_doubted)
     ]
     n_useful = n_chosen - n_doubted
