@@ -116,7 +116,7 @@ def add_known(
     options = Options(text=text, pair=next(iter(pair), ""), label=label_column, takes_turns=settings.input == "turns")
     rows: list[tuple[Input, object]] = []
     for row in open_source(str(source), format=format).read(str(source), options):
-        if row.error is not None or row.label is None:
+        if row.error is not None or row.label in (None, ""):
             raise BadInput(
                 "a known answer needs an input and a label",
                 value=f"line {row.line}: {row.detail or row.error or 'no label'}",

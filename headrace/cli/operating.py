@@ -1,32 +1,25 @@
-"""Verbs for what runs: serve, history, improve, report."""
+"""Verbs for what runs: serve, improve, report."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from headrace.cli.models import show_version
 from headrace.cli.rendering import (
     AsJson,
-    Channel,
     Set,
     Task,
     Where,
     emit,
-    instant,
     interval,
     opened,
     progress_bar,
     table,
 )
 
-if TYPE_CHECKING:
-    from headrace.release.controls import Served
-
-
 def register(app: typer.Typer) -> None:
     app.command("serve")(serve)
-    app.command("history")(history)
     app.command("improve")(improve)
     app.command("report")(report)
 
@@ -42,51 +35,6 @@ def serve(
 
     with opened(where, settings) as ws:
         start_server(ws, host=host, port=port)
-
-
-def history(
-    at: Annotated[str | None, typer.Option(help="Who answered at this instant, such as 2026-11-01T12:00Z.")] = None,
-    channel: Channel = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Check that no line was changed or is missing.")] = False,
-    task: Task = None,
-    where: Where = Path("."),
-    as_json: AsJson = False,
-) -> None:
-    """Print the ledger: what was decided, when, by whom, why; or who answered at an instant."""
-    from headrace.release import controls, ledger
-
-    moment = instant("--at", at)
-    with opened(where) as ws:
-        if verify:
-            found = ledger.verify(ws)
-            emit(found, as_json, lambda: _show_soundness(found))
-            raise typer.Exit(0 if found["first_broken"] is None else 1)
-        if moment is not None:
-            served = controls.served_at(ws, moment, task=task, channel=channel)
-            emit(served, as_json, lambda: _show_served(served))
-            return
-        lines = ledger.history(ws, task, channel=channel)
-    rows = [(e.seq, e.at, e.task, e.channel or "all", e.kind, e.actor, e.reason) for e in lines]
-    emit(lines, as_json, lambda: table(("", "at", "task", "channel", "what", "by", "why"), rows))
-
-
-def _show_soundness(found: dict[str, Any]) -> None:
-    if found["first_broken"] is None:
-        print(f"{found['n_lines']} lines, as they were written. Newest hash: {found['head'] or 'none'}")
-    else:
-        print(f"Line {found['first_broken']} is missing or not as it was written, of {found['n_lines']} lines.")
-
-
-def _show_served(served: "Served") -> None:
-    who = f"channel {served.channel}" if served.channel else f"task {served.task}"
-    line = served.line
-    print(f"At {served.at:%Y-%m-%d %H:%M:%S %Z}, {served.version} was in charge of {who},")
-    print(f"since {served.since:%Y-%m-%d %H:%M:%S} UTC, by {line.actor} ({served.rule}): {line.reason}")
-    print(f"Ledger line {line.seq}, {line.id}, {line.hash}")
-    if served.tried is not None:
-        shares = ", ".join(f"{arm} {share:g}" for arm, share in served.tried["weights"].items())
-        versions = ", ".join(served.tried["versions"])
-        print(f"Tried beside it: {versions} ({served.tried['policy']} {served.tried['release']}: {shares})")
 
 
 def improve(task: Task = None, where: Where = Path("."), settings: Set = None, as_json: AsJson = False) -> None:

@@ -76,13 +76,13 @@ def settle(
     reasons = [_why_not(vote, said, own, doubts) for vote in said.votes]
     counted = [vote for vote, reason in zip(said.votes, reasons, strict=True) if reason is None]
     factors, share = _caps(counted, own, said.n_checked, settings)
-    capped = {source: own[source] * factor for source, factor in factors.items()}
+    weighed = {source: (own[source], own[source] * factor) for source, factor in factors.items()}
     found = {
         vote.example_id: Settled(held_back=reason)
         for vote, reason in zip(said.votes, reasons, strict=True)
-        if reason not in (None, OWN_LABEL, NOT_TRAINED_ON)
+        if reason is not None and _is_row(vote)
     }
-    found |= _together(counted, capped, said.known, task_type, settings)
+    found |= _together(counted, weighed, said.known, task_type, settings)
     for example_id in doubts.suspects & found.keys():
         if found[example_id].held_back is None:
             found[example_id] = Settled(held_back=SUSPECTED)
@@ -108,13 +108,18 @@ def _why_not(vote: CastVote, said: Said, weights: Mapping[Source, float], doubts
     """Why a label does not count; None if it does."""
     if vote.is_checked:
         return OWN_LABEL
-    if vote.side not in (None, "train", "validation"):
-        return NOT_TRAINED_ON
     if suspension_of(vote, said.suspensions) is not None:
         return SUSPENDED
     if source_of(vote) in doubts.harmful:
         return HARMFUL
-    return None if weights[source_of(vote)] > 0 else NOT_RIGHT
+    if weights[source_of(vote)] == 0:
+        return NOT_RIGHT
+    return None if _is_row(vote) else NOT_TRAINED_ON
+
+
+def _is_row(vote: CastVote) -> bool:
+    """Whether the example could be a row that is learnt from."""
+    return not vote.is_checked and vote.side in (None, "train", "validation")
 
 
 def _caps(
@@ -137,11 +142,16 @@ def _caps(
 
 def _together(
     counted: Sequence[CastVote],
-    weights: Mapping[Source, float],
+    weights: Mapping[Source, tuple[float, float]],
     known: Mapping[str, Any],
     task_type: TaskType,
     settings: FeedbackTable,
 ) -> dict[str, Settled]:
+    """
+    Args:
+        weights: of each source, by what is known of it, and after caps. The first says who is believed; the second,
+            how much of the training rows that may be (aggregation goes astray on weights near 0).
+    """
     if not counted:
         return {}
     if task_type.problem in _CLASSES:
@@ -153,14 +163,14 @@ def _together(
     for example_id, votes in by_example.items():
         answer = known.get(votes[0].text_hash)
         target = task_type.combine([vote.value for vote in votes]) if answer is None else answer
-        mass = sum(weights[source_of(vote)] for vote in votes)
+        mass = sum(weights[source_of(vote)][1] for vote in votes)
         found[example_id] = _settled(target, mass, is_known=answer is not None)
     return found
 
 
 def _one_class(
     counted: Sequence[CastVote],
-    weights: Mapping[Source, float],
+    weights: Mapping[Source, tuple[float, float]],
     known: Mapping[str, Any],
     task_type: TaskType,
     settings: FeedbackTable,
@@ -174,14 +184,14 @@ def _one_class(
     items = np.array([item_of[vote.example_id] for vote in counted])
     who = np.array([place[source_of(vote)] for vote in counted])
     said = np.array([class_of[vote.value] for vote in counted])
-    by_source = np.array([weights[source] for source in sources])
+    gated, capped = np.array([weights[source] for source in sources]).T
     truth = np.full(len(item_of), UNKNOWN)
     for vote in counted:
         if vote.text_hash in known:
             truth[item_of[vote.example_id]] = class_of.get(known[vote.text_hash], UNKNOWN)
     votes = Votes(items, who, said, len(item_of), len(sources), len(names))
-    answers, sureness = _aggregated(votes, by_source, truth, settings.aggregation)
-    agreeing = np.bincount(items, np.where(said == answers[items], by_source[who], 0.0), len(item_of))
+    answers, sureness = _aggregated(votes, gated, truth, settings.aggregation)
+    agreeing = np.bincount(items, np.where(said == answers[items], capped[who], 0.0), len(item_of))
     settled = {}
     for example_id, i in item_of.items():
         is_known = truth[i] != UNKNOWN

@@ -68,13 +68,19 @@ def bursts(
 
     Args:
         corrections: (channel, labeller, instant).
-        known: suspensions so far; what one in force covers is not compared with, and a window that had one is settled.
+        known: suspensions so far. What one in force covers is not compared with; a window that had one is settled, and
+            what was lifted is no burst of the channel either.
     """
     in_force = [one for one in known if one.lifted_at is None]
     left = [(Source(*who), at) for *who, at in corrections if not any(covers(s, Source(*who), at) for s in in_force)]
     found = _bursts(_counted(left), known, settings)
     aside = {(burst.source, burst.window) for burst in found}
-    rest = [(Source(source.channel), at) for source, at in left if (source, _window(at)) not in aside]
+    vouched = [one for one in known if one.lifted_at is not None]
+    rest = [
+        (Source(source.channel), at)
+        for source, at in left
+        if (source, _window(at)) not in aside and not any(covers(one, source, at) for one in vouched)
+    ]
     return found + _bursts(_counted(rest), known, settings)
 
 

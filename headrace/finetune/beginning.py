@@ -10,20 +10,27 @@ from headrace.checkpoints.network import Network
 from headrace.tasks import TaskType
 
 
-def start_at_prior(network: Network, task_type: TaskType, targets: Sequence[Any]) -> None:
-    """Set the head's bias: the log share of each class, the log odds of each label, 0 for a standardised number."""
+def start_at_prior(
+    network: Network, task_type: TaskType, targets: Sequence[Any], row_weights: Sequence[float] | None = None
+) -> None:
+    """Set the head's bias: the log share of each class, the log odds of each label, 0 for a standardised number.
+
+    Args:
+        row_weights: how much each row counts; 1 where None.
+    """
     if task_type.problem not in ("single_label_classification", "multi_label_classification", "regression"):
         return
     if network.head.bias is None:
         return
     encoded = task_type.encode_targets(targets)
+    weights = np.ones(len(encoded)) if row_weights is None else np.asarray(row_weights)
     if task_type.problem == "regression":
         prior = np.zeros(1)
     elif task_type.problem == "multi_label_classification":
-        shares = (encoded.sum(axis=0) + 0.5) / (len(encoded) + 1)  # a label without rows stays possible
+        shares = (weights @ encoded + 0.5) / (weights.sum() + 1)  # a label without rows stays possible
         prior = np.log(shares / (1 - shares))
     else:
-        counts = np.bincount(encoded, minlength=task_type.n_outputs) + 1.0  # and so does a class
+        counts = np.bincount(encoded, weights, minlength=task_type.n_outputs) + 1.0  # and so does a class
         prior = np.log(counts / counts.sum())
     with torch.no_grad():
         network.head.bias.copy_(torch.as_tensor(prior, dtype=network.head.bias.dtype))

@@ -40,7 +40,7 @@ from headrace.finetune.batching import Padding, TokenBudgetSampler
 from headrace.finetune.features import FeatureSet, Scale, featurise
 from headrace.finetune.losses import criterion_of
 from headrace.finetune.methods import cannot_adapt
-from headrace.finetune.objectives import Batch, Criterion, feed_of
+from headrace.finetune.objectives import Batch, Criterion, feed_of, weighed
 from headrace.finetune.training import computes_in_bf16
 from headrace.records import SnapshotRow
 from headrace.tasks import TASK_TYPES, Outputs, TaskType
@@ -299,7 +299,8 @@ def _loss(logits: Tensor, batch: Batch, sizes: Sequence[int], criterion: Criteri
     """The sum of the channels' mean losses."""
     if problem == "question_answering":  # what is padded is no place for an answer
         logits = logits.masked_fill(batch["attention_mask"][..., None] == 0, _NOWHERE)
-    parts = zip(*(torch.split(one, list(sizes)) for one in (logits, batch["labels"])), strict=True)
+    learnt_from = weighed(logits, batch), batch["labels"]
+    parts = zip(*(torch.split(one, list(sizes)) for one in learnt_from), strict=True)
     return torch.stack([criterion(own, labels) for own, labels in parts]).sum()
 
 

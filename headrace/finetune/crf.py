@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from headrace.checkpoints.network import Network
 from headrace.finetune.features import IGNORED
-from headrace.finetune.objectives import Batch, feed_of, unwrapped
+from headrace.finetune.objectives import Batch, feed_of, unwrapped, weighed
 
 
 def fresh_crf(n_tags: int) -> nn.ParameterDict:
@@ -28,7 +28,7 @@ class Crf:
         assert crf is not None
         emissions, tags, mask = words_first(logits.float(), batch["labels"])
         losses = negative_log_likelihood(emissions, tags, mask, crf["transitions"], crf["start"], crf["end"])
-        return losses.sum() / mask.sum().clamp(min=1), logits
+        return weighed(losses, batch).sum() / mask.sum().clamp(min=1), logits
 
     def refresh(self, network: Network) -> None:
         pass

@@ -1,7 +1,7 @@
 """Rows to what training reads: token ids and labels of every window, made once for all epochs.
 
 Labels by problem: a class, K zeros and ones, a number in standard deviations, a tag for the first piece of each word
-(-100 elsewhere), or the first and last piece of an answer.
+(-100 elsewhere), or the first and last piece of an answer. Where not all rows weigh 1, each feature has its `weight`.
 """
 
 from collections.abc import Sequence
@@ -48,11 +48,14 @@ def featurise(
     inputs, targets = [row.input for row in rows], [row.target for row in rows]
     windows = encoder.encode(inputs)
     label_of = _labeller(task_type, targets, scale)
+    is_weighed = any(row.weight != 1 for row in rows)
     features = []
     for i, window in enumerate(windows):
         feature: Feature = {"input_ids": window.encoding.ids, "labels": label_of(window), "row": i}
         if has_types:
             feature["token_type_ids"] = window.encoding.type_ids
+        if is_weighed:
+            feature["weight"] = float(rows[window.row].weight)
         features.append(feature)
     return FeatureSet(inputs, targets, windows, features, [row.channel for row in rows])
 

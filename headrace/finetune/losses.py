@@ -119,16 +119,19 @@ def _focus(log_probs: Tensor, gamma: float) -> Tensor:
 
 def _balance(features: Sequence[Feature], n_classes: int) -> Tensor:
     """Weights (K,) n / (K * n_k) of classes or tags; one without rows weighs what one row would."""
-    labels = torch.cat([torch.as_tensor(feature["labels"]).reshape(-1) for feature in features])
-    counts = torch.bincount(labels[labels != IGNORED], minlength=n_classes)
-    return counts.sum() / (n_classes * counts.clamp(min=1).float())
+    parts = [torch.as_tensor(feature["labels"]).reshape(-1) for feature in features]
+    weights = torch.cat([torch.full(one.shape, f.get("weight", 1.0)) for one, f in zip(parts, features, strict=True)])
+    labels = torch.cat(parts)
+    kept = labels != IGNORED
+    counts = torch.bincount(labels[kept], weights[kept], minlength=n_classes)
+    return counts.sum() / (n_classes * counts.clamp(min=1))
 
 
 def _balance_of_labels(features: Sequence[Feature]) -> Tensor:
     """Weights (K,) of labels that are there: rows without it to rows with it, each counted as one at least."""
-    labels = torch.tensor([feature["labels"] for feature in features])
-    n_with = labels.sum(dim=0)
-    return (len(labels) - n_with).clamp(min=1) / n_with.clamp(min=1)
+    weights = torch.tensor([feature.get("weight", 1.0) for feature in features])
+    n_with = weights @ torch.tensor([feature["labels"] for feature in features]).float()
+    return (weights.sum() - n_with).clamp(min=1) / n_with.clamp(min=1)
 
 
 def _squared(logits: Tensor, labels: Tensor) -> Tensor:

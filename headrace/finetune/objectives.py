@@ -13,7 +13,7 @@ from headrace.checkpoints.network import Network
 
 Batch = dict[str, Tensor]
 """`input_ids` and `attention_mask` (B, T), `token_type_ids` (B, T) for pairs, `labels` as the problem has them, `row`
-(B,) the places of the rows on their side."""
+(B,) the places of the rows on their side; where not all rows weigh the same, `weight` (B,), 0 to 1."""
 Criterion = Callable[[Tensor, Tensor], Tensor]
 """Mean loss of float32 logits and labels."""
 _NOWHERE = -1e4
@@ -42,10 +42,21 @@ class Plain:
         scores = logits.float()
         if unwrapped(network).problem == "question_answering":  # what is padded is no place for an answer
             scores = scores.masked_fill(batch["attention_mask"][..., None] == 0, _NOWHERE)
-        return self.criterion(scores, batch["labels"]), logits
+        return self.criterion(weighed(scores, batch), batch["labels"]), logits
 
     def refresh(self, network: Network) -> None:
         pass
+
+
+def weighed(scores: Tensor, batch: Batch) -> Tensor:
+    """The same numbers (B, ...), from which each row learns by its weight: its gradient is multiplied by it.
+
+    So any mean loss of rows becomes that of weighted rows where it counts, in the step, and its value stays comparable.
+    """
+    if "weight" not in batch:
+        return scores
+    weight = batch["weight"].to(scores).reshape(-1, *[1] * (scores.ndim - 1))
+    return weight * scores + ((1 - weight) * scores).detach()
 
 
 def feed_of(batch: Batch) -> Batch:

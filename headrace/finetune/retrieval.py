@@ -13,7 +13,7 @@ from headrace.checkpoints.encoding import Encoder, standalone_tokenizer
 from headrace.checkpoints.network import Network
 from headrace.finetune.embeddings import vectors_of
 from headrace.finetune.methods import Plan
-from headrace.finetune.objectives import Batch, Objective, feed_of, unwrapped
+from headrace.finetune.objectives import Batch, Objective, feed_of, unwrapped, weighed
 from headrace.tasks.retrieval import SCALE
 
 _N_HARD = 1  # negatives an entry brings along; each costs a pass of its text
@@ -101,7 +101,7 @@ class InBatch:
         texts = network(**feed_of(batch), embeds=True).float()
         scores = SCALE * texts @ self.catalogue.vectors(network, entries).T
         places = torch.searchsorted(entries, batch["labels"])
-        return functional.cross_entropy(scores, places), _dense(unwrapped(network))(texts)
+        return functional.cross_entropy(weighed(scores, batch), places), _dense(unwrapped(network))(texts)
 
     def refresh(self, network: Network) -> None:
         self.catalogue.refresh(network)

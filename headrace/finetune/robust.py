@@ -183,6 +183,8 @@ class Mixup:
 def mixed(inner: Objective, network: Network, batch: Batch, share: float, partner: Tensor) -> tuple[Tensor, Tensor]:
     """Loss and logits of rows that keep `share` of themselves and have the rest of their `partner` (B,).
 
+    A mixed row weighs what the lighter of the two does.
+
     Raises:
         BadConfig: the head reads tokens, as those of decoders do.
     """
@@ -203,8 +205,9 @@ def mixed(inner: Objective, network: Network, batch: Batch, share: float, partne
             )
         return (mix(args[0]), *args[1:])
 
+    weights = {"weight": batch["weight"].minimum(batch["weight"][partner])} if "weight" in batch else {}
     with _hooked(own.head.register_forward_pre_hook, hook):
-        return inner(network, {**batch, "labels": mix(labels)})
+        return inner(network, {**batch, "labels": mix(labels), **weights})
 
 
 @contextmanager

@@ -130,7 +130,7 @@ def tune(
         cache: folder where outputs of frozen layers are kept from run to run; None: nowhere.
     """
     task_type: TaskType = TASK_TYPES.get(task.type)(task)
-    train, validation = ([r for r in rows if r.side == side] for side in ("train", "validation"))
+    train, validation = ([r for r in rows if r.side == side and r.weight > 0] for side in ("train", "validation"))
     _check_sides(train, validation, task_type)
     tokenizer = AutoTokenizer.from_pretrained(base_folder)
     check_length(AutoConfig.from_pretrained(base_folder), tokenizer, task)
@@ -154,7 +154,7 @@ def tune(
     set_seed(settings.seed)
     network = fresh(plan.base_folder, task_type, form=_form_of(method, task_type), dropout=settings.dropout)
     _check_head(network)
-    start_at_prior(network, task_type, [row.target for row in train])
+    start_at_prior(network, task_type, [row.target for row in train], [row.weight for row in train])
     started = time.perf_counter()
     if method.trains:
         network, history, facts = trained(plan, method, network)

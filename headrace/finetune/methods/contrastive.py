@@ -1,7 +1,8 @@
 """Contrastive (SetFit): pairs of rows tune the vectors, like for the same label and unlike for others; then `head`.
 
 For multi-label rows a pair is as like as its labels overlap (Jaccard). Of more than 2,000 training rows the first stage
-takes 2,000, as evenly over the labels as they allow; the second takes all. A stage that was killed starts again.
+takes 2,000, as evenly over the labels as they allow; the second takes all. A row of less weight than 1 is in the first
+with that probability. A stage that was killed starts again.
 
 Requirements: sentence-transformers; two rows or more of most labels. Cost: two passes forward and backward a pair, at
 most 40 pairs a row and 3,000 in all.
@@ -75,6 +76,12 @@ def balanced(rows: Sequence[SnapshotRow], n_rows: int, *, seed: int) -> list[Sna
     return [rows[place] for place in sorted(place for _, _, place in sorted(turns)[:n_rows])]
 
 
+def thinned(rows: Sequence[SnapshotRow], *, seed: int) -> list[SnapshotRow]:
+    """Each row with the probability of its weight, since pairs have none."""
+    drawn = np.random.default_rng(seed).random(len(rows))
+    return [row for row, number in zip(rows, drawn, strict=True) if number < row.weight]
+
+
 def _labels(row: SnapshotRow) -> frozenset[str]:
     return frozenset([row.target] if isinstance(row.target, str) else row.target)
 
@@ -88,7 +95,7 @@ def _tune(plan: Plan, folder: Path) -> None:
     from datasets import Dataset
     from sentence_transformers.sentence_transformer.losses import CoSENTLoss
 
-    rows = balanced(plan.train, _MAX_ROWS, seed=plan.settings.seed)
+    rows = balanced(thinned(plan.train, seed=plan.settings.seed), _MAX_ROWS, seed=plan.settings.seed)
     n_pairs = min(_PAIRS_A_ROW * len(rows), _MAX_PAIRS)
     pairs = pairs_of([_labels(row) for row in rows], n_pairs, seed=plan.settings.seed)
     texts = [_joined(plan, row.input) for row in rows]
