@@ -103,6 +103,21 @@ def evidence_of(
     """What a stream of answers' alarm says, of what came before the id `before`."""
     changes, n = stream.changes()
     since = rows.began_at(conn, task, scope.key, first=scope.first, before=before, n_back=n) if n else None
+    return evidence_since(conn, task, task_type, scope, since, n, changes, before=before)
+
+
+def evidence_since(
+    conn: "Connection",
+    task: str,
+    task_type: TaskType,
+    scope: Scope,
+    since: datetime | None,
+    n_answers: int,
+    changes: Sequence[Mapping[str, Any]] = (),
+    *,
+    before: str,
+) -> dict[str, Any]:
+    """What an alarm says of a change that began then, and was seen in so many answers."""
     audited = [row for row in audit_rows.drawn(conn, task, first=scope.first, before=before) if _is_of(scope, row)]
     start = "~" if since is None else rows.first_answer(since)
     earlier = _tally(task_type, [row for row in audited if row["prediction_id"] < start])
@@ -110,8 +125,8 @@ def evidence_of(
     later = _tally(task_type, [row for row in audited if row["prediction_id"] >= start])
     return {
         "since": None if since is None else since.isoformat(),
-        "n_answers": n,
-        "changes": changes,
+        "n_answers": n_answers,
+        "changes": list(changes),
         "effect": _effect(later, was),
     }
 

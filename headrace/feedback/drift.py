@@ -23,6 +23,8 @@ from headrace.feedback import alarms
 from headrace.feedback.alarms import Alarm, Scope
 from headrace.feedback.panels import Bars, ErrorStream, Stream, bars, class_of, number_of
 from headrace.ids import first_id, made_at, new_id
+from headrace.records import Input
+from headrace.stats.drift import Blocks
 from headrace.store import channels, ledger, versions
 from headrace.store import drift as rows
 from headrace.tasks import TASK_TYPES, TaskType
@@ -171,8 +173,80 @@ def accept(ws: Workspace, task: str | None = None, *, channel: str | None = None
             rows.change_alarm(conn, alarm.id, ended_at=now)
             scope = ("" if alarm.channel is None else ids[alarm.channel], alarm.version_id)
             rows.forget(conn, task, scope)
-            rows.put(conn, task, scope, {CLASSES: Stream().state()}, seen=cursor, now=now)
+            fresh = {CLASSES: Stream().state()} | ({} if scope[0] else {EMBEDDINGS: _blocks(cursor)})
+            rows.put(conn, task, scope, fresh, seen=cursor, now=now)
     return [replace(alarm, ended_at=now) for alarm in ended]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Inputs to be compared with the reference, and how many answers they stand for."""
+
+    inputs: list[Input]
+    reference: str | None
+    """As `note_block` was given it; None: these inputs are to be the reference."""
+    n: int
+    first: str
+    before: str
+
+
+def next_block(ws: Workspace, task: str, *, n_first: int, n_block: int, n_between: int) -> Block | None:
+    """The latest inputs of the version in charge, where enough came since the last block; else None.
+
+    Args:
+        n_first: inputs of the reference.
+        n_block: inputs of a block.
+        n_between: answers from one block to the next.
+    """
+    with ws.store.read() as conn:
+        look = _look_at(ws, conn, task)
+        if look is None:
+            return None
+        state = rows.streams(conn, task, [look.whole.version_id]).get(look.whole.key, {}).get(EMBEDDINGS)
+        reference, first = (None, look.whole.first) if state is None else (state["reference"], state["from"])
+        n = rows.n_texts(conn, task, look.whole.version_id, first=first, before=look.before)
+        if n < (n_first if reference is None else n_between):
+            return None
+        limit = n_first if reference is None else n_block
+        inputs = rows.texts(conn, task, look.whole.version_id, before=look.before, limit=limit)
+    return Block(inputs, reference, n, first, look.before)
+
+
+def note_block(ws: Workspace, task: str, block: Block, reference: str, log_e: float) -> Alarm | None:
+    """Keep what a block said; the alarm that it gave, if any.
+
+    Args:
+        reference: what later blocks are compared with, in whatever form the caller likes.
+        log_e: logarithm of the evidence of the block against "like the reference".
+    """
+    task_type: TaskType = TASK_TYPES.get(ws.task(task).type)(ws.task(task))
+    with ws.store.write() as conn:
+        rows.lock(conn)
+        look, cursor = _look_at(ws, conn, task), rows.cursor(conn, task)
+        if look is None or cursor is None:
+            return None
+        scope = look.whole
+        state = rows.streams(conn, task, [scope.version_id]).get(scope.key, {}).get(EMBEDDINGS) or _blocks(scope.first)
+        if state["from"] != block.first:  # somebody else was faster, or another version took charge
+            return None
+        past = Blocks(-math.inf if state["log_r"] is None else state["log_r"], state["n"])
+        later = past if block.reference is None else past.after(log_e, block.n)
+        log_r = later.log_r if math.isfinite(later.log_r) else None
+        kept = {"reference": reference, "log_r": log_r, "n": later.n, "from": block.before}
+        rows.put(conn, task, scope.key, {EMBEDDINGS: kept}, seen=cursor, now=ws.clock())
+        is_open = any(one.stream == EMBEDDINGS and one.version_id == scope.version_id for one in _open(conn, task))
+        if is_open or later.log_r < bars(1.0)[EMBEDDINGS]:
+            return None
+        since, at = made_at(block.first), made_at(block.before)
+        evidence = alarms.evidence_since(conn, task, task_type, scope, since, block.n, before=block.before)
+        alarm = Alarm(new_id("alarm"), task, None, scope.version_id, EMBEDDINGS, evidence, at)
+        _add(conn, scope, alarm)
+    return alarm
+
+
+def _blocks(first: str) -> dict[str, Any]:
+    """The state of a stream of blocks that begins with an id."""
+    return {"reference": None, "log_r": None, "n": 0, "from": first}
 
 
 def _go_on(ws: Workspace, task: str) -> tuple[list[Alarm], bool]:
@@ -304,11 +378,11 @@ def _shown(states: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]
             allowed = state["detector"] and state["detector"]["allowed_share"]
             found[name] = {"n_audits": state["n_audits"] or len(state["gathered"]), "allowed_share": allowed}
         elif name == EMBEDDINGS:
-            found[name] = {"n_answers": state["n"]}
+            found[name] = {"n_answers": state["n"], "n_gathered": 0}
         else:
             detector = state["detector"]
             found[name] = {"n_answers": detector["n"] if detector else 0, "n_gathered": len(state["gathered"])}
-        found[name]["is_watched"] = name == EMBEDDINGS or state["detector"] is not None
+        found[name]["is_watched"] = state["reference" if name == EMBEDDINGS else "detector"] is not None
     return found
 
 

@@ -37,6 +37,8 @@ class Metrics:
         self._stages = self._histogram("stage_seconds", "Time of a request or a batch in one stage", _SECONDS, "stage")
         self._batch_rows = self._histogram("batch_rows", "Rows of a batch", _ROWS)
         self._tokens = self._counter("tokens", "Tokens of all batches, about")
+        self._live = self._gauge("live_accuracy", "Share of right answers by audits", "task", "channel", "end")
+        self._alarms = self._gauge("drift_alarms", "Open alarms of drift", "task", "channel")
         self._late_rows = self._counter("late_rows", "Rows begun after their deadline; always 0")
 
     def watch(self, name: str, meaning: str, read: Callable[[], float]) -> None:
@@ -68,11 +70,28 @@ class Metrics:
     def note_cut(self, why: str) -> None:
         self._cuts.labels(why).inc()
 
+    def note_live(
+        self, shares: Mapping[tuple[str, str, str], float], n_alarms: Mapping[tuple[str, str], float]
+    ) -> None:
+        """What audits and drift say now, in place of what they said before.
+
+        Args:
+            shares: (task, channel, end) to live accuracy or an end of its interval.
+            n_alarms: (task, channel) to open alarms.
+        """
+        for gauge, values in ((self._live, shares), (self._alarms, n_alarms)):
+            gauge.clear()
+            for labels, value in values.items():
+                gauge.labels(*labels).set(value)
+
     def text(self) -> bytes:
         return generate_latest(self._registry)
 
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
         return Counter(f"headrace_{name}", meaning, labels, registry=self._registry)
+
+    def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
+        return Gauge(f"headrace_{name}", meaning, labels, registry=self._registry)
 
     def _histogram(self, name: str, meaning: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return Histogram(f"headrace_{name}", meaning, labels, buckets=buckets, registry=self._registry)

@@ -10,6 +10,7 @@ from headrace.errors import NotFound, nearest
 from headrace.records import Channel
 from headrace.serve.pool import Pool
 from headrace.server.lineup import Lineup
+from headrace.server.live_gauges import LiveGauges
 from headrace.server.metrics import Metrics
 from headrace.server.prediction_log import Moving, PredictionLog
 from headrace.server.release_watch import ReleaseWatch
@@ -61,6 +62,7 @@ class ControlPlane:
         for part in (
             self.log.writer,
             Moving(self.ws),
+            LiveGauges(self.ws, self.metrics),
             self.watch,
             self.lineup,
             self.pool,

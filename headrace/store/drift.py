@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, and_, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Select, and_, delete, func, insert, select, update
 from sqlalchemy.engine import Connection, RowMapping
 
 from headrace.ids import first_id, made_at
@@ -112,13 +112,18 @@ def audited(
     return conn.execute(query).mappings().all()
 
 
+def n_texts(conn: Connection, task: str, version_id: str, *, first: str, before: str) -> int:
+    """How many answers of a version there are whose text is kept."""
+    query = select(func.count()).where(*_with_text(task, version_id, before), _PREDICTIONS.c.id >= first)
+    return conn.execute(query).scalar_one()
+
+
 def texts(conn: Connection, task: str, version_id: str, *, before: str, limit: int) -> list[str | tuple[str, str]]:
     """The latest inputs of a version's answers whose text is kept, the oldest of them first."""
     p = _PREDICTIONS.c
     query = (
         select(p.id, p.text, p.text_pair)
-        .where(p.task == task, p.version_id == version_id, p.arm != "shadow", p.error.is_(None))
-        .where(p.text.is_not(None), p.id < before)
+        .where(*_with_text(task, version_id, before))
         .order_by(p.id.desc())
         .limit(limit)
     )
@@ -162,3 +167,9 @@ def change_alarm(conn: Connection, alarm_id: str, **values: Any) -> None:
 def first_answer(at: datetime) -> str:
     """Where the ids of answers begin that were given from an instant on."""
     return first_id("prediction", at)
+
+
+def _with_text(task: str, version_id: str, before: str) -> tuple[ColumnElement[bool], ...]:
+    p = _PREDICTIONS.c
+    given = p.task == task, p.version_id == version_id, p.arm != "shadow", p.error.is_(None)
+    return *given, p.text.is_not(None), p.id < before

@@ -159,6 +159,14 @@ def labelled_rows(conn: Connection, task: str, *, unlabelled: bool = False) -> I
     return (LabelledRow(*row) for row in conn.execute(_labelled(task, unlabelled=unlabelled)))
 
 
+def labelled_since(conn: Connection, task: str, since: datetime) -> set[tuple[str, str]]:
+    """(example id, origin of the label) of labels of a task that were given, or given anew, after an instant."""
+    query = select(_LABELS.c.example_id, _LABELS.c.origin).where(
+        _LABELS.c.task == task, _LABELS.c.created_at > since, _visible(_LABELS)
+    )
+    return {(example_id, origin) for example_id, origin in conn.execute(query)}
+
+
 def _labelled(task: str, *, unlabelled: bool) -> Select[Any]:
     mine = and_(_LABELS.c.example_id == _EXAMPLES.c.id, _LABELS.c.task == task, _visible(_LABELS))
     return (

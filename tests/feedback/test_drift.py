@@ -10,13 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from audited import Answer, plant_log
 from headrace.feedback import drift
-from headrace.feedback.panels import ErrorStream, Stream
-from headrace.records import Channel, Interval, ModelVersion
+from headrace.records import ModelVersion
 from headrace.release import controls
 from headrace.store import drift as rows
 from headrace.workspace import Workspace
