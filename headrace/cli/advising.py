@@ -1,4 +1,4 @@
-"""The verb for advice: what the team's own rows say about what to do."""
+"""The verbs for advice: what the team's own rows say about what to do."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,10 +8,71 @@ import typer
 from headrace.cli.rendering import AsJson, Set, Task, Where, emit, interval, opened, progress_bar, table
 
 _advise = typer.Typer(help="Advice that is computed from your own rows.", no_args_is_help=True)
+_MARKS = {"act": "!", "not known": "?", "fine": "-"}
 
 
 def register(app: typer.Typer) -> None:
     app.add_typer(_advise, name="advise")
+
+
+@_advise.command("technical")
+def technical(
+    methods: Annotated[bool, typer.Option("--methods/--no-methods", help="Also try which method suits.")] = True,
+    task: Task = None,
+    where: Where = Path("."),
+    settings: Set = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say where to label, which method suits, whether labels or the model stand in the way, and what int8 costs."""
+    from headrace import advising
+
+    with opened(where, settings) as ws, progress_bar("advise", quiet=as_json) as bar:
+        advice = advising.advise_technical(ws, task=task, tries_methods=methods, report=bar)
+    emit(advice, as_json, lambda: _say(advice))
+
+
+@_advise.command("domain")
+def domain(
+    error_share: Annotated[
+        float | None, typer.Option(help="Answers that may be wrong; advise.max_error_share by default.")
+    ] = None,
+    task: Task = None,
+    where: Where = Path("."),
+    settings: Set = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check what can be computed: personal data, balance, drift, groups, a threshold of confidence, scope."""
+    from headrace import advising
+
+    given = _given(max_error_share=error_share)
+    with opened(where, settings, **given) as ws, progress_bar("advise", quiet=as_json) as bar:
+        advice = advising.advise_domain(ws, task=task, report=bar)
+    emit(advice, as_json, lambda: _say(advice))
+
+
+@_advise.command("business")
+def business(
+    machine_hour: Annotated[
+        float | None, typer.Option(help="What an hour of the machine costs; advise.machine_hour by default.")
+    ] = None,
+    price_per_call: Annotated[
+        float | None, typer.Option(help="What somebody else asks for an answer; advise.price_per_call by default.")
+    ] = None,
+    label_price: Annotated[
+        float | None, typer.Option(help="What one more label costs; advise.label_price by default.")
+    ] = None,
+    task: Task = None,
+    where: Where = Path("."),
+    settings: Set = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what answers cost here and by the call, when that pays, what labels buy, and whether to train at all."""
+    from headrace import advising
+
+    given = _given(machine_hour=machine_hour, price_per_call=price_per_call, label_price=label_price)
+    with opened(where, settings, **given) as ws, progress_bar("advise", quiet=as_json) as bar:
+        advice = advising.advise_business(ws, task=task, report=bar)
+    emit(advice, as_json, lambda: _say(advice))
 
 
 @_advise.command("method")
@@ -28,6 +89,17 @@ def method(
     with opened(where, settings) as ws, progress_bar("advise", quiet=as_json) as bar:
         advice = advising.advise_method(ws, task=task, base_models_tried=base_model or (), report=bar)
     emit(advice, as_json, lambda: _show(advice))
+
+
+def _given(**prices: float | None) -> dict[str, Any]:
+    return {f"advise.{name}": value for name, value in prices.items() if value is not None}
+
+
+def _say(advice: dict[str, Any]) -> None:
+    """A line for each sentence, those that ask for something first, and the command that shows its number."""
+    for one in advice["sentences"]:
+        print(f"{_MARKS[one['verdict']]} {one['text']}")
+        print(f"    {one['command']}")
 
 
 def _show(advice: dict[str, Any]) -> None:

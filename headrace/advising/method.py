@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from headrace import trusting
 from headrace.data import snapshot
 from headrace.evaluate import baselines, evaluating
 from headrace.finetune import base_models, choosing
@@ -43,7 +44,7 @@ def advise_method(
     name = ws.task_name(task)
     settings = ws.task(name)
     task_type: TaskType = TASK_TYPES.get(settings.type)(settings)
-    rows = snapshot.rows(ws, snapshot.freeze(ws, task=name))
+    rows = snapshot.rows(ws, trusting.freeze(ws, task=name))
     train, validation = ([row for row in rows if row.side == side] for side in ("train", "validation"))
     names = list(dict.fromkeys([settings.base_model, *base_models_tried]))
     tried = [_tried(ws, name, task_type, base, train, validation, report) for base in names]
