@@ -55,7 +55,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         sent = self.rfile.read(int(self.headers["Content-Length"] or 0))
-        self.server.seen.append((self.path, dict(self.headers), json.loads(sent) if sent else None))
+        is_lines = self.headers.get("Content-Type") == "application/x-ndjson"
+        body = [json.loads(line) for line in sent.splitlines()] if is_lines else json.loads(sent) if sent else None
+        self.server.seen.append((self.path, dict(self.headers), body))
         status, body = self.server.script.pop(0) if self.server.script else OK
         if status == 0:  # no answer for as long as `body` says
             time.sleep(body)
@@ -342,3 +344,52 @@ def test_a_client_whose_calls_fail_stops_trying_again() -> None:
     for _ in range(20):
         carry_out(logic, clock, [fine])
     assert carry_out(logic, clock, [busy(), busy(), fine])[1] == 3
+
+
+def results_of(client: Any, way: str, given: Any) -> list[Any]:
+    """What a client's batch or stream says, gathered."""
+    if way == "batch":
+        return list(client.feedback_batch(given))
+    if not isinstance(client, Awaited):
+        return list(client.feedback_stream(given))
+
+    async def gathered() -> list[Any]:
+        return [result async for result in client._client.feedback_stream(given)]
+
+    return client._runner.run(gathered())
+
+
+@pytest.mark.parametrize("way", ["batch", "stream"])
+def test_many_feedbacks_go_in_parts_each_sent_again_as_it_was(
+    client: Any, server: Scripted, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "_PART", 2)
+    refusal = BadInput("wrong", value="x", next_step="Do right")
+    parts = [[{"id": "fb_1"}, refusal.envelope()], [{"id": "fb_3"}]]
+    answers = [
+        {"results": part} if way == "batch" else "".join(json.dumps(one) + "\n" for one in part) for part in parts
+    ]
+    server.script = [BUSY, (200, answers[0]), (200, answers[1])]
+    given = [{"prediction_id": f"prd_{n}", "comment": None, "event": "shown"} for n in range(3)]
+    given[2]["idempotency_key"] = "mine"
+    first, refused, third = results_of(client, way, iter(given))
+    assert (first, third) == ("fb_1", "fb_3")
+    assert isinstance(refused, BadInput)
+    assert refused.envelope() == refusal.envelope()
+    bodies = [body for _, _, body in server.seen]
+    assert bodies[0] == bodies[1]
+    lines = [body["feedbacks"] if way == "batch" else body for body in bodies[1:]]
+    sent = [one for part in lines for one in part]
+    assert [{**one, "idempotency_key": "k"} for one in sent] == [
+        {"prediction_id": f"prd_{n}", "event": "shown", "idempotency_key": "k"} for n in range(3)
+    ]
+    assert sent[2]["idempotency_key"] == "mine"
+    assert len({one["idempotency_key"] for one in sent}) == 3
+
+
+@pytest.mark.parametrize("answer", ["{}", "3", '{"results": [{}]}', '{"results": 3}', '{"results": []}', "x", ""])
+@pytest.mark.parametrize("way", ["batch", "stream"])
+def test_results_that_are_none_are_an_error(client: Any, server: Scripted, way: str, answer: str) -> None:
+    server.script = [(200, answer)]
+    with pytest.raises(HeadraceError, match="not headrace's"):
+        results_of(client, way, [{"prediction_id": "prd_1", "event": "shown"}])

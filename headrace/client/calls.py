@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -120,7 +121,7 @@ class Calls:
         for part in in_parts(given):
             content = f'{{"feedbacks": [{", ".join(part)}]}}'
             results += yield from self._attempted(
-                "POST", "/v1/feedback/batch", content, {}, timeout_s, lambda body: _results(json.loads(body)["results"])
+                "POST", "/v1/feedback/batch", content, {}, timeout_s, partial(_batch_results, len(part))
             )
         return results
 
@@ -128,16 +129,8 @@ class Calls:
         """The results of one part of a stream, as `in_parts` makes them."""
         content = "".join(f"{line}\n" for line in part)
         headers = {"Content-Type": "application/x-ndjson"}
-        return (
-            yield from self._attempted(
-                "POST",
-                "/v1/feedback/stream",
-                content,
-                headers,
-                timeout_s,
-                lambda body: _results([json.loads(line) for line in body.splitlines()]),
-            )
-        )
+        parse = partial(_line_results, len(part))
+        return (yield from self._attempted("POST", "/v1/feedback/stream", content, headers, timeout_s, parse))
 
     def models(self, timeout_s: float | None) -> Generator[Ask | Wait, Came, list[dict[str, Any]]]:
         found: list[dict[str, Any]] = (yield from self._answered("GET", "/v1/models", None, {}, timeout_s))["models"]
@@ -294,7 +287,17 @@ def _given_fields(one: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in one.items() if value is not None}
 
 
-def _results(found: Sequence[Mapping[str, Any]]) -> list[Result]:
+def _batch_results(n: int, body: bytes) -> list[Result]:
+    return _results(n, json.loads(body)["results"])
+
+
+def _line_results(n: int, body: bytes) -> list[Result]:
+    return _results(n, [json.loads(line) for line in body.splitlines()])
+
+
+def _results(n: int, found: Sequence[Mapping[str, Any]]) -> list[Result]:
+    if len(found) != n:
+        raise ValueError(f"{len(found)} results of {n}")
     return [str(one["id"]) if "id" in one else from_envelope(one) for one in found]
 
 

@@ -20,7 +20,9 @@ def new_workspace(root: Path) -> Path:
     """A workspace with two tasks (one without a version), two channels and one version."""
     with init(root, task="tone", labels=("negative", "neutral", "positive")) as ws:
         (root / "headrace.toml").write_text(
-            (root / "headrace.toml").read_text() + '[tasks."unborn"]\nlabels = ["a", "b"]\n', "utf-8"
+            (root / "headrace.toml").read_text()
+            + '[tasks."unborn"]\nlabels = ["a", "b"]\n[feedback.metrics.clicks]\nkind = "number"\n',
+            "utf-8",
         )
         for name in ("web", "phone"):
             plant_channel(ws, name)

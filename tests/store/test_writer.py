@@ -241,3 +241,30 @@ def test_rows_gather_but_no_operation_waits_for_them(store: Store, monkeypatch: 
     assert names(store) == ["a", "b", "c"]
     assert rows.calls == [2, 1]
     assert time.monotonic() - started_at < WAIT_S
+
+
+def test_alike_neighbours_are_written_together_and_fail_alone(store: Store) -> None:
+    calls: list[list[str]] = []
+
+    def add_all(conn: Connection, given: list[str]) -> list[Any]:
+        calls.append(given)
+        for name in given:
+            if name != "refused":
+                adding(name)(conn)
+        return [BadInput("no") if name == "refused" else name for name in given]
+
+    with Writer(store) as writer:
+        held = Held(writer)
+        first = [writer.submit_together(add_all, name, durable=True) for name in ("a", "refused", "b")]
+        alone = writer.submit(adding("c"), durable=True)
+        second = [writer.submit_together(add_all, name, durable=True) for name in ("d", "a", "e")]  # a is taken
+        held.go.set()
+        assert [first[0].result(WAIT_S), first[2].result(WAIT_S)] == ["a", "b"]
+        with pytest.raises(BadInput):
+            first[1].result(WAIT_S)
+        alone.result(WAIT_S)
+        assert [second[0].result(WAIT_S), second[2].result(WAIT_S)] == ["d", "e"]
+        with pytest.raises(sa.exc.IntegrityError):
+            second[1].result(WAIT_S)
+    assert calls == [["a", "refused", "b"], ["d", "a", "e"], ["d"], ["a"], ["e"]]
+    assert sorted(names(store)) == ["a", "b", "c", "d", "e"]
