@@ -133,6 +133,30 @@ class ArtifactStore:
         verify(place, digest)
         return place
 
+    def look(self, digest: str) -> Path | None:
+        """The folder of an artifact whose bytes are not checked, to look something up in it; None where there is none.
+
+        Checking reads every byte, which is most of the time of a look into a large one.
+        """
+        place = self._place(digest)
+        if not place.exists() and self._remote:
+            self._download(digest, place)
+        return place if (place / MANIFEST).exists() else None
+
+    def remove(self, digest: str) -> None:
+        """Delete the files of an artifact, here and in a remote store; fine if there are none."""
+        with FileLock(self._lock_path):
+            if self._place(digest).exists():
+                shutil.rmtree(self._place(digest))
+        if self._remote and self._remote[0].exists(self._key(digest)):
+            self._remote[0].rm(self._key(digest), recursive=True)
+
+    def clear_scratch(self) -> None:
+        """Remove what dead processes left of folders that they built."""
+        with FileLock(self._lock_path):
+            for left in self._scratch.glob("new-*"):
+                _remove_if_left(left)
+
     def _move(self, folder: Path, place: Path, digest: str) -> None:
         _sync_tree(folder)
         place.parent.mkdir(parents=True, exist_ok=True)

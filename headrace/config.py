@@ -427,6 +427,11 @@ class AdviseTable(Table):
     """Groups whose accuracy is compared: names of channels, or `text:` or `key:` before a regular expression."""
 
 
+class EraseTable(Table):
+    retrain_days: Annotated[int, Field(ge=0)] = 30
+    """Days after an erasure by which versions that used what was erased should be replaced."""
+
+
 class Settings(Table):
     """Everything headrace.toml can say."""
 
@@ -442,6 +447,7 @@ class Settings(Table):
     serve: ServeTable = ServeTable()
     release: ReleaseTable = ReleaseTable()
     feedback: FeedbackTable = FeedbackTable()
+    erase: EraseTable = EraseTable()
     advise: AdviseTable = AdviseTable()
 
     def hash(self) -> str:

@@ -155,8 +155,9 @@ def _meanings() -> dict[tuple[str, str], str]:
 
 def _verbs(command: Any, path: list[str]) -> Iterator[tuple[list[str], Any]]:
     inner = getattr(command, "commands", None)
-    if inner is None:
+    if inner is None or command.invoke_without_command:
         yield path, command
+    if inner is None:
         return
     for name in inner:
         yield from _verbs(inner[name], [*path, name])

@@ -18,6 +18,7 @@ from headrace.cli.rendering import (
     table,
 )
 
+
 def register(app: typer.Typer) -> None:
     app.command("serve")(serve)
     app.command("improve")(improve)

@@ -85,7 +85,7 @@ def import_rows(
     options = with_parts(named, settings, task_type.fields, text_column, pair_column)
     checker = Checker(into.name, settings, task_type, options.max_chars)
     rows = open_source(location, format=format).read(location, options)
-    with _only_import(ws):
+    with only_import(ws):
         return _run(_Intake(ws, into, task, shown(location), checker), rows, strict=strict, progress=progress)
 
 
@@ -113,8 +113,12 @@ def quarantined(ws: Workspace, import_id: str) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def _only_import(ws: Workspace) -> Iterator[None]:
-    """Hold the lock of imports, and take back what dead imports left."""
+def only_import(ws: Workspace) -> Iterator[None]:
+    """Hold the lock of imports, and take back what dead imports left.
+
+    Raises:
+        WrongState: another import is running.
+    """
     lock = FileLock(ws.state_folder / "import.lock")
     try:
         lock.acquire(timeout=0)

@@ -1,11 +1,12 @@
 """A snapshot's rows as one Parquet file."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from headrace.records import SnapshotRow
@@ -37,3 +38,42 @@ def read_rows(folder: Path, side: str | None = None) -> list[SnapshotRow]:
         if _JSON_TARGET in row:
             row["target"] = json.loads(row.pop(_JSON_TARGET))
     return [SnapshotRow(**row) for row in found]
+
+
+def count_rows(folder: Path, channel: str, example_ids: Collection[str] | None) -> dict[str, dict[str, int]]:
+    """Channel to side to rows: of some examples of a channel, or of all of them with None. Reads no texts."""
+    wanted = pc.field("channel") == channel
+    if example_ids is not None:
+        wanted &= _of(example_ids)
+    found = pq.read_table(folder / FILE, columns=["channel", "side"], filters=wanted, partitioning=None)
+    counts: dict[str, dict[str, int]] = {}
+    for row in found.group_by(["channel", "side"]).aggregate([([], "count_all")]).to_pylist():
+        counts.setdefault(row["channel"], {})[row["side"]] = row["count_all"]
+    return counts
+
+
+def find_row(folder: Path, example_id: str) -> dict[str, Any] | None:
+    """An example's row without its texts: channel, key, side, target, weight, origin. None where it is not there."""
+    names = pq.read_schema(folder / FILE).names
+    columns = [name for name in names if name not in ("text", "text_pair")]
+    found = pq.read_table(folder / FILE, columns=columns, filters=_of([example_id]), partitioning=None).to_pylist()
+    for row in found:
+        if _JSON_TARGET in row:
+            row["target"] = json.loads(row.pop(_JSON_TARGET))
+    return found[0] if found else None
+
+
+def values_in(path: Path) -> Iterator[Any]:
+    """Every value of any Parquet file, a batch at a time."""
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches():
+            for column in batch.columns:
+                yield from column.to_pylist()
+
+
+def _of(example_ids: Collection[str]) -> Any:
+    """A condition; one id is compared, which lets row groups be passed over by their statistics."""
+    field = pc.field("example_id")
+    if len(example_ids) == 1:
+        return field == next(iter(example_ids))
+    return field.isin(pa.array(list(example_ids), pa.string()))

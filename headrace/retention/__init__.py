@@ -10,7 +10,7 @@ So a row is in the store, in a file, or in both while that is `.moving`; `read` 
 the store for ever, with both arms' answers to the same input, since labels and the evidence of releases rest on it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -33,6 +33,7 @@ FOLDER = "predictions"
 _MOVING = ".moving"
 _FILE_ROWS = 20_000
 _REMOVED_AT_ONCE = 500  # rows per transaction, so that a server's writes find gaps
+_PATIENCE_S = 60
 _SPARE_SHARE = 0.1  # of log_keep_rows: when there are too many rows, as many more move, so that files do not get small
 
 
@@ -56,7 +57,7 @@ def move(ws: Workspace) -> Moved:
         WrongState: another process is at it.
     """
     serve = ws.settings.serve
-    with _only_one(ws):
+    with only_one(ws):
         _finish_begun(ws)
         before = _midnight(ws.clock() - timedelta(days=serve.log_keep_days))
         lines = list(_moved(ws, before=before, spare_open=True, n_most=None))
@@ -93,7 +94,7 @@ def read(
     name = None if task is None else ws.task_name(task)
     after = first_id("prediction", since) if since is not None else ""
     before = first_id("prediction", until) if until is not None else "~"
-    with _only_one(ws):
+    with only_one(ws):
         _finish_begun(ws)
         for path in _files(_folder(ws), name, since, until):
             for row in files.read(path):
@@ -114,6 +115,44 @@ def newest_moved(ws: Workspace, task: str) -> str:
     return max((path.name.split(".")[0].partition("-")[2] for path in found), default="")
 
 
+def find(ws: Workspace, prediction_id: str) -> dict[str, Any] | None:
+    """A prediction that is in a file, by its id: all columns, and the task."""
+    for path in _files(_folder(ws)):
+        first, _, last = path.name.partition(".")[0].partition("-")
+        if first <= prediction_id <= last:
+            found = next((row for row in files.read(path) if row["id"] == prediction_id), None)
+            if found is not None:
+                return {**found, "task": _task_of(path)}
+    return None
+
+
+def remove(ws: Workspace, is_doomed: Callable[[Mapping[str, Any]], bool]) -> int:
+    """Write files anew without the rows that are to go; how many went. Rows in the store stay.
+
+    Raises:
+        WrongState: another process has been moving or reading rows for a minute.
+    """
+    n_removed = 0
+    with only_one(ws, wait_s=_PATIENCE_S):
+        _finish_begun(ws)
+        for path in _files(_folder(ws)):
+            rows = list(files.read(path))
+            kept = [row for row in rows if not is_doomed(row)]
+            if len(kept) < len(rows):
+                _replace(path, kept)
+                n_removed += len(rows) - len(kept)
+    return n_removed
+
+
+def _replace(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    if rows:
+        files.write(path, rows)
+        return
+    path.unlink()
+    if not any(path.parent.iterdir()):
+        path.parent.rmdir()
+
+
 def _is_of(row: Mapping[str, Any], channel: str | None, unit: str | None) -> bool:
     return channel in (None, row["channel"]) and unit in (None, row["unit"])
 
@@ -123,10 +162,15 @@ def _folder(ws: Workspace) -> Path:
 
 
 @contextmanager
-def _only_one(ws: Workspace) -> Iterator[None]:
+def only_one(ws: Workspace, *, wait_s: float = 0) -> Iterator[None]:
+    """Keep others from moving rows or reading files meanwhile.
+
+    Raises:
+        WrongState: another process has been at it for `wait_s`.
+    """
     lock = FileLock(ws.state_folder / "predictions.lock", thread_local=False)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=wait_s)
     except Timeout:
         raise WrongState(
             "another process moves or reads old predictions", value=str(ws.root), next_step="Try again when it is done"

@@ -6,7 +6,9 @@ every close happens under one lock: a thread lock inside the process, an OS file
 """
 
 import atexit
+import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +18,11 @@ import sqlalchemy as sa
 from filelock import FileLock, Timeout
 from sqlalchemy.engine import Connection, Engine
 
-from headrace.errors import BadConfig, Damaged, MissingExtra, Unavailable, Unusable
+from headrace.errors import BadConfig, Damaged, MissingExtra, Unavailable, Unusable, WrongState
 
 _CHECKPOINT_PAGES = 1000  # SQLite's own default for wal_autocheckpoint
 _POOL_SIZE = 32
+_DUMP = "Use the database's own means, such as: pg_dump --format=custom --file=headrace.dump URL"
 
 
 class Store:
@@ -77,6 +80,59 @@ class Store:
         atexit.unregister(self.close)
         with self._writer():
             self._engine.dispose()
+
+    def scrub(self) -> None:
+        """Rewrite the database without its free pages and empty its log, so that no file of it holds a deleted byte.
+
+        Takes the room of the database once more, for as long as it lasts. Readers go on, writers wait.
+
+        Raises:
+            Unavailable: a reader has kept the log in use for as long as `store.busy_timeout_s`.
+            Unusable: the disk is full.
+        """
+        with self._writer(), _said_plainly(self.url):
+            if not self._is_sqlite:
+                with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
+                    conn.exec_driver_sql("VACUUM (FULL)")
+                return
+            with self._engine.connect() as conn:
+                raw = conn.connection.driver_connection
+                assert raw is not None
+                raw.execute("PRAGMA synchronous=FULL")
+                raw.execute("VACUUM")
+                until = time.monotonic() + self._busy_timeout_s
+                while raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                    if time.monotonic() > until:
+                        raise Unavailable(
+                            f"a reader has kept the database's log in use for {self._busy_timeout_s} s",
+                            value=self.url,
+                            next_step="Try again, or stop what reads it",
+                        )
+
+    def copy_to(self, path: Path) -> None:
+        """Write the database as it is at one moment to a new file, while others read and write.
+
+        Raises:
+            WrongState: the database is no SQLite file.
+            Unusable: the file cannot be written.
+        """
+        if not self._is_sqlite:
+            raise WrongState(
+                "this database is not a file to copy", value=self._engine.url.render_as_string(), next_step=_DUMP
+            )
+        with self.read() as conn:
+            raw = conn.connection.driver_connection
+            assert raw is not None
+            copy = sqlite3.connect(path, isolation_level=None)
+            try:
+                raw.backup(copy)
+                copy.execute("PRAGMA journal_mode=DELETE")  # one file, whole by itself
+            except sqlite3.OperationalError as error:
+                raise Unusable(
+                    f"the copy cannot be written: {error}", value=str(path), next_step="Check its disk"
+                ) from None
+            finally:
+                copy.close()
 
     @property
     def engine(self) -> Engine:

@@ -16,15 +16,17 @@ ROOT = Path(__file__).parents[2] / "headrace"
 LAYERS = [
     {"errors", "ids", "records", "registry", "config", "config_sources", "version"},
     {"stats", "store", "artifacts", "jobs", "workspace"},
-    {"tasks"},
+    {"tasks", "retention"},
     {"checkpoints"},
     {"data", "finetune", "evaluate", "export", "release", "serve", "feedback"},
     {"vectors"},
     {"trusting"},
     {"making"},
-    {"search", "distributed", "compression", "per_channel", "valuing", "reviewing", "labelling"},
+    {"search", "distributed", "compression", "per_channel", "valuing", "reviewing", "labelling", "watching"},
     {"releasing"},
-    {"advising", "loop", "offline", "retention"},
+    {"advising", "loop", "offline"},
+    {"lineage"},
+    {"backups"},
     {"server", "console", "cli", "client", "testing"},
 ]
 SIDEWAYS = {
@@ -56,6 +58,7 @@ HEAVY = {  # library -> where it may be imported at module level
         "serve",
         "loop",
         "advising",
+        "watching",
         "valuing",
         "vectors",
         "testing",

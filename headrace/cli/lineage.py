@@ -1,0 +1,282 @@
+"""Verbs for where rows came from and how they go: history, erase, backup, restore."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headrace.cli.rendering import (
+    AsJson,
+    Channel,
+    Set,
+    Task,
+    Where,
+    emit,
+    instant,
+    opened,
+    plain,
+    progress_bar,
+    table,
+)
+from headrace.errors import BadInput
+
+if TYPE_CHECKING:
+    from headrace.lineage.erasing import Erased, Plan
+    from headrace.lineage.tracing import Trace
+    from headrace.release.controls import Served
+
+_history = typer.Typer(help="Print the ledger, or where a row came from and what used it.")
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(_history, name="history")
+    app.command("erase")(erase)
+    app.command("backup")(backup)
+    app.command("restore")(restore)
+
+
+@_history.callback(invoke_without_command=True)
+def history(
+    context: typer.Context,
+    at: Annotated[str | None, typer.Option(help="Who answered at this instant, such as 2026-11-01T12:00Z.")] = None,
+    channel: Channel = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Check that no line was changed or is missing.")] = False,
+    task: Task = None,
+    where: Where = Path("."),
+    as_json: AsJson = False,
+) -> None:
+    """Print the ledger: what was decided, when, by whom, why; or who answered at an instant."""
+    if context.invoked_subcommand is not None:
+        return
+    from headrace.release import controls, ledger
+
+    moment = instant("--at", at)
+    with opened(where) as ws:
+        if verify:
+            found = ledger.verify(ws)
+            emit(found, as_json, lambda: _show_soundness(found))
+            raise typer.Exit(0 if found["first_broken"] is None else 1)
+        if moment is not None:
+            served = controls.served_at(ws, moment, task=task, channel=channel)
+            emit(served, as_json, lambda: _show_served(served))
+            return
+        lines = ledger.history(ws, task, channel=channel)
+    rows = [(e.seq, e.at, e.task, e.channel or "all", e.kind, e.actor, e.reason) for e in lines]
+    emit(lines, as_json, lambda: table(("", "at", "task", "channel", "what", "by", "why"), rows))
+
+
+def _show_soundness(found: dict[str, Any]) -> None:
+    if found["first_broken"] is None:
+        print(f"{found['n_lines']} lines, as they were written. Newest hash: {found['head'] or 'none'}")
+    else:
+        print(f"Line {found['first_broken']} is missing or not as it was written, of {found['n_lines']} lines.")
+
+
+def _show_served(served: "Served") -> None:
+    who = f"channel {served.channel}" if served.channel else f"task {served.task}"
+    line = served.line
+    print(f"At {served.at:%Y-%m-%d %H:%M:%S %Z}, {served.version} was in charge of {who},")
+    print(f"since {served.since:%Y-%m-%d %H:%M:%S} UTC, by {line.actor} ({served.rule}): {line.reason}")
+    print(f"Ledger line {line.seq}, {line.id}, {line.hash}")
+    if served.tried is not None:
+        shares = ", ".join(f"{arm} {share:g}" for arm, share in served.tried["weights"].items())
+        versions = ", ".join(served.tried["versions"])
+        print(f"Tried beside it: {versions} ({served.tried['policy']} {served.tried['release']}: {shares})")
+
+
+@_history.command("row")
+def row(
+    row_id: Annotated[
+        str, typer.Argument(metavar="ID", help="Of an example, label, feedback, prediction, snapshot, run or version.")
+    ],
+    where: Where = Path("."),
+    as_json: AsJson = False,
+) -> None:
+    """Say where a row came from, and every snapshot, run, version, adapter and release that used it."""
+    from headrace.lineage.tracing import trace
+
+    with opened(where) as ws:
+        found = trace(ws, row_id)
+    emit(found, as_json, lambda: _show_trace(found))
+
+
+def _show_trace(found: "Trace") -> None:
+    print(f"{found.kind} {found.id}{'' if found.channel is None else f' of channel {found.channel}'}")
+    columns: Mapping[str, tuple[str, ...]] = {
+        "examples": ("id", "key", "text", "import_id", "source"),
+        "predictions": ("id", "at", "unit", "arm", "output"),
+        "feedback": ("id", "at", "labeller", "kind", "correction", "metric", "value", "comment", "event"),
+        "labels": ("id", "labeller", "origin", "value"),
+        "reviews": ("id", "reason", "state", "labeller", "answer"),
+        "snapshots": ("id", "created_at", "side", "target", "weight", "origin", "rows"),
+        "runs": ("id", "method", "state", "how"),
+        "versions": ("name", "run_id", "how", "in_charge"),
+        "adapters": ("version", "channel", "how"),
+        "releases": ("id", "state", "versions", "started_at", "ended_at"),
+    }
+    for name, wanted in columns.items():
+        lines = getattr(found, name)
+        shown = [one for one in wanted if any(line.get(one) is not None for line in lines)]
+        if lines:
+            table(shown, [[line.get(one) for one in shown] for line in lines], title=name)
+
+
+def erase(
+    labeller: Annotated[str | None, typer.Option(help="What this labeller of --channel said and asked.")] = None,
+    channel: Annotated[str | None, typer.Option(help="All of this channel, or where the labeller is.")] = None,
+    example: Annotated[str | None, typer.Option(help="This example, and its input in its channel.")] = None,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Train what is in charge again without what was erased.")
+    ] = False,
+    keep_files: Annotated[
+        bool, typer.Option("--keep-files", help="Leave files of yours in the workspace that hold some of it.")
+    ] = False,
+    verify: Annotated[Path | None, typer.Option(help="Only check this receipt.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    where: Where = Path("."),
+    settings: Set = None,
+    as_json: AsJson = False,
+) -> None:
+    """Erase a labeller, a channel or an example for good, from the store, the files and restored backups.
+
+    Without options it lists what was erased, and by when versions that used it should be replaced.
+    """
+    given = {"labeller": labeller, "channel": channel, "example": example}
+    with opened(where, settings) as ws:
+        if verify is not None:
+            from headrace.lineage import receipts
+
+            receipt = receipts.verify(ws, verify)
+            emit(receipt, as_json, lambda: print(f"As it was signed: {receipt['id']}, done {receipt['done_at']}"))
+            return
+        result: dict[str, Any] = {}
+        if any(given.values()):
+            from headrace.lineage import erasing
+
+            _ask(erasing.plan(ws, **given), yes=yes, as_json=as_json)
+            with progress_bar("erase", quiet=as_json) as bar:
+                result["erased"] = erasing.erase(ws, **given, keep_files=keep_files, report=bar)
+        if rebuild:
+            from headrace.lineage import rebuilding
+
+            with progress_bar("rebuild", quiet=as_json) as bar:
+                result["rebuilt"] = rebuilding.rebuild(ws, report=bar)
+        if not result:
+            from headrace.lineage import erasing
+
+            result["erasures"] = erasing.listing(ws)
+    emit(result, as_json, lambda: _show_result(result))
+
+
+def _ask(planned: "Plan", *, yes: bool, as_json: bool) -> None:
+    """Print what will go, and go on only if that is wanted.
+
+    Raises:
+        BadInput: nobody can be asked.
+    """
+    if not as_json:
+        _show_plan(planned)
+    if yes:
+        return
+    if as_json or not sys.stdin.isatty():
+        raise BadInput("an erasure cannot be taken back", value="nobody to ask", next_step="Say --yes if you mean it")
+    typer.confirm("Erase it for good?", abort=True)
+
+
+def _show_plan(planned: "Plan") -> None:
+    print(f"This takes out of channel {planned.channel}, for good:")
+    for name, n in planned.rows.items():
+        print(f"  {n} {name.replace('_', ' ')}")
+    print("  what old predictions in files, caches and logs hold of it")
+    if planned.snapshots:
+        print(f"  the files of snapshots {', '.join(planned.snapshots)}")
+    for path in planned.files:
+        print(f"  {path}")
+    if planned.versions:
+        print(f"Made with it: {', '.join(planned.versions)}. In charge: {', '.join(planned.in_charge) or 'none'}.")
+
+
+def _show_result(result: Mapping[str, Any]) -> None:
+    if "erased" in result:
+        _show_erased(result["erased"])
+    for one in result.get("rebuilt", ()):
+        if one["version"] is None:
+            print(f"{one['task']}: {one['reason']}; nothing to train.")
+        else:
+            print(f"{one['task']}: {one['reason']}. Made {one['version']} without it.")
+            print(f"Next: headrace release start {one['version'].rpartition('/')[2]} --task {one['task']}")
+    if result.get("rebuilt") == []:
+        print("Nothing waits to be rebuilt.")
+    if "erasures" in result:
+        rows = [
+            (one["id"], one["kind"], one["channel"], one["at"], ", ".join(one["versions"]), _due(one))
+            for one in result["erasures"]
+        ]
+        table(("erasure", "of a", "channel", "at", "versions that used it", "replace them"), rows)
+
+
+def _due(one: Mapping[str, Any]) -> str:
+    if not one["versions"]:
+        return "-"
+    if one["rebuilt_at"] is not None:
+        return f"rebuilt {plain(one['rebuilt_at'])[:10]}"
+    return f"by {plain(one['retrain_by'])[:10]}{' (late)' if one['is_late'] else ''}"
+
+
+def _show_erased(done: "Erased") -> None:
+    n_rows = sum(done.plan.rows.values())
+    print(f"Erased {done.id}: {n_rows} rows of the store, {done.n_log_rows} old predictions in files.")
+    for path in done.files_left:
+        print(f"Left, by --keep-files: {path}")
+    if done.plan.versions:
+        print(f"Replace {', '.join(done.plan.versions)} by {done.retrain_by:%Y-%m-%d}: headrace erase --rebuild")
+    print(f"Receipt: {done.receipt}")
+
+
+def backup(
+    destination: Annotated[Path, typer.Argument(help="New folder.")],
+    where: Where = Path("."),
+    as_json: AsJson = False,
+) -> None:
+    """Copy the workspace into a new folder, while servers go on."""
+    from headrace.backups import backup as make
+
+    with opened(where) as ws:
+        made = make(ws, destination)
+
+    def show() -> None:
+        print(f"Backup {made.path}: {made.n_files} files, {made.n_bytes:,} bytes, {made.seconds:.1f} s")
+        for digest in made.missing:
+            print(f"  not in it, since the workspace does not have it: {digest}")
+
+    emit(made, as_json, show)
+
+
+def restore(
+    source: Annotated[Path, typer.Argument(help="Folder of a backup.")],
+    destination: Annotated[Path, typer.Argument(help="Folder of the workspace.")],
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Put the workspace that is there aside, and take its place.")
+    ] = False,
+    erasures: Annotated[
+        Path | None, typer.Option(help="erasures.jsonl that is newer than the backup; its key in keys/ beside it.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a workspace of a backup, every byte checked, without what was erased since."""
+    from headrace.backups import restore as bring_back
+
+    made = bring_back(source, destination, replace=replace, erasures=erasures)
+
+    def show() -> None:
+        print(f"Restored {made.path} as of {made.made_at}: {made.n_files} files, {made.seconds:.1f} s")
+        if made.erased_again:
+            print(f"  erased again: {', '.join(made.erased_again)}")
+        if made.put_aside:
+            print(f"  what was there before: {made.put_aside}")
+        for setting in made.settings_to_change:
+            print(f"  headrace.toml still says {setting}: take it out, or the restored files are not used")
+
+    emit(made, as_json, show)

@@ -1,0 +1,25 @@
+"""What is asked of a copy of the database that no store has open: whether it is sound, and what it refers to."""
+
+import sqlite3
+
+
+def faults_in(conn: sqlite3.Connection) -> list[str]:
+    """What is wrong with a database file; empty when it is sound."""
+    try:
+        found = [row[0] for row in conn.execute("PRAGMA integrity_check(3)") if row[0] != "ok"]
+        return found + [f"{row[0]} refers to no row of {row[2]}" for row in conn.execute("PRAGMA foreign_key_check")]
+    except sqlite3.DatabaseError as error:
+        return [str(error)]
+
+
+def artifacts_in(conn: sqlite3.Connection) -> list[str]:
+    """Digests of the artifacts that there should be: all but those of erased snapshots."""
+    gone = "SELECT artifact FROM snapshots WHERE erased_at IS NOT NULL"
+    rows = conn.execute(f"SELECT digest FROM artifacts WHERE digest NOT IN ({gone}) ORDER BY digest")
+    return [digest for (digest,) in rows]
+
+
+def ledger_head(conn: sqlite3.Connection) -> str:
+    """Hash of the newest line of the ledger; empty where there is none."""
+    row = conn.execute("SELECT hash FROM ledger ORDER BY seq DESC LIMIT 1").fetchone()
+    return "" if row is None else str(row[0])
