@@ -211,16 +211,37 @@ def _settled(target: Any, mass: float, *, is_known: bool) -> Settled:
 
 
 def _aggregated(votes: Votes, weights: Floats, truth: Ints, way: str) -> tuple[Ints, Floats]:
-    """The answer to each item (I), and how sure it is (I)."""
-    if votes.n_annotators * votes.n_classes**2 <= _MOST_CELLS:
-        found = AGGREGATIONS[way](votes, weights, truth)
-        answers = found.answers()
-        return answers, found.probs[np.arange(votes.n_items), answers]
+    """The answer to each item (I), and how sure it is (I).
+
+    What one person alone said is what that one said: such items teach nothing about anybody, and methods that learn go
+    astray on them.
+    """
+    answers, sureness = _majority(votes, weights, truth)
+    several = (np.bincount(votes.items, minlength=votes.n_items) > 1) | (truth != UNKNOWN)
+    fits = votes.n_annotators * votes.n_classes**2 <= _MOST_CELLS
+    if way == "majority" or not fits or not several.any():
+        return answers, sureness
+    kept, place = several[votes.items], np.cumsum(several) - 1
+    part = Votes(
+        place[votes.items[kept]],
+        votes.annotators[kept],
+        votes.classes[kept],
+        int(several.sum()),
+        votes.n_annotators,
+        votes.n_classes,
+    )
+    found = AGGREGATIONS[way](part, weights, truth[several])
+    answers[several] = found.answers()
+    sureness[several] = found.probs.max(axis=1)
+    return answers, sureness
+
+
+def _majority(votes: Votes, weights: Floats, truth: Ints) -> tuple[Ints, Floats]:
+    """The class of most weight of each item (I), the first of equals, and its share (I); without tables of classes."""
     places, at = np.unique(votes.items * votes.n_classes + votes.classes, return_inverse=True)
     masses = np.bincount(at.reshape(-1), weights[votes.annotators])
     items = places // votes.n_classes
-    order = np.lexsort((places, -masses, items))  # of each item the heaviest class first
+    order = np.lexsort((places, -masses, items))
     first = order[np.unique(items[order], return_index=True)[1]]
-    totals = np.bincount(items, masses)
     answers = np.where(truth != UNKNOWN, truth, places[first] % votes.n_classes)
-    return answers, masses[first] / totals
+    return answers, masses[first] / np.bincount(items, masses)
