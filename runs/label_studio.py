@@ -51,9 +51,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "shop"
         make_workspace(root)
-        with headrace_server(root) as headrace_url, recorder(headrace_url, options.record) as backend_url:
-            with label_studio(options.label_studio, Path(folder) / "studio") as studio:
-                work_together(root, headrace_url, backend_url, studio)
+        with (
+            headrace_server(root) as headrace_url,
+            recorder(headrace_url, options.record) as backend_url,
+            label_studio(options.label_studio, Path(folder) / "studio") as studio,
+        ):
+            work_together(root, headrace_url, backend_url, studio)
     print("All of it worked.")
 
 

@@ -227,15 +227,19 @@ def _span_value(start: int, end: int, label: str, text: str) -> dict[str, Any]:
 
 def _span(value: dict[str, Any], text: Any) -> dict[str, Any]:
     """A span in characters of the text. Label Studio counts UTF-16 units, so an emoji before a span is two there
-    (https://github.com/HumanSignal/label-studio/issues/1347); one that fits its own text as it stands is left alone."""
+    (https://github.com/HumanSignal/label-studio/issues/1347); one that fits its own text only as it stands is left
+    alone."""
     start, end = value.get("start"), value.get("end")
     if not isinstance(text, str) or not isinstance(start, int) or not isinstance(end, int):
         return value
     units = text.encode("utf-16-le", "surrogatepass")
-    if not 0 <= 2 * start <= 2 * end <= len(units) or ("text" in value and text[start:end] == value["text"]):
+    if not 0 <= 2 * start <= 2 * end <= len(units):
         return value  # what is wrong with it, whoever parses it says
-    start, end = (len(units[: 2 * place].decode("utf-16-le", "replace")) for place in (start, end))
-    return value | {"start": start, "end": end}
+    first, last = (len(units[: 2 * place].decode("utf-16-le", "replace")) for place in (start, end))
+    shown = value.get("text", text[first:last])
+    if text[first:last] != shown and end <= len(text) and text[start:end] == shown:
+        return value
+    return value | {"start": first, "end": last}
 
 
 @dataclass
