@@ -41,8 +41,8 @@ def test_planted_errors_are_asked_about_and_hardly_anything_else(ws: Workspace) 
     train = {row.example_id: row for row in snapshot.rows(ws, newest, "train")}
     wrong = {key for key, row in train.items() if int(row.key.removeprefix("c-")) < N_WRONG}
     found = reviewing.suspects(ws, "tone")
-    assert wrong <= set(found)
-    assert len(found) <= len(wrong) + 3
+    assert len(wrong & set(found)) >= 0.7 * len(wrong)  # it names what two ways of counting agree on
+    assert len(set(found) - wrong) <= 2
     filled = reviewing.fill(ws)
     assert filled.n_label_errors == len(found)
     assert {one.example_id for one in reviews.listing(ws) if one.reason == "label-error"} == set(found)
