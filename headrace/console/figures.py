@@ -229,6 +229,35 @@ def evidence_over_time(
         return _svg(figure, name, "Evidence for better and for worse by the number of labels, per channel")
 
 
+def forecasts(curves: Mapping[str, Mapping[str, Any]], *, name: str) -> Html:
+    """Wrong answers by training rows, a panel for each of `curves`: dots seen, the band what is forecast."""
+    n_lines = (len(curves) + 1) // 2
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH_IN * 1.3, 0.8 + 1.7 * n_lines), layout="constrained")
+        panels = figure.subplots(n_lines, 2, squeeze=False).ravel()
+        for axes, (label, curve) in zip(panels, curves.items(), strict=False):
+            seen, ahead = curve["seen"], curve["forecast"]
+            rows = [part["n_rows"] for part in ahead]
+            low, middle, high = ([part["error"][end] for part in ahead] for end in ("low", "estimate", "high"))
+            axes.fill_between(rows, low, high, color=_SERIES[0], alpha=0.25, linewidth=0, label="90 % interval")
+            axes.plot(rows, middle, color=_SERIES[0], linestyle=(0, (4, 3)), label="forecast")
+            dots = [part["n_rows"] for part in seen], [part["error"] for part in seen]
+            axes.plot(*dots, "o", color=_SERIES[2], markersize=4, label="seen")
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:,.0f}"))
+            axes.xaxis.set_minor_locator(mpl.ticker.NullLocator())
+            axes.set_xticks([seen[0]["n_rows"], rows[0], rows[-1]])
+            axes.set_ylim(0, None)
+            axes.set_title(_short(label), loc="left", fontsize=10)
+            axes.grid(axis="y")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, frameon=False)
+        for axes in panels[len(curves) :]:
+            axes.set_visible(False)
+        figure.supxlabel("training rows of the channel", fontsize=10)
+        figure.supylabel("share of wrong answers", fontsize=10)
+        return _svg(figure, name, "Learning curves: share of wrong answers by training rows, with forecasts")
+
+
 def _figure(n_rows: int, *, height_in: float, width_in: float = _WIDTH_IN) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(width_in, height_in), layout="constrained")
     grid = figure.subplots(n_rows, 1, sharex=True, squeeze=False)

@@ -362,3 +362,25 @@ def test_a_canary_shows_its_guardrails(workspace: Workspace) -> None:
     _, page = read(report.write(workspace))
     for words in ("Guardrail fired: reject.", "40 of 90", "0 of 90", "fired", "quiet", "is tried (canary) since"):
         assert words in page.text, words
+
+
+def test_values_are_shown_with_their_curves(workspace: Workspace) -> None:
+    ends = {"estimate": 0.2, "low": 0.1, "high": 0.3, "level": 0.9}
+    forecast = [{"n_rows": n, "error": ends} for n in (300, 600, 1200)]
+    seen = [{"n_rows": n, "error": 0.3} for n in (75, 150, 300)]
+    curve = {"n_rows": 300, "n_more": 100, "gain_points": ends, "seen": seen, "forecast": forecast}
+    points = {"points": {**ends, "estimate": -3.25}}
+    sources = [
+        {"source": "<bad>", "n_rows": 300, "for": {"itself": None, "others": points, "all": points},
+         "agreement": ends, "verdict": "harms", "whom": "others"},
+    ]  # fmt: skip
+    results = {
+        "n_test_rows": 80, "harmful": ["<bad>"], "sources": sources,
+        "curves": [{**curve, "channel": None}, {**curve, "channel": "web"}, {"channel": "few", "reason": "too few"}],
+    }  # fmt: skip
+    version = plant_version(workspace)
+    plant_evaluation(workspace, version, results, predictor="value")
+    text, page = read(report.write(workspace))
+    for words in ("What each channel adds", "<bad> harms", "-3.25 (+0.10 to +0.30)", "harms others", "most to web"):
+        assert words in page.text, words
+    assert "all channels" in text.partition("Learning curves: share of wrong answers")[2]
