@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from headrace.feedback import accuracy, drift
+from headrace.feedback.accuracy import Live
 from headrace.records import Adapter, Channel, Evaluation, Interval, LedgerEntry, ModelVersion, Release, Run, Snapshot
 from headrace.releasing.standing import curves_of, release_status
 from headrace.store import adapters, channels, imports, ledger, outcomes, releases, runs, snapshots, versions
@@ -40,6 +42,10 @@ class TaskFacts:
     """The run that made the newest version, or the newest run."""
     n_new_corrections: int
     n_corrections_without_text: int
+    live: Live
+    """Accuracy by audits."""
+    drift: dict[str, Any]
+    """What `headrace.feedback.drift.standing` says."""
     made_at: datetime
 
     @property
@@ -84,6 +90,7 @@ class TaskFacts:
 def gather(ws: Workspace, task: str) -> TaskFacts:
     """Read it all: what is in tables in one transaction."""
     state, newest = release_status(ws, task=task), _last_release(ws, task)
+    live, watched = accuracy.live(ws, task), drift.standing(ws, task)
     curves = state["over_time"] or ({} if newest is None else curves_of(ws, newest))
     with ws.store.read() as conn:
         known = versions.listing(conn, task)
@@ -111,6 +118,8 @@ def gather(ws: Workspace, task: str) -> TaskFacts:
             run=next(iter(made_newest or tried[-1:]), None),
             n_new_corrections=outcomes.count_unused(conn, task, with_text=True),
             n_corrections_without_text=outcomes.count_unused(conn, task, with_text=False),
+            live=live,
+            drift=watched,
             made_at=ws.clock(),
         )
 

@@ -173,7 +173,7 @@ def accept(ws: Workspace, task: str | None = None, *, channel: str | None = None
             rows.change_alarm(conn, alarm.id, ended_at=now)
             scope = ("" if alarm.channel is None else ids[alarm.channel], alarm.version_id)
             rows.forget(conn, task, scope)
-            fresh = {CLASSES: Stream().state()} | ({} if scope[0] else {EMBEDDINGS: _blocks(cursor)})
+            fresh = {CONFIDENCE: Stream().state()} | ({} if scope[0] else {EMBEDDINGS: _blocks(cursor)})
             rows.put(conn, task, scope, fresh, seen=cursor, now=now)
     return [replace(alarm, ended_at=now) for alarm in ended]
 
@@ -251,6 +251,7 @@ def _blocks(first: str) -> dict[str, Any]:
 
 def _go_on(ws: Workspace, task: str) -> tuple[list[Alarm], bool]:
     """Look at some more answers; the alarms given, and whether that was all."""
+    task_type: TaskType = TASK_TYPES.get(ws.task(task).type)(ws.task(task))
     with ws.store.read() as conn:
         look = _look_at(ws, conn, task)
         if look is None or look.before <= look.first:
@@ -261,11 +262,10 @@ def _go_on(ws: Workspace, task: str) -> tuple[list[Alarm], bool]:
         audited = rows.audited(conn, task, look.versions, since=made_at(look.first), before=made_at(before))
         kept = rows.streams(conn, task, look.versions)
         panels = [
-            (panel := _panel(conn, task, scope, kept.get(scope.key)), mine, told)
+            (_panel(conn, task, task_type, scope, kept.get(scope.key)), mine, told)
             for scope, mine, told in _by_scope(look, found, audited)
         ]
     n_channels = len({key[0] for key in kept if key[0]} | {panel.scope.channel_id for panel, _, _ in panels} - {""})
-    task_type: TaskType = TASK_TYPES.get(ws.task(task).type)(ws.task(task))
     for panel, mine, told in panels:
         panel.see(mine, told, task_type, _bars(panel.scope, n_channels))
     raised = _write(ws, task, task_type, replace(look, before=before), [panel for panel, _, _ in panels])
@@ -340,10 +340,14 @@ def _by_scope(
         yield look.own[channel_id], mine, told
 
 
-def _panel(conn: "Connection", task: str, scope: Scope, states: Mapping[str, Any] | None) -> _Panel:
+def _panel(
+    conn: "Connection", task: str, task_type: TaskType, scope: Scope, states: Mapping[str, Any] | None
+) -> _Panel:
     """The streams of a scope as they were left, or new ones."""
     states = states or {}
     streams = {name: Stream.of(states[name]) if name in states else Stream() for name in (CLASSES, CONFIDENCE)}
+    if CLASSES not in states and task_type.problem == "single_label_classification":
+        streams[CLASSES] = Stream(names=tuple(task_type.output_names))
     if ERRORS in states:
         return _Panel(scope, streams, ErrorStream.of(states[ERRORS]))
     return _Panel(scope, streams, ErrorStream.allowing(alarms.held_out(conn, task, scope)))

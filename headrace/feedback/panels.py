@@ -65,7 +65,7 @@ class Stream:
     gathered: tuple[Value, ...] = ()
     """Of the reference, until there are enough."""
     names: tuple[str, ...] = ()
-    """The categories; the last one is all other names."""
+    """The categories; the last one is all other names. While the reference is gathered: those that may come."""
     edges: tuple[float, ...] = ()
     """Between the categories of numbers."""
     detector: Categories | None = None
@@ -79,7 +79,7 @@ class Stream:
             seen.add(value)
             n += 1
             if n >= _n_needed(value, len(seen)):
-                found = _with_reference((*self.gathered, *values[: place + 1]))
+                found = _with_reference((*self.gathered, *values[: place + 1]), self.names)
                 later, crossed = found._watched(values[place + 1 :], log_bar)
                 return later, None if crossed is None else crossed + place + 1
         return replace(self, gathered=(*self.gathered, *values)), None
@@ -203,7 +203,7 @@ def _n_needed(value: Value, n_different: int) -> int:
     return min(_MOST_ROWS, max(N_REFERENCE, _ROWS_PER_CATEGORY * min(n_different, _MOST_NAMES + 1)))
 
 
-def _with_reference(values: Sequence[Value]) -> Stream:
+def _with_reference(values: Sequence[Value], known: Sequence[str]) -> Stream:
     if not isinstance(values[0], str):
         numbers = np.array(values, dtype=np.float64)
         parts = drift.bins(numbers)
@@ -211,9 +211,9 @@ def _with_reference(values: Sequence[Value]) -> Stream:
     counts: dict[str, int] = {}
     for value in values:
         counts[str(value)] = counts.get(str(value), 0) + 1
-    names = sorted(counts, key=lambda name: (-counts[name], name))[:_MOST_NAMES]
-    n_other = len(values) - sum(counts[name] for name in names)
-    return Stream(names=(*names, OTHER), detector=drift.categories(np.array([*map(counts.get, names), n_other])))
+    names = sorted(counts | dict.fromkeys(known, 0), key=lambda name: (-counts.get(name, 0), name))[:_MOST_NAMES]
+    found = [counts.get(name, 0) for name in names]
+    return Stream(names=(*names, OTHER), detector=drift.categories(np.array([*found, len(values) - sum(found)])))
 
 
 def _top(edges: Sequence[float]) -> str:
