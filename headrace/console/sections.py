@@ -6,8 +6,11 @@ from typing import Any
 
 from headrace.console import figures
 from headrace.console.facts import TaskFacts, interval_of
+from headrace.console.live_section import live
 from headrace.console.markup import Html, Part, element, join, table
 from headrace.console.release_section import release
+from headrace.console.trust_section import trusted
+from headrace.console.value_section import of_sources
 from headrace.records import Interval, LedgerEntry
 
 _BASELINES = {
@@ -34,8 +37,8 @@ _KINDS = {
 def task_page(facts: TaskFacts, prefix: str) -> Html:
     """All parts of one task. `prefix` keeps the ids of its figures apart from those of other tasks."""
     parts: list[Callable[[TaskFacts, str], Html | None]] = [
-        headline, release, decision, by_channel, adapters, comparison, compressed, confusion, per_class, reliability,
-        learning, data, ledger,
+        headline, live, release, decision, by_channel, adapters, comparison, compressed, confusion, per_class,
+        reliability, learning, trusted, of_sources, data, ledger,
     ]  # fmt: skip
     body = [part(facts, prefix) for part in parts]
     return element("section", element("h2", f"Task {facts.task}", id=prefix), *body)
