@@ -1,14 +1,38 @@
 """What the report says about a task, read from the store in one moment."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from headrace.feedback import accuracy, drift
+from headrace.feedback import accuracy, drift, trust
 from headrace.feedback.accuracy import Live
-from headrace.records import Adapter, Channel, Evaluation, Interval, LedgerEntry, ModelVersion, Release, Run, Snapshot
+from headrace.feedback.trust import SourceTrust
+from headrace.records import (
+    Adapter,
+    Channel,
+    Evaluation,
+    Interval,
+    LedgerEntry,
+    ModelVersion,
+    Release,
+    Run,
+    Snapshot,
+    Suspension,
+)
 from headrace.releasing.standing import curves_of, release_status
-from headrace.store import adapters, channels, imports, ledger, outcomes, releases, runs, snapshots, versions
+from headrace.store import (
+    adapters,
+    channels,
+    imports,
+    ledger,
+    outcomes,
+    releases,
+    runs,
+    snapshots,
+    suspensions,
+    versions,
+)
 from headrace.tasks import TASK_TYPES
 from headrace.workspace import Workspace
 
@@ -40,6 +64,9 @@ class TaskFacts:
     """What was decided about the channels of the newest version; empty where it has no adapters."""
     run: Run | None
     """The run that made the newest version, or the newest run."""
+    sources: Sequence[SourceTrust]
+    """Whose feedback became labels."""
+    suspensions: Sequence[Suspension]
     n_new_corrections: int
     n_corrections_without_text: int
     live: Live
@@ -92,6 +119,7 @@ def gather(ws: Workspace, task: str) -> TaskFacts:
     state, newest = release_status(ws, task=task), _last_release(ws, task)
     live, watched = accuracy.live(ws, task), drift.standing(ws, task)
     curves = state["over_time"] or ({} if newest is None else curves_of(ws, newest))
+    sources = trust.judge(ws, task)
     with ws.store.read() as conn:
         known = versions.listing(conn, task)
         in_charge = ledger.controls(conn, task)
@@ -116,6 +144,8 @@ def gather(ws: Workspace, task: str) -> TaskFacts:
             evaluations=versions.evaluations(conn, task),
             adapters=adapters.of_version(conn, known[-1].id) if known else [],
             run=next(iter(made_newest or tried[-1:]), None),
+            sources=sources,
+            suspensions=suspensions.listing(conn, task),
             n_new_corrections=outcomes.count_unused(conn, task, with_text=True),
             n_corrections_without_text=outcomes.count_unused(conn, task, with_text=False),
             live=live,
