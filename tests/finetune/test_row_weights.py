@@ -1,5 +1,5 @@
-"""What a row weighs in training. Catches: a loss that takes every row for a whole one, a weight that an encoder feels but
-not a CRF, a mixed row that counts more than what it is mixed with, a row without weight that trains all the same."""
+"""What a row weighs in training. Catches: a loss that takes every row for a whole one, a weight that no CRF feels, a
+mixed row that counts more than what it is mixed with, a row without weight that trains all the same."""
 
 from dataclasses import replace
 from pathlib import Path
