@@ -67,7 +67,7 @@ def put(cell: Cell, server: Running, batches: Sequence[Sequence[Asked]], seconds
     bodies = server.server.bodies(batches)
     began_at, began_cpu_s = time.perf_counter(), _cpu_s()
     if cell.share is None and cell.n_rows == 1 and WRK is not None:
-        loaded = _wrk(cell, server.url, bodies, seconds)
+        loaded = by_wrk(cell, server.url, bodies, seconds)
     else:
         load = Load(server.url, bodies, cell.n_rows, seconds, _WARM_S)
         if rate is None:
@@ -80,7 +80,7 @@ def put(cell: Cell, server: Running, batches: Sequence[Sequence[Asked]], seconds
     return Seen(loaded, share)
 
 
-def _wrk(cell: Cell, url: str, bodies: Sequence[bytes], seconds: float) -> Loaded:
+def by_wrk(cell: Cell, url: str, bodies: Sequence[bytes], seconds: float) -> Loaded:
     assert WRK is not None
     with tempfile.NamedTemporaryFile(suffix=".jsonl") as file:
         file.write(b"\n".join(bodies))

@@ -60,11 +60,12 @@ class Answers(Response):
                     return
                 goes_on = message.get("more_body", False)
                 found = splitter.feed(message.get("body", b""), is_last=not goes_on)
-                n_lines += len(found)
-                for start in range(0, len(found), _AT_ONCE):
-                    answers.put_nowait(await self._taken(found[start : start + _AT_ONCE]))
-                if n_lines > MAX_LINES:
-                    raise HTTPException(413, f"a stream has at most {MAX_LINES} lines, about")
+                fitting = found[: MAX_LINES - n_lines]
+                for start in range(0, len(fitting), _AT_ONCE):
+                    answers.put_nowait(await self._taken(fitting[start : start + _AT_ONCE]))
+                n_lines += len(fitting)
+                if len(fitting) < len(found):
+                    raise HTTPException(413, f"a stream has at most {MAX_LINES} lines")
         except HTTPException as error:  # the status is sent already
             stopped = BadInput(error.detail, value=f"line {n_lines + 1}", next_step="Send the rest in another request")
             answers.put_nowait(_written([stopped.envelope()]))
