@@ -74,6 +74,7 @@ def fill(ws: Workspace, task: str | None = None, *, suspects: Sequence[str] = ()
     opened = [*audits, *disagreements, *label_errors, *useful, *drawn]
     now = ws.clock()
     with ws.store.write() as conn:
+        rows.lock(conn)
         n_skipped = rows.skip_lost(conn, task, now) + rows.skip_of_ended_releases(conn, task, now)
         there = _asked_already(conn, task, opened)
         new = [one for one in opened if _subject(one) not in there]
@@ -157,13 +158,13 @@ def receive(ws: Workspace, conn: "Connection", review_id: str, answer: Any, labe
     parsed = task_type.parse_label(answer, review.input)
     if review.state == "answered" and review.answer == parsed:
         return review
-    now = ws.clock()
+    said = {"state": "answered", "answer": parsed, "labeller": labeller, "at": ws.clock()}
+    if not rows.settle(conn, review.id, was=review.state, **said):
+        raise WrongState("somebody else answers this review now", value=review_id, next_step="Take the next one")
     if review.prediction_id is not None:
-        given = Given(review.prediction_id, correction=parsed, labeller=labeller)
-        intake.receive(ws, conn, given)
+        intake.receive(ws, conn, Given(review.prediction_id, correction=parsed, labeller=labeller))
     if review.example_id is not None:
         add_label(ws, conn, review.example_id, review.task, parsed, labeller)
-    rows.settle(conn, review.id, state="answered", answer=parsed, labeller=labeller, at=now, was=review.state)
     return _found(conn, review_id)
 
 
@@ -356,6 +357,7 @@ def _is_known_at(place: int, n_known: int, labeller: str) -> bool:
 def _ask_known(ws: Workspace, task: str, labeller: str, beside: Review) -> Review | None:
     """Open a known question for a labeller, in the channel of what is asked beside it; None: all were asked."""
     with ws.store.write() as conn:
+        rows.lock(conn)
         known = rows.unasked_known(conn, task, labeller)
         channel = channels.find(conn, beside.channel)
         if known is None or channel is None:

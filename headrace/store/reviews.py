@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 from headrace.ids import first_id
 from headrace.records import Input
 from headrace.store import schema
-from headrace.store.noun import as_record, origin
+from headrace.store.noun import as_record, lock_table, origin
 
 _REVIEWS = schema.reviews
 _PREDICTIONS = schema.predictions
@@ -66,6 +66,11 @@ def add(conn: Connection, reviews: Sequence[Mapping[str, Any]], *, config_hash: 
         blank = dict.fromkeys((*_ABOUT, "probability", "answer", "labeller", "answered_at"))
         same = {**blank, "state": "open", **origin(config_hash)}
         conn.execute(insert(_REVIEWS), [{**same, **review} for review in reviews])
+
+
+def lock(conn: Connection) -> None:
+    """Let no other process open reviews until this transaction ends."""
+    lock_table(conn, _REVIEWS)
 
 
 def find(conn: Connection, review_id: str) -> Review | None:
