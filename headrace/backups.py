@@ -123,7 +123,7 @@ def restore(
     _check_place(to, replace=replace)
     newer, folders = _newer(backup_, to, None if erasures is None else Path(erasures).absolute())
     with _unfinished(to) as folder:
-        _lay_out(backup_, folder, manifest["files"])
+        _lay_out(backup_, folder, to, manifest["files"])
         with open_workspace(folder, overrides=_ELSEWHERE) as ws:
             keys = tombstones.key_for(newer, [ws.state_folder, *folders])
             again = erasing.apply(ws, newer, keys)
@@ -290,8 +290,10 @@ def _newer(source: Path, to: Path, given: Path | None) -> tuple[list[Tombstone],
     return [found[name] for name in sorted(found)], [path.parent for path in paths]
 
 
-def _lay_out(source: Path, folder: Path, files: dict[str, Any]) -> None:
-    """The files of a backup where a workspace has them."""
+def _lay_out(source: Path, folder: Path, to: Path, files: dict[str, Any]) -> None:
+    """The files of a backup where a workspace has them, with the keys and receipts of the one that is replaced."""
+    for name in (tombstones.KEYS, receipts.FOLDER):
+        _copy_tree(to / STATE_FOLDER / name, folder / STATE_FOLDER / name)
     for name in files:
         inside = Path(name)
         if name == FILE_NAME or inside.parts[0] == "root":
@@ -299,7 +301,8 @@ def _lay_out(source: Path, folder: Path, files: dict[str, Any]) -> None:
         else:
             target = folder / STATE_FOLDER / inside
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(source / name, target)
+        if not target.exists():
+            shutil.copy2(source / name, target)
     (folder / STATE_FOLDER / ".gitignore").write_text("*\n", "utf-8")
 
 

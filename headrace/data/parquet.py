@@ -63,12 +63,12 @@ def find_row(folder: Path, example_id: str) -> dict[str, Any] | None:
     return found[0] if found else None
 
 
-def values_in(path: Path) -> Iterator[Any]:
-    """Every value of any Parquet file, a batch at a time."""
+def values_in(path: Path) -> Iterator[tuple[str, Any]]:
+    """Every value of any Parquet file with the name of its column."""
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches():
-            for column in batch.columns:
-                yield from column.to_pylist()
+            for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                yield from ((name, value) for value in column.to_pylist())
 
 
 def _of(example_ids: Collection[str]) -> Any:

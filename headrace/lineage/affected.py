@@ -15,6 +15,7 @@ adapters, or both.
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from headrace.registry import resolve
@@ -23,6 +24,7 @@ from headrace.workspace import Workspace
 
 Line = Mapping[str, Any]
 _BY_SIDE = {"train": "trained", "validation": "validated", "test": "measured", "unknown": "unknown"}
+_OF_A_ROW = ("side", "target", "weight", "origin")
 _STRENGTH = ("trained", "validated", "replayed", "pretrained", "inherited", "unknown", "measured")
 
 
@@ -33,6 +35,8 @@ class Held:
     snapshot: Line
     counts: Mapping[str, Mapping[str, int]]
     """Channel to side to rows. Of a snapshot whose files are gone the side is `unknown`, and so many at most."""
+    row: Line | None = None
+    """Side, target, weight and origin, where one example is asked about."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +89,20 @@ def holding(
         n = one["n_by_channel"].get(channel, 0)
         folder = None if one["erased_at"] is not None else ws.artifacts.look(one["artifact"])
         if n and folder is not None:
-            count_rows = resolve("headrace.data.parquet:count_rows", purpose="to look into snapshots")
-            found.append(Held(one, count_rows(folder, channel, example_ids)))
+            found.append(_found_in(folder, one, channel, example_ids))
         elif n and (earliest is None or one["created_at"] >= earliest):
             most = n if example_ids is None else min(n, len(example_ids))
             found.append(Held(one, {channel: {"unknown": most}}))
     return [one for one in found if one.counts]
+
+
+def _found_in(folder: Path, snapshot: Line, channel: str, example_ids: Collection[str] | None) -> Held:
+    purpose = "looking into snapshots"
+    if example_ids is None or len(example_ids) != 1:
+        count_rows = resolve("headrace.data.parquet:count_rows", purpose=purpose)
+        return Held(snapshot, count_rows(folder, channel, example_ids))
+    row = resolve("headrace.data.parquet:find_row", purpose=purpose)(folder, next(iter(example_ids)))
+    return Held(snapshot, {} if row is None else {row["channel"]: {row["side"]: 1}}, row)
 
 
 def used(ws: Workspace, held: Sequence[Held], earliest: datetime | None) -> Affected:
@@ -206,7 +218,8 @@ def _used_adapters(
 def _snapshot(held: Held) -> dict[str, Any]:
     one = held.snapshot
     facts = {"id": one["id"], "task": one["task"], "content_hash": one["content_hash"], "created_at": one["created_at"]}
-    return facts | {"rows": {channel: dict(sides) for channel, sides in held.counts.items()}}
+    facts["rows"] = {channel: dict(sides) for channel, sides in held.counts.items()}
+    return facts | {name: held.row[name] for name in _OF_A_ROW if held.row is not None}
 
 
 def _releases(releases: Sequence[Line], names: Mapping[str, str]) -> Iterator[dict[str, Any]]:

@@ -53,7 +53,7 @@ class Plan:
     adapters: list[dict[str, str]]
     """Version and channel of adapters that used the rows, where it is not the version's whole model."""
     files: list[str]
-    """Files of yours below the workspace that hold some of it: rows go of JSON lines, CSV and TSV, others as a whole."""
+    """Files of yours below the workspace that hold some of it; of JSON lines, CSV and TSV only those rows go."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,9 @@ def apply(ws: Workspace, known: Sequence[Tombstone], keys: Mapping[str, bytes]) 
             continue
         key = keys.get(tombstone.key, b"")
         subject = subjects.in_store(ws, tombstone, key)
-        if subject is None:
-            continue  # of a channel that came later
+        if subject is None:  # of a channel that came later
+            tombstones.append(ws, tombstone)
+            continue
         tombstones.append(ws, replace(tombstone, state=BEGUN))
         planned, uses = _planned(ws, subject, subjects.rows_of(ws, subject))
         _write_down(ws, tombstone, planned, uses, keep_files=False)
@@ -214,7 +215,7 @@ def _planned(ws: Workspace, subject: Subject, rows: Rows) -> tuple[Plan, Affecte
     )
     used = [one for one in found.versions if one["how"] != "measured"]
     whole = {one["name"] for one in used if one["how"] != "adapter"}
-    files = workspace_files.holding(ws, subjects.values_of(ws, subject, rows.doomed))
+    files = workspace_files.holding(ws, workspace_files.search_for(subjects.values_of(ws, subject, rows.doomed)))
     planned = Plan(
         kind=subject.kind,
         channel=subject.channel,
@@ -275,11 +276,11 @@ def _carried_out(
         known = erasures.find(conn, tombstone.id)
     assert known is not None
     at("files")
-    values = subjects.values_of(ws, subject, rows.doomed)
-    holding = workspace_files.holding(ws, values)
+    search = workspace_files.search_for(subjects.values_of(ws, subject, rows.doomed))
+    holding = workspace_files.holding(ws, search)
     keep_files = known.facts["keep_files"]
     for path in () if keep_files else holding:
-        workspace_files.clean(path, values)
+        workspace_files.clean(path, search)
     at("snapshots")
     facts = {**known.facts, "snapshots": _without_snapshots(ws, subject, rows, known)}
     at("predictions")

@@ -191,7 +191,8 @@ def values_of(ws: Workspace, subject: Subject, doomed: Doomed) -> set[str]:
             found = {*lineage.texts_of_channel(conn, c), *lineage.comments(conn, c, None)}
             return found | lineage.names_in(conn, c) - _COMMON_NAMES
         comments = lineage.comments(conn, c, list(doomed.names)) if doomed.names else ()
-        return {*subject.names, *lineage.texts(conn, doomed.example_ids, doomed.prediction_ids), *comments}
+        found = {*subject.names, *lineage.texts(conn, doomed.example_ids, doomed.prediction_ids), *comments}
+    return found - _COMMON_NAMES
 
 
 _COMMON_NAMES = {"import", "anonymous"}

@@ -8,7 +8,6 @@ from headrace import retention
 from headrace.errors import NotFound
 from headrace.ids import PREFIXES
 from headrace.lineage import affected
-from headrace.registry import resolve
 from headrace.store import lineage
 from headrace.workspace import Workspace
 
@@ -207,19 +206,7 @@ def _of_versions(read: Trace, made: Sequence[Line]) -> dict[str, Any]:
 
 
 def _used_by(ws: Workspace, channel: str, example_ids: Sequence[str]) -> dict[str, Any]:
-    """What used some examples; of a single one also its row in each snapshot."""
-    found = vars(affected.of_examples(ws, channel, example_ids))
-    if len(example_ids) != 1 or not found["snapshots"]:
-        return found
-    with ws.store.read() as conn:
-        artifacts = {one["id"]: one["artifact"] for one in lineage.snapshots(conn)}
-    find_row = resolve("headrace.data.parquet:find_row", purpose="to look into snapshots")
-    with_rows = []
-    for one in found["snapshots"]:
-        folder = ws.artifacts.look(artifacts[one["id"]])
-        row = None if folder is None else find_row(folder, example_ids[0])
-        with_rows.append(one | {k: v for k, v in (row or {}).items() if k in ("side", "target", "weight", "origin")})
-    return found | {"snapshots": with_rows}
+    return vars(affected.of_examples(ws, channel, example_ids))
 
 
 def _of_inputs(conn: "Connection", prediction_ids: Sequence[str]) -> list[Line]:

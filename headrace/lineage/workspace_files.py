@@ -1,8 +1,9 @@
 """Files of the user's below a workspace that hold something that is to go: exports, copies of what was imported, notes.
 
-Tables and JSON are compared value by value, so that a short name finds no longer word; other files by whole words. Rows
-are taken out of JSON lines, CSV and TSV; another file goes as a whole. Not looked into: hidden folders, links, files
-that are both large and not readable as any of these.
+Tables and JSON are compared value by value, and a short value, which may stand for anything, counts only where it is
+called a text, a unit, a labeller or a comment. Other files are searched for the longer ones, as whole words. Rows are
+taken out of JSON lines, CSV and TSV; another file goes as a whole. Not looked into: hidden folders, links, and large
+files that are none of these.
 """
 
 import csv
@@ -12,7 +13,10 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -25,30 +29,56 @@ _MAX_LOOSE_BYTES = 256 << 20  # of a file without rows
 _MAX_PATTERNS = 2000  # values that are searched for as words; of more, whole lines are compared
 _PART = 200
 _CELL_CHARS = 1 << 27
+_LONG_CHARS = 12  # of a value that means itself wherever it stands
+_OWN_NAMES = {"text", "text_pair", "premise", "hypothesis", "question", "context", "unit", "labeller", "comment"}
+"""What exports of headrace and the files it imports call what a short value may be."""
+_NOT_WHAT_IT_SAYS = (OSError, EOFError, ValueError, csv.Error)  # of a file whose name says something else
 
 
-def holding(ws: Workspace, values: Collection[str]) -> list[Path]:
-    """Files that hold one of the values; headrace.toml and the catalogues it names are never among them."""
-    if not values:
+@dataclass(frozen=True)
+class Search:
+    """What files are searched for."""
+
+    long: frozenset[str]
+    short: frozenset[str]
+    patterns: tuple[re.Pattern[str], ...]
+    """For files without rows; none where there are too many values, of which whole lines are compared then."""
+
+    def finds(self, values: Iterable[tuple[str, str]]) -> bool:
+        """Whether one of some values, each with what it is called, is looked for."""
+        return any(value in self.long or (name in _OWN_NAMES and value in self.short) for name, value in values)
+
+
+def search_for(values: Iterable[str]) -> Search:
+    """A search for texts and names."""
+    own = {one for one in values if one.strip()}
+    long = sorted(one for one in own if len(one) >= _LONG_CHARS)
+    patterns = _patterns(long) if len(long) <= _MAX_PATTERNS else ()
+    return Search(frozenset(long), frozenset(own.difference(long)), tuple(patterns))
+
+
+def holding(ws: Workspace, search: Search) -> list[Path]:
+    """Files that hold something of it; headrace.toml and the catalogues it names are never among them."""
+    if not search.long and not search.short:
         return []
     own = {ws.root / FILE_NAME, *(ws.root / task.catalogue for task in ws.settings.tasks.values() if task.catalogue)}
-    has_one = _search(values)
-    return [path for path in _files(ws.root) if path not in own and has_one(path)]
+    return [path for path in _files(ws.root) if path not in own and _holds(path, search)]
 
 
-def clean(path: Path, values: Collection[str]) -> None:
-    """Take the rows that hold one of the values out of a file, or the file away where it is not one of rows."""
-    wanted = frozenset(values)
+def clean(path: Path, search: Search) -> None:
+    """Take the rows that hold something of it out of a file, or the file away where it is not one of rows."""
+    kept, n_rows = list[str](), 0
     try:
-        rows = list(_ROWS[_kind(path)](path))
-        kept = [raw for raw, inside in rows if wanted.isdisjoint(inside)]
-    except (KeyError, OSError, EOFError, ValueError, csv.Error):  # no rows, or not what its name says
+        for raw, inside in _ROWS[_kind(path)](path):
+            n_rows += 1
+            if not search.finds(inside):
+                kept.append(raw)
+    except (KeyError, *_NOT_WHAT_IT_SAYS):  # no file of rows
+        n_rows = len(kept)
+    if len(kept) == n_rows:
         path.unlink()
         return
-    if len(kept) == len(rows):  # found by words: the values are not as the rows have them
-        path.unlink()
-        return
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = path.with_name(f".{path.name}.{os.getpid()}.gz" if path.suffix == ".gz" else f".{path.name}.{os.getpid()}")
     with _opened(draft, "wt") as file:
         file.writelines(kept)
     shutil.copymode(path, draft)
@@ -65,28 +95,21 @@ def _files(root: Path) -> Iterator[Path]:
                 yield path
 
 
-def _search(values: Collection[str]) -> Callable[[Path], bool]:
-    wanted = frozenset(values)
-    patterns = list(_patterns(sorted(wanted))) if len(wanted) <= _MAX_PATTERNS else []
-
-    def has_one(path: Path) -> bool:
-        kind = _kind(path)
-        try:
-            if kind in _ROWS:
-                return any(not wanted.isdisjoint(inside) for _, inside in _ROWS[kind](path))
-            return any(value in wanted for value in _VALUES[kind](path)) if kind in _VALUES else loosely(path)
-        except (OSError, EOFError, ValueError, csv.Error):  # not what its name says
-            return loosely(path)
-
-    def loosely(path: Path) -> bool:
-        if path.stat().st_size > _MAX_LOOSE_BYTES:
-            return False
-        text = html.unescape(_bytes(path).decode("utf-8", errors="replace"))
-        if not wanted.isdisjoint(part.strip() for part in re.split(r"<[^<>]*>|[\r\n]+", text)):
-            return True
-        return any(pattern.search(text) for pattern in patterns)
-
-    return has_one
+def _holds(path: Path, search: Search) -> bool:
+    kind = _kind(path)
+    try:
+        if kind in _ROWS:
+            return any(search.finds(inside) for _, inside in _ROWS[kind](path))
+        if kind in _VALUES:
+            return search.finds(_VALUES[kind](path))
+    except _NOT_WHAT_IT_SAYS:
+        pass
+    if path.stat().st_size > _MAX_LOOSE_BYTES:
+        return False
+    text = html.unescape(_bytes(path).decode("utf-8", errors="replace"))
+    if not search.long.isdisjoint(part.strip() for part in re.split(r"<[^<>]*>|[\r\n]+", text)):
+        return True
+    return any(pattern.search(text) for pattern in search.patterns)
 
 
 def _patterns(values: list[str]) -> Iterator[re.Pattern[str]]:
@@ -113,56 +136,75 @@ def _opened(path: Path, mode: str) -> TextIO:
     return file
 
 
-def _of_json_lines(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Each line as it is, and the texts in it."""
+def _of_json_lines(path: Path) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Each line as it is, and the values in it."""
     with _opened(path, "rt") as file:
         for line in file:
             plain = line.strip().removeprefix("\ufeff")
             yield line, list(_leaves(json.loads(plain))) if plain else []
 
 
-def _of_table(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Each row as it is, over several lines where it has them, and its cells; none of the headings."""
+def _of_table(path: Path) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Each row as it is, over several lines where it has them, and its cells under their headings."""
     csv.field_size_limit(_CELL_CHARS)
-    taken: list[str] = []
     with _opened(path, "rt") as file:
-        lines = (taken.append(line) or line for line in file)  # type: ignore[func-returns-value]
-        for number, row in enumerate(csv.reader(lines, delimiter="\t" if ".tsv" in path.name else ",")):
-            yield "".join(taken), row if number else []
-            taken.clear()
+        lines = _Kept(file)
+        rows = csv.reader(lines, delimiter="\t" if ".tsv" in path.name else ",")
+        headings = next(rows, [])
+        yield lines.taken(), []
+        for row in rows:
+            yield lines.taken(), list(zip_longest(headings[: len(row)], row, fillvalue=""))
 
 
-def _of_json(path: Path) -> Iterator[str]:
+class _Kept:
+    """Lines that remember what was read of them."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines, self._read = iter(lines), list[str]()
+
+    def __iter__(self) -> "_Kept":
+        return self
+
+    def __next__(self) -> str:
+        self._read.append(next(self._lines))
+        return self._read[-1]
+
+    def taken(self) -> str:
+        """What was read since the last call."""
+        text = "".join(self._read)
+        self._read.clear()
+        return text
+
+
+def _of_json(path: Path) -> Iterator[tuple[str, str]]:
     yield from _leaves(json.loads(_bytes(path)))
 
 
-def _of_parquet(path: Path) -> Iterator[str]:
-    for value in resolve("headrace.data.parquet:values_in", purpose="looking into Parquet files")(path):
-        yield from _leaves(value)
+def _of_parquet(path: Path) -> Iterator[tuple[str, str]]:
+    for name, value in resolve("headrace.data.parquet:values_in", purpose="looking into Parquet files")(path):
+        yield from _leaves(value, name)
 
 
-def _leaves(value: Any) -> Iterator[str]:
-    """Every text in a JSON value; texts that are JSON themselves are looked into."""
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in a JSON value with the key above it; texts that are JSON themselves are looked into."""
     if isinstance(value, str):
-        yield value
+        yield name, value
         if value[:1] in ("{", "["):
-            try:
-                yield from _leaves(json.loads(value))
-            except ValueError:
-                return
+            with suppress(ValueError):
+                yield from _leaves(json.loads(value), name)
     elif isinstance(value, dict):
         for key, inner in value.items():
-            yield str(key)
-            yield from _leaves(inner)
+            yield "", str(key)
+            yield from _leaves(inner, str(key))
     elif isinstance(value, list | tuple):
         for inner in value:
-            yield from _leaves(inner)
+            yield from _leaves(inner, name)
 
 
-_ROWS: dict[str, Callable[[Path], Iterator[tuple[str, list[str]]]]] = {
+_ROWS: dict[str, Callable[[Path], Iterator[tuple[str, list[tuple[str, str]]]]]] = {
     "jsonl": _of_json_lines,
     "ndjson": _of_json_lines,
     "csv": _of_table,
     "tsv": _of_table,
 }
-_VALUES: dict[str, Callable[[Path], Iterator[str]]] = {"json": _of_json, "parquet": _of_parquet}
+_VALUES: dict[str, Callable[[Path], Iterator[tuple[str, str]]]] = {"json": _of_json, "parquet": _of_parquet}
