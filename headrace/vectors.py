@@ -62,10 +62,11 @@ def _known(folder: Path, wanted: set[bytes]) -> dict[bytes, Vectors]:
 
 
 def _read(folder: Path) -> Iterator[tuple[list[bytes], Vectors]]:
-    """Keys and vectors of each file, the oldest first; one that another process has just removed is passed over."""
+    """Keys and vectors of each file, the oldest first; one that is damaged, or has just been removed, is passed over."""
     for path in _files(folder):
-        with suppress(FileNotFoundError, BadZipFile, KeyError, ValueError), np.load(path) as kept:
-            keys, vectors = kept["keys"], kept["vectors"]
+        with suppress(OSError, EOFError, BadZipFile, KeyError, ValueError), path.open("rb") as file:
+            with np.load(file) as kept:
+                keys, vectors = kept["keys"], kept["vectors"]
             yield [row.tobytes() for row in keys], vectors
 
 

@@ -3,13 +3,38 @@ another side than test rows; feedback that counts as its channel's examples; val
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from advised import verdicts
+from conftest import LABELS
 from headrace import valuing
-from headrace.valuing import frozen
-from headrace.workspace import Workspace
+from headrace.advising import advise_technical
+from headrace.cli.value import value as value_verb
+from headrace.data import channels, snapshot
+from headrace.data.importing import import_rows
+from headrace.errors import BadInput, WrongState
+from headrace.feedback import labels as feedback_labels
+from headrace.stats.ridge_probe import Points
+from headrace.store import channels as channel_rows
+from headrace.valuing import curves, frozen, sources
+from headrace.workspace import Workspace, init
+from planted import plant_answer, plant_correction, plant_version
 from vectored import make_up_vectors, plant_rows
+
+
+def plant_feedback(ws: Workspace, channel: str, n: int) -> None:
+    """Corrections of texts that name their label, all of them to another one."""
+    version = plant_version(ws)
+    with ws.store.read() as conn:
+        found = next(one for one in channel_rows.listing(conn) if one.name == channel)
+    for i in range(n):
+        text = f"{LABELS[i % 3]} asked {i * 7919}"
+        prediction, _ = plant_answer(ws, found, version, LABELS[i % 3], text=text)
+        plant_correction(ws, prediction, LABELS[(i + 1) % 3], labeller=f"user {i}")
+    feedback_labels.to_labels(ws, version.task)
 
 
 @pytest.fixture
@@ -43,3 +68,91 @@ def test_honest_channels_are_not_named_and_values_are_kept(
     assert all(one["for"]["others"]["points"]["high"] >= 0 for one in found["sources"])
     monkeypatch.setattr(frozen, "by_source", None)  # would be called again
     assert valuing.value(ws) == found
+
+
+def test_feedback_is_a_source_of_its_own(ws: Workspace, tmp_path: Path) -> None:
+    plant_rows(ws, tmp_path, {"a": 200, "b": 200})
+    plant_feedback(ws, "b", 120)
+    found = valuing.value(ws)
+    assert {one["source"]: one["kind"] for one in found["sources"]} == {
+        "a": "examples", "b": "examples", "b (feedback)": "feedback",
+    }  # fmt: skip
+    assert found["harmful"] == ["b (feedback)"]
+    assert found["sources"][-1]["source"] == "b (feedback)"
+    n_test = sum(row.side == "test" for row in snapshot.rows(ws, snapshot.freeze(ws)))
+    assert found["n_test_rows"] == n_test
+    assert all(row.origin == "import" for row in sources.sides_of(ws, "tone").test)
+
+
+def test_one_source_alone_has_nothing_to_be_left_out_of(ws: Workspace, tmp_path: Path) -> None:
+    plant_rows(ws, tmp_path, {"a": 120})
+    (one,) = valuing.value(ws)["sources"]
+    assert one["verdict"] == "not known"
+    assert one["for"] == {"itself": None, "others": None, "all": None}
+
+
+def test_tasks_on_tokens_are_inconclusive(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with init(tmp_path / "ws", task="who", task_type="token-classification", labels=("PER",)) as ws:
+        channels.add(ws, "a")
+        rows = [
+            {"id": str(i), "text": f"Ada met {name}", "label": [[0, 3, "PER"]]}
+            for i, name in enumerate(f"somebody {i * 7919}" for i in range(40))
+        ]
+        path = tmp_path / "rows.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        import_rows(ws, "a", path)
+        found = valuing.value(ws)
+        assert "places in a text" in found["inconclusive"]
+        assert found["sources"] == found["curves"] == []
+        assert verdicts(advise_technical(ws, tries_methods=False)["sentences"], "more-labels") == ["not known"]
+    value_verb(where=tmp_path / "ws")
+    assert "headrace value --retrain" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("task_type", ["text-regression", "multi-label"])
+def test_numbers_and_sets_of_labels_are_valued_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task_type: str
+) -> None:
+    make_up_vectors(monkeypatch)
+    labels = () if task_type == "text-regression" else LABELS
+    with init(tmp_path / "ws", task="t", task_type=task_type, labels=labels) as ws:
+        rng = np.random.default_rng(0)
+        for channel in ("a", "b", "bad"):
+            channels.add(ws, channel)
+            rows = []
+            for i in range(150):
+                k = int(rng.integers(3))
+                said = 2 - k if channel == "bad" else k
+                label: Any = said + rng.random() / 2 if not labels else [LABELS[said]]
+                text = f"{LABELS[k]} {hash((channel, i)) & 0xFFFFFFFF:x} {i * 7919}"
+                rows.append({"id": str(i), "text": text, "label": label})
+            path = tmp_path / f"{channel}.jsonl"
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+            import_rows(ws, channel, path)
+        found = valuing.value(ws)
+    assert found["sources"][-1]["source"] == "bad"
+    assert found["harmful"] == ["bad"]
+
+
+def test_the_verb_shows_sources_and_curves(ws: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plant_rows(ws, tmp_path, {"a": 200, "bad": 200, "few": 12}, flipped={"bad": 1.0})
+    value_verb(where=ws.root)
+    said = capsys.readouterr().out
+    for words in ("bad harms", "harms others", "for the others", "points by 100 more labels", "a curve needs"):
+        assert words in said, words
+
+
+def test_a_wider_curve_holds_what_no_mistake_hides() -> None:
+    wrong = np.zeros((5, 40))
+    found = curves.described("a", 80, Points(np.array([5.0, 10, 20, 40, 80]), wrong))
+    error = found["forecast"][0]["error"]
+    assert error["low"] < 0.005
+    assert 0.01 < error["high"] < 0.1  # none wrong of 40 is not none ever
+
+
+def test_bad_starts_are_refused_at_once(ws: Workspace, tmp_path: Path) -> None:
+    plant_rows(ws, tmp_path, {"a": 60})
+    with pytest.raises(BadInput, match="start from"):
+        valuing.value(ws, retrain=True, start="nowhere")
+    with pytest.raises(WrongState, match="in charge"):
+        valuing.value(ws, retrain=True)

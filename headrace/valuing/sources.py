@@ -96,8 +96,6 @@ def reason_against(ws: Workspace, task: str) -> str | None:
     task_type: TaskType = TASK_TYPES.get(ws.task(task).type)(ws.task(task))
     if task_type.problem in ("token_classification", "question_answering"):
         return "the answers of this task type are places in a text, which one vector of the whole text does not tell"
-    if task_type.problem == "multi_label_classification":
-        return "rows of this task type have several labels, which one class for each vector does not tell"
     return None
 
 
@@ -124,12 +122,18 @@ def material(ws: Workspace, sides: Sides, report: Report) -> Material:
 
 
 def _classes(task_type: TaskType, targets: Sequence[object], n_train: int) -> tuple[Ints, int]:
-    """Classes (N) of targets, numbered without gaps, and how many there are. Numbers have thirds for classes."""
+    """Classes (N) of targets, numbered without gaps, and how many there are.
+
+    Numbers have thirds for classes, and several labels are one class, their set; what is rare beyond count is one too.
+    """
     encoded = task_type.encode_targets(targets)
     if task_type.problem == "regression":
         encoded = np.searchsorted(np.quantile(encoded[:n_train], _THIRDS), encoded)
-    elif task_type.n_outputs > _MOST_CLASSES:
-        frequent = {k for k, _ in Counter(encoded[:n_train].tolist()).most_common(_MOST_CLASSES - 1)}
+    elif encoded.ndim == 2:
+        encoded = np.unique(encoded, axis=0, return_inverse=True)[1].reshape(-1)
+    most = Counter(encoded[:n_train].tolist()).most_common()
+    if len(most) > _MOST_CLASSES:
+        frequent = {k for k, _ in most[: _MOST_CLASSES - 1]}
         encoded = np.array([k if k in frequent else -1 for k in encoded.tolist()])
     known, places = np.unique(encoded, return_inverse=True)
     return places.reshape(-1).astype(np.int64), len(known)
