@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ERRORS = "errors"
 _MIN_BEFORE = 50
-"""Answered audits before a change from which they, and not held-out rows, say what accuracy was."""
+"""Answered audits before a change from which they may say what accuracy was, where held-out rows say it less well."""
 _LATELY = 200
 """Answered audits that "lately" means where the errors themselves are the alarm."""
 _SHARES_RIGHT = ("accuracy", "subset_accuracy", "exact_match", "recall_at_1")
@@ -121,7 +121,7 @@ def evidence_since(
     audited = [row for row in audit_rows.drawn(conn, task, first=scope.first, before=before) if _is_of(scope, row)]
     start = "~" if since is None else rows.first_answer(since)
     earlier = _tally(task_type, [row for row in audited if row["prediction_id"] < start])
-    was = audits.estimate(earlier) if earlier.n_audited >= _MIN_BEFORE else held_out(conn, task, scope)
+    was = _narrower(audits.estimate(earlier) if earlier.n_audited >= _MIN_BEFORE else None, held_out(conn, task, scope))
     later = _tally(task_type, [row for row in audited if row["prediction_id"] >= start])
     return {
         "since": None if since is None else since.isoformat(),
@@ -160,6 +160,11 @@ def _effect(later: audits.Tally, before: Interval | None) -> dict[str, Any]:
     }
 
 
+def _narrower(one: Interval | None, other: Interval | None) -> Interval | None:
+    known = [interval for interval in (one, other) if interval is not None]
+    return min(known, key=lambda interval: interval.high - interval.low, default=None)
+
+
 def _tally(task_type: TaskType, audited: "Sequence[RowMapping]") -> audits.Tally:
     """Sums of audited answers; those that were not answered yet are left out."""
     told = [row for row in audited if row["is_answered"]]
@@ -178,6 +183,10 @@ def _changed(change: Mapping[str, Any]) -> str:
 
 
 def _effect_in_words(effect: Mapping[str, Any]) -> str:
+    if effect["n_more"] is None:
+        ends = effect["before"]
+        known = f"only known to lie within {ends['low']:.1%} to {ends['high']:.1%}"
+        return f"whether answers are worse cannot be told, since accuracy before is {known}"
     if effect["accuracy"] == "not known":
         return f"whether answers are worse is not known, about {effect['n_more']:,} answered audits would settle it"
     return f"accuracy is {effect['accuracy']}"

@@ -21,7 +21,7 @@ from headrace.stats.drift import Categories, Errors
 
 N_REFERENCE = 1000
 """Answers that a reference is made of, at least."""
-_ROWS_PER_CATEGORY, _MOST_ROWS = 50, 4000
+_ROWS_PER_CATEGORY = 50
 _MOST_NAMES = 50
 N_FIRST_AUDITS = 200
 """Answered audits that say what share of errors is usual, where no held-out rows do."""
@@ -200,7 +200,7 @@ def _n_needed(value: Value, n_different: int) -> int:
     """Answers that make a reference, when there were so many different values and this one was the latest."""
     if not isinstance(value, str):
         return N_REFERENCE
-    return min(_MOST_ROWS, max(N_REFERENCE, _ROWS_PER_CATEGORY * min(n_different, _MOST_NAMES + 1)))
+    return max(N_REFERENCE, _ROWS_PER_CATEGORY * min(n_different, _MOST_NAMES + 1))
 
 
 def _with_reference(values: Sequence[Value], known: Sequence[str]) -> Stream:

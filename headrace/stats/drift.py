@@ -352,8 +352,8 @@ class Effect:
 
     accuracy: Affected
     now: Interval | None
-    n_more: int
-    """Audits that would settle it, about."""
+    n_more: int | None
+    """Audits that would settle it, about; None where none would, since accuracy before is not known well enough."""
 
 
 def effect(since: audits.Tally, before: Interval, *, tolerance: float = 0.02) -> Effect:
@@ -366,15 +366,16 @@ def effect(since: audits.Tally, before: Interval, *, tolerance: float = 0.02) ->
         before: accuracy on the reference, as sure as it was measured.
     """
     now = audits.estimate(since)
-    needed = 4 * audits.n_needed(tolerance, before.estimate)  # half the tolerance to each side
-    if now is None:
-        return Effect("not known", None, needed)
-    apart = audits.difference(before, now)
-    if apart.high < 0:
-        return Effect("affected", now, 0)
-    if apart.low > -tolerance:
-        return Effect("not affected", now, 0)
-    return Effect("not known", now, max(1, needed - since.n_audited))
+    if now is not None:
+        apart = audits.difference(before, now)
+        if apart.high < 0:
+            return Effect("affected", now, 0)
+        if apart.low > -tolerance:
+            return Effect("not affected", now, 0)
+    left = tolerance**2 - (before.high - before.estimate) ** 2  # squared half-widths add up in a difference
+    if left < (tolerance / 4) ** 2:
+        return Effect("not known", now, None)
+    return Effect("not known", now, max(1, audits.n_needed(math.sqrt(left), before.estimate) - since.n_audited))
 
 
 def _log_mean(log_r: Floats) -> Floats:

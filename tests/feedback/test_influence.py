@@ -1,4 +1,4 @@
-"""What frozen vectors say against labels. Catches: labels that people vouch for held back by a model, honest people with
+"""What frozen vectors say against labels. Catches: labels that people vouch for held back by a model, honest people of
 rare or hard rows called harmful, a hostile one that gets away, a model that knows nothing and accuses all the same."""
 
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ class World:
             self._row(name, "train", "feedback", k)
             self.truth[name] = LABELS[k]
             said = LABELS[(k + 1) % 3] if self._rng.random() < wrong_share else LABELS[k]
-            self.votes += [CastVote(name, "web", one, said, NOON, name, "train", False) for one in who]
+            self.votes += [CastVote(name, "web", one, said, NOON, name, "train", NOON, False) for one in who]
             names.append(name)
         return names
 

@@ -403,7 +403,7 @@ def _tone() -> Any:
 
 
 def _vote(example_id: str, labeller: str, value: Any = "positive") -> CastVote:
-    return CastVote(example_id, "web", labeller, value, NOON, f"hash of {example_id}", "train", False)
+    return CastVote(example_id, "web", labeller, value, NOON, f"hash of {example_id}", "train", NOON, False)
 
 
 def _sorted(votes: list[CastVote]) -> list[CastVote]:
