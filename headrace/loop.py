@@ -20,7 +20,7 @@ from headrace.evaluate import evaluating, model_card
 from headrace.export.writing import check_destination, check_format, export_to
 from headrace.finetune import base_models
 from headrace.making import describe, evaluation_of, export_checkpoint, find_run, keep, task_type_of
-from headrace.records import Adapter, Job, ModelVersion, Release, Snapshot
+from headrace.records import Adapter, Job, ModelVersion, Release
 from headrace.release import controls, ledger, releases
 from headrace.releasing import gating, judging, starting
 from headrace.store import runs
@@ -263,7 +263,7 @@ def improve(ws: Workspace, *, task: str | None = None, report: Report = silent) 
     newest = max((serving.control, *serving.channels.values()), key=lambda version: version.number)
     settlement = trusting.settlement(ws, task=name, report=report)
     old, new = snapshot.find(ws, newest.snapshot_id), trusting.frozen(ws, settlement, task=name)
-    n_new = _n_new(ws, old, new)
+    n_new = trusting.n_new(ws, settlement, old, new)
     if n_new < ws.settings.feedback.min_new_labels:
         needed = ws.settings.feedback.min_new_labels
         return {"step": "waiting", "n_new_labels": n_new, "n_needed": needed, "feedback": settlement.facts}
@@ -312,10 +312,3 @@ def _card(ws: Workspace, version: ModelVersion, described: dict[str, Any], calib
     frozen = snapshot.find(ws, version.snapshot_id)
     own = [Adapter(**one) for one in described["adapters"]]
     return model_card.render(version, run, frozen, described["evaluations"], calibration=calibration, adapters=own)
-
-
-def _n_new(ws: Workspace, old: Snapshot, new: Snapshot) -> int:
-    """Labels that count and that the old snapshot did not have."""
-    if old.content_hash == new.content_hash:
-        return 0
-    return round(trusting.n_trusted(ws, new) - trusting.n_trusted(ws, old))

@@ -5,17 +5,15 @@ Every snapshot that is trained on is frozen here, so that no way to train takes 
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from headrace import vectors
 from headrace.data import snapshot, split
 from headrace.data.sources import Options, open_source
 from headrace.errors import BadInput, MissingExtra
 from headrace.feedback import influence, known, labels, suspensions, trust
-from headrace.feedback.settling import Doubts, Settlement, settle
+from headrace.feedback.settling import Doubts, Settlement, settle, worth
 from headrace.feedback.sources import gather
 from headrace.records import Input, Snapshot, SnapshotRow, Suspension
-from headrace.store import runs
 from headrace.tasks import TASK_TYPES, TaskType
 from headrace.tasks.inputs import parse_input
 from headrace.workspace import Workspace
@@ -51,7 +49,7 @@ def settlement(ws: Workspace, *, task: str | None = None, report: Report = silen
     split.assign(ws)  # caps hang on sides
     said, settings = gather(ws, name), ws.settings.feedback
     weights = trust.weights_of(trust.judged(said, settings))
-    first = settle(said, weights, task_type, settings)
+    first = settle(said, weights, task_type, settings, Doubts(left_out="no label counts"))
     if not first.counted:
         return first
     rows = _looked_at(snapshot.current(ws, name, first.settled)[0])
@@ -86,13 +84,14 @@ def collect(ws: Workspace, *, task: str | None = None) -> tuple[int, list[Suspen
     return labels.to_labels(ws, name), suspensions.watch(ws, name)
 
 
-def n_trusted(ws: Workspace, one: Snapshot) -> float:
-    """Rows of a snapshot that count as labels: all checked ones, and feedback by its weight."""
-    with ws.store.read() as conn:
-        artifact = runs.find_artifact(conn, one.artifact)
-    facts: dict[str, Any] = {} if artifact is None else artifact.facts.get("trust", {})
-    from_feedback = float(facts.get("n_trusted", one.n_from_feedback))
-    return one.n_rows - one.n_from_feedback + from_feedback
+def n_new(ws: Workspace, found: Settlement, old: Snapshot, new: Snapshot) -> int:
+    """Labels that count and that came after an older snapshot: checked rows, and feedback by what it is worth."""
+    if old.content_hash == new.content_hash:
+        return 0
+    n_checked = (new.n_rows - new.n_from_feedback) - (old.n_rows - old.n_from_feedback)
+    fresh = {vote.example_id for vote in found.counted if vote.labelled_at > old.created_at}
+    settings = ws.settings.feedback
+    return max(0, n_checked) + round(sum(worth(found.settled[example_id], settings) for example_id in fresh))
 
 
 def add_known(

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import count
 from pathlib import Path
 
 from sqlalchemy import insert
@@ -22,7 +23,8 @@ class Crowd:
     """One channel with imported rows and a version that answers, and everybody who corrects it."""
 
     def __init__(self, ws: Workspace, n_rows: int = 150, *, channel: str = "web") -> None:
-        self.ws = ws = replace(ws, clock=lambda: NOON + 20 * DAY)
+        ticks = count()
+        self.ws = ws = replace(ws, clock=lambda: NOON + 20 * DAY + next(ticks) * timedelta(milliseconds=1))
         self.channel: Channel = channels.add(ws, channel)
         importing.import_rows(
             ws, channel, write_jsonl(Path(ws.root) / f"{channel}.jsonl", sentences(n_rows, channel=channel))

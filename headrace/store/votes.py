@@ -30,6 +30,8 @@ class CastVote(NamedTuple):
     text_hash: str
     side: str | None
     """None: not split yet."""
+    labelled_at: datetime
+    """When the feedback became a label."""
     is_checked: bool
     """Whether the example has labels that are no feedback."""
 
@@ -52,6 +54,7 @@ def cast(conn: Connection, task: str) -> list[CastVote]:
             func.coalesce(_FEEDBACK.c.at, _LABELS.c.created_at, type_=schema.Instant),
             _EXAMPLES.c.text_hash,
             _GROUPS.c.side,
+            _LABELS.c.created_at,
             is_checked,
         )
         .select_from(_LABELS)
