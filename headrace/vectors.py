@@ -62,7 +62,7 @@ def _known(folder: Path, wanted: set[bytes]) -> dict[bytes, Vectors]:
 
 
 def _read(folder: Path) -> Iterator[tuple[list[bytes], Vectors]]:
-    """Keys and vectors of each file, the oldest first; one that is damaged, or has just been removed, is passed over."""
+    """Keys and vectors of each file, the oldest first; one that is damaged, or was just removed, is passed over."""
     for path in _files(folder):
         with suppress(OSError, EOFError, BadZipFile, KeyError, ValueError), path.open("rb") as file:
             with np.load(file) as kept:
