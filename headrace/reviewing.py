@@ -11,7 +11,7 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from headrace import vectors
+from headrace import trusting, vectors
 from headrace.data import snapshot
 from headrace.feedback import reviews
 from headrace.feedback.reviews import Filled
@@ -38,22 +38,26 @@ def fill(ws: Workspace, task: str | None = None, *, report: Report = lambda *_ar
 
 
 def suspects(ws: Workspace, task: str, *, report: Report = lambda *_args, **_facts: None) -> list[str]:
-    """Ids of training examples of the newest snapshot whose own label is likely wrong, the likeliest first.
+    """Ids of examples whose labels are likely wrong: those whose feedback the newest snapshot left out as suspected or
+    disputed, then those of its training rows with a label of their own, the likeliest first.
 
-    None where there is no snapshot, the task has no classes, or the training parts are not installed.
+    None of the latter where there is no snapshot, the task has no classes, or the training parts are not installed.
     """
     task_type: TaskType = TASK_TYPES.get(ws.task(task).type)(ws.task(task))
     newest = snapshot.latest(ws, task)
-    if newest is None or task_type.problem not in _WITH_CLASSES or find_spec("transformers") is None:
+    if newest is None:
         return []
+    doubtful = trusting.doubtful(ws, newest)
+    if task_type.problem not in _WITH_CLASSES or find_spec("transformers") is None:
+        return doubtful
     rows = [row for row in snapshot.rows(ws, newest, "train") if row.origin == "import"]
     rows = random.Random(newest.content_hash).sample(rows, min(_N_ROWS, len(rows)))
     targets = task_type.encode_targets([row.target for row in rows])
     if len(rows) < _MIN_ROWS or len(np.unique(targets)) < 2:
-        return []
+        return doubtful
     x = vectors.of_inputs(ws, [row.input for row in rows], task=task, report=report)
     n_classes = len(task_type.output_names)
     places = {given: place for place, given in enumerate(dict.fromkeys(row.input for row in rows))}
     same = np.asarray([places[row.input] for row in rows])
     probs = linear_probe.out_of_fold(x, targets, n_classes, seed=_SEED, n_folds=_N_FOLDS, groups=same)
-    return [rows[place].example_id for place in label_errors.suspects(probs, targets).rows]
+    return doubtful + [rows[place].example_id for place in label_errors.suspects(probs, targets).rows]

@@ -11,15 +11,18 @@ from headrace.data import snapshot, split
 from headrace.data.sources import Options, open_source
 from headrace.errors import BadInput, MissingExtra
 from headrace.feedback import influence, known, labels, suspensions, trust
-from headrace.feedback.settling import Doubts, Settlement, settle, worth
+from headrace.feedback.settling import DISPUTED, SUSPECTED, Doubts, Settlement, settle, worth
 from headrace.feedback.sources import gather
 from headrace.records import Input, Snapshot, SnapshotRow, Suspension
+from headrace.store import runs
 from headrace.tasks import TASK_TYPES, TaskType
 from headrace.tasks.inputs import parse_input
 from headrace.workspace import Workspace
 
 Report = Callable[..., None]
 _MOST_CHECKED = {"train": 4_000, "validation": 1_000}  # whose vectors are computed: seconds once, on two cores
+
+_DOUBTFUL, _MOST_DOUBTFUL = "doubtful", 1_000  # key of a snapshot's facts
 
 
 def silent(*_args: object, **_facts: object) -> None:
@@ -38,8 +41,16 @@ def freeze(ws: Workspace, *, task: str | None = None, report: Report = silent) -
 
 def frozen(ws: Workspace, found: Settlement, *, task: str | None = None) -> Snapshot:
     """The snapshot of what a settlement says."""
-    facts = {"trust": found.facts} if found.facts["n_labels"] else {}
+    doubtful = [example_id for example_id, one in found.settled.items() if one.held_back in (SUSPECTED, DISPUTED)]
+    facts = {"trust": found.facts, _DOUBTFUL: sorted(doubtful)[:_MOST_DOUBTFUL]} if found.facts["n_labels"] else {}
     return snapshot.freeze(ws, task=task, settled=found.settled, facts=facts)
+
+
+def doubtful(ws: Workspace, one: Snapshot) -> list[str]:
+    """Ids of examples that a snapshot left out because their labels are suspected or disputed: people can tell."""
+    with ws.store.read() as conn:
+        artifact = runs.find_artifact(conn, one.artifact)
+    return [] if artifact is None else list(artifact.facts.get(_DOUBTFUL, ()))
 
 
 def settlement(ws: Workspace, *, task: str | None = None, report: Report = silent) -> Settlement:
