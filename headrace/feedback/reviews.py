@@ -186,6 +186,8 @@ def skip(ws: Workspace, review_id: str, labeller: str = "anonymous") -> Review:
 def take(ws: Workspace, conn: "Connection", task: str, about: str, label: Any, labeller: str) -> bool:
     """Take a label that was given elsewhere; whether it says anything new.
 
+    A second opinion, on a review that somebody else has answered, is one about what the review is about.
+
     Args:
         about: id of a review, a prediction or an example.
 
@@ -194,15 +196,17 @@ def take(ws: Workspace, conn: "Connection", task: str, about: str, label: Any, l
         BadInput, WrongState: see `answer`.
     """
     intake.check_labeller(labeller)
-    noun = next((noun for noun in ("review", "prediction", "example") if about.startswith(f"{PREFIXES[noun]}_")), "")
-    if noun == "review":
-        before = _found(conn, about)
-        return receive(ws, conn, about, label, labeller) != before
+    if _is_of("review", about):
+        review = _found(conn, about)
+        subject = review.prediction_id or review.example_id
+        if subject is None or review.state == "open" or review.labeller == labeller:
+            return receive(ws, conn, about, label, labeller) != review
+        about = subject
     task_type: TaskType = TASK_TYPES.get(ws.task(task).type)(ws.task(task))
-    if noun == "example":
+    if _is_of("example", about):
         parsed = task_type.parse_label(label, _input_of(_example(conn, about)))
         return add_label(ws, conn, about, task, parsed, labeller)
-    prediction = predictions.find(conn, about) if noun == "prediction" else None
+    prediction = predictions.find(conn, about) if _is_of("prediction", about) else None
     if prediction is None or prediction.task != task:
         raise NotFound("no such review, prediction or example", value=about, next_step="Export what waits for labels")
     parsed = task_type.parse_label(label, _input_of(vars(prediction)))
@@ -384,6 +388,10 @@ def _answerable(conn: "Connection", review_id: str, labeller: str) -> Review:
     if review.text is None:
         raise NotFound("what the review asks about is gone", value=review_id, next_step="Take the next one")
     return review
+
+
+def _is_of(noun: str, row_id: str) -> bool:
+    return row_id.startswith(f"{PREFIXES[noun]}_")
 
 
 def _example(conn: "Connection", example_id: str) -> Mapping[str, Any]:
