@@ -68,7 +68,10 @@ def add_agreed(ws: Workspace, n: int, *, task: str | None = None) -> Added:
 
     Raises:
         WrongState: no example has so many labellers who agree.
+        BadInput: less than one.
     """
+    if n < 1:
+        raise BadInput("known answers to take must be 1 or more", value=n, next_step="Give a number from 1 on")
     name = ws.task_name(task)
     _task_type(ws, name)
     found: list[tuple[str, Input, Any]] = []
