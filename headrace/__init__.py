@@ -70,6 +70,7 @@ _PUBLIC = {
     "drift_status": "headrace.feedback.drift:standing",
     "accept_drift": "headrace.feedback.drift:accept",
     "improve": "headrace.loop:improve",
+    "run_loop": "headrace.wheel:run",
     "value": "headrace.valuing:value",
     "advise_method": "headrace.advising:advise_method",
     "advise_technical": "headrace.advising:advise_technical",

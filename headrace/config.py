@@ -337,6 +337,8 @@ class ReleaseTable(Table):
     """How long a candidate may take before the control answers instead."""
     keep_previous: bool = True
     """Workers keep the version that was in charge before, so that going back to it takes no time."""
+    max_days: Annotated[float, Field(ge=0)] = 14
+    """`loop run` stops a release that is not decided after so many days, once a newer version is due; 0: never."""
     max_drop_share: Share = 0.01
     """Gate before traffic: largest drop on held-out rows that is not chance, overall, in a channel and in a class."""
     min_agreement_share: Share = 0.97

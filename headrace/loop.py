@@ -245,12 +245,17 @@ def predict(
     return task_type.decode(outputs, facts.calibration)
 
 
-def improve(ws: Workspace, *, task: str | None = None, report: Report = silent) -> dict[str, Any]:
+def improve(
+    ws: Workspace, *, task: str | None = None, min_new_labels: int | None = None, report: Report = silent
+) -> dict[str, Any]:
     """Turn the wheel by one step: decide on the open release, or make and try a version from new labels that count.
 
     Returns `{"step": ...}`, one of: `decision` (with verdict and evidence), the name of the policy by which a candidate
     is being tried, such as `shadow`, `gate` (a candidate failed before traffic) or `waiting` (not enough new labels).
     All but a decision say under `feedback` how many labels came, from how many sources, how many do not count and why.
+
+    Args:
+        min_new_labels: from how many on to start a new version; None: `feedback.min_new_labels`.
 
     Raises:
         WrongState: no version is in charge yet.
@@ -264,8 +269,8 @@ def improve(ws: Workspace, *, task: str | None = None, report: Report = silent) 
     settlement = trusting.settlement(ws, task=name, report=report)
     old, new = snapshot.find(ws, newest.snapshot_id), trusting.frozen(ws, settlement, task=name)
     n_new = trusting.n_new(ws, settlement, old, new)
-    if n_new < ws.settings.feedback.min_new_labels:
-        needed = ws.settings.feedback.min_new_labels
+    needed = ws.settings.feedback.min_new_labels if min_new_labels is None else min_new_labels
+    if n_new < needed:
         return {"step": "waiting", "n_new_labels": n_new, "n_needed": needed, "feedback": settlement.facts}
     result = train(ws, task=name, per_channel=adapting.has_adapters(ws, serving.control), report=report)
     candidate = controls.find_version(ws, name, result["version"])

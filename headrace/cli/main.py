@@ -57,6 +57,7 @@ for group in (
     monitoring,
     lineage,
     feedback,
+    loop,
     releasing,
     predictions,
     advising,

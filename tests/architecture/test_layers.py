@@ -25,7 +25,7 @@ LAYERS = [
     {"search", "distributed", "compression", "per_channel", "valuing", "reviewing", "labelling", "watching"},
     {"releasing"},
     {"advising", "loop", "offline"},
-    {"lineage"},
+    {"lineage", "wheel"},
     {"backups"},
     {"server", "console", "cli", "client", "testing"},
 ]
