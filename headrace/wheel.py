@@ -87,7 +87,7 @@ def run(
                 if once:
                     raise
                 n_failed += 1
-                yield _step(ws, name, "error", str(error), error.envelope()["error"])
+                yield _step(ws, name, "error", str(error), {"code": error.code})
             if once:
                 return
             begins_at = _next(begins_at, interval_s * min(2**n_failed, _MOST_TIMES), time.monotonic())
@@ -155,10 +155,9 @@ def _gives_way(ws: Workspace, task: str, release: Release) -> str | None:
     if not most or ws.clock() - release.started_at < timedelta(days=most):
         return None
     due = triggers.judge(triggers.facts(ws, task), ws.settings.feedback)
-    return (
-        f"undecided after {most:g} days (release.max_days), and a newer version is due: {due.reason}" * due.fires
-        or None
-    )
+    if not due.fires:
+        return None
+    return f"undecided after {most:g} days (release.max_days), and a newer version is due: {due.reason}"
 
 
 def _improve(ws: Workspace, task: str, report: Report) -> Iterator[Step]:

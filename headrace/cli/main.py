@@ -12,6 +12,7 @@ from headrace.cli import (
     data,
     feedback,
     lineage,
+    loop,
     models,
     monitoring,
     operating,
