@@ -1,9 +1,9 @@
 """Files of the user's below a workspace that hold something that is to go: exports, copies of what was imported, notes.
 
-Tables and JSON are compared value by value, and a short value, which may stand for anything, counts only where it is
-called a text, a unit, a labeller or a comment. Other files are searched for the longer ones, as whole words. Rows are
-taken out of JSON lines, CSV and TSV; another file goes as a whole. Not looked into: hidden folders, links, and large
-files that are none of these.
+Texts and names of twelve characters or more are found anywhere. A shorter one may stand for anything: it counts only as
+a whole value of a table or of JSON, where that is called a text, a unit, a labeller or a comment. Rows are taken out of
+JSON lines, CSV and TSV; another file goes as a whole. Not looked into: hidden folders, links, and large files that are
+none of these.
 """
 
 import csv
@@ -11,9 +11,8 @@ import gzip
 import html
 import json
 import os
-import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -25,13 +24,19 @@ from headrace.config_sources import FILE_NAME
 from headrace.registry import resolve
 from headrace.workspace import Workspace
 
-_MAX_LOOSE_BYTES = 256 << 20  # of a file without rows
-_MAX_PATTERNS = 2000  # values that are searched for as words; of more, whole lines are compared
-_PART = 200
+_MAX_LOOSE_BYTES = 64 << 20  # of a file without rows
 _CELL_CHARS = 1 << 27
 _LONG_CHARS = 12  # of a value that means itself wherever it stands
 _OWN_NAMES = {"text", "text_pair", "premise", "hypothesis", "question", "context", "unit", "labeller", "comment"}
 """What exports of headrace and the files it imports call what a short value may be."""
+_FORMS: tuple[Callable[[str], str], ...] = (
+    lambda text: json.dumps(text)[1:-1],
+    lambda text: json.dumps(text, ensure_ascii=False)[1:-1],
+    lambda text: repr(text)[1:-1],
+    lambda text: text.replace('"', '""'),
+    html.escape,
+)
+"""How files of other kinds write a text."""
 _NOT_WHAT_IT_SAYS = (OSError, EOFError, ValueError, csv.Error)  # of a file whose name says something else
 
 
@@ -39,22 +44,34 @@ _NOT_WHAT_IT_SAYS = (OSError, EOFError, ValueError, csv.Error)  # of a file whos
 class Search:
     """What files are searched for."""
 
-    long: frozenset[str]
     short: frozenset[str]
-    patterns: tuple[re.Pattern[str], ...]
-    """For files without rows; none where there are too many values, of which whole lines are compared then."""
+    long: Mapping[str, tuple[str, ...]]
+    """By their first characters, as they are and as other formats write them."""
 
     def finds(self, values: Iterable[tuple[str, str]]) -> bool:
-        """Whether one of some values, each with what it is called, is looked for."""
-        return any(value in self.long or (name in _OWN_NAMES and value in self.short) for name, value in values)
+        """Whether some values, each with what it is called, hold something that is looked for."""
+        return any((name in _OWN_NAMES and value in self.short) or self.is_in(value) for name, value in values)
+
+    def is_in(self, text: str) -> bool:
+        """Whether a longer value is somewhere in a text."""
+        return any(
+            text.startswith(self.long[begin], i)
+            for i in range(len(text) - _LONG_CHARS + 1)
+            if (begin := text[i : i + _LONG_CHARS]) in self.long
+        )
 
 
 def search_for(values: Iterable[str]) -> Search:
     """A search for texts and names."""
-    own = {one for one in values if one.strip()}
-    long = sorted(one for one in own if len(one) >= _LONG_CHARS)
-    patterns = _patterns(long) if len(long) <= _MAX_PATTERNS else ()
-    return Search(frozenset(long), frozenset(own.difference(long)), tuple(patterns))
+    short, long = set[str](), dict[str, tuple[str, ...]]()
+    for value in {one for one in values if one.strip()}:
+        if len(value) < _LONG_CHARS:
+            short.add(value)
+        else:
+            for form in {value, *(write(value) for write in _FORMS)}:
+                begin = form[:_LONG_CHARS]
+                long[begin] = (*long.get(begin, ()), form)
+    return Search(frozenset(short), long)
 
 
 def holding(ws: Workspace, search: Search) -> list[Path]:
@@ -104,18 +121,7 @@ def _holds(path: Path, search: Search) -> bool:
             return search.finds(_VALUES[kind](path))
     except _NOT_WHAT_IT_SAYS:
         pass
-    if path.stat().st_size > _MAX_LOOSE_BYTES:
-        return False
-    text = html.unescape(_bytes(path).decode("utf-8", errors="replace"))
-    if not search.long.isdisjoint(part.strip() for part in re.split(r"<[^<>]*>|[\r\n]+", text)):
-        return True
-    return any(pattern.search(text) for pattern in search.patterns)
-
-
-def _patterns(values: list[str]) -> Iterator[re.Pattern[str]]:
-    for start in range(0, len(values), _PART):
-        part = values[start : start + _PART]
-        yield re.compile("|".join(rf"(?<!\w){re.escape(one)}(?!\w)" for one in part))
+    return path.stat().st_size <= _MAX_LOOSE_BYTES and search.is_in(_bytes(path).decode("utf-8", errors="replace"))
 
 
 def _bytes(path: Path) -> bytes:
