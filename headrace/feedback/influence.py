@@ -4,7 +4,7 @@ Pure. Rows that were checked are the yardstick: a model that is right about fewe
 must be on known answers accuses nobody. Dimensions: N rows, D width of the vectors.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -53,10 +53,9 @@ def doubts(
     places = label_errors.suspects(probs, targets).rows
     vouched = _vouched(settlement)
     suspects = frozenset(own[i].example_id for i in places if not checked[i] and own[i].example_id not in vouched)
-    harmful, left_out = {}, "too few checked rows of validation to measure influence"
-    if len(held_out) >= _MIN_HELD_OUT:
-        harmful, left_out = _harmful(rows, vectors, train, held_out, settlement, task_type, suspects), None
-    return Doubts(suspects, harmful, left_out)
+    if len(held_out) < _MIN_HELD_OUT:
+        return Doubts(suspects, left_out=f"fewer than {_MIN_HELD_OUT} checked rows of validation to see influence on")
+    return Doubts(suspects, _harmful(rows, vectors, train, held_out, settlement, task_type, suspects))
 
 
 def reason_to_pass(rows: Sequence[SnapshotRow], settlement: Settlement, task_type: TaskType) -> str | None:
@@ -73,7 +72,7 @@ def reason_to_pass(rows: Sequence[SnapshotRow], settlement: Settlement, task_typ
 
 def _vouched(settlement: Settlement) -> set[str]:
     """Examples whose target is said by as much as one label that counts fully: people before models."""
-    masses: Counter[str] = Counter()
+    masses: dict[str, float] = defaultdict(float)
     for vote in settlement.counted:
         if vote.value == settlement.settled[vote.example_id].target:
             masses[vote.example_id] += settlement.gated[source_of(vote)]

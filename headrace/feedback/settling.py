@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from headrace.config import FeedbackTable
-from headrace.feedback.sources import Said, Source, source_of, suspension_of
+from headrace.feedback.sources import Said, Source, covered, source_of
 from headrace.records import Settled
 from headrace.stats import annotators
 from headrace.stats.annotators import UNKNOWN, Floats, Ints, Votes
@@ -73,7 +73,8 @@ def settle(
     """
     doubts = doubts or Doubts(left_out="not asked for")
     own = {source: 0.0 if source in doubts.harmful else weight for source, weight in weights.items()}
-    reasons = [_why_not(vote, said, own, doubts) for vote in said.votes]
+    is_suspended = covered(said.suspensions)
+    reasons = [_why_not(vote, is_suspended(source_of(vote), vote.at), own, doubts) for vote in said.votes]
     counted = [vote for vote, reason in zip(said.votes, reasons, strict=True) if reason is None]
     factors, share = _caps(counted, own, said.n_checked, settings)
     weighed = {source: (own[source], own[source] * factor) for source, factor in factors.items()}
@@ -109,11 +110,11 @@ def worth(one: Settled, settings: FeedbackTable) -> float:
     return min(1.0, one.weight / (settings.new_source_weight or 1.0))
 
 
-def _why_not(vote: CastVote, said: Said, weights: Mapping[Source, float], doubts: Doubts) -> str | None:
+def _why_not(vote: CastVote, is_suspended: bool, weights: Mapping[Source, float], doubts: Doubts) -> str | None:
     """Why a label does not count; None if it does."""
     if vote.is_checked:
         return OWN_LABEL
-    if suspension_of(vote, said.suspensions) is not None:
+    if is_suspended:
         return SUSPENDED
     if source_of(vote) in doubts.harmful:
         return HARMFUL

@@ -5,7 +5,7 @@ A *source* is a labeller of a channel. The channel itself is one, too: its newco
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -64,15 +64,17 @@ def source_of(vote: CastVote) -> Source:
     return Source(vote.channel, vote.labeller)
 
 
-def suspension_of(vote: CastVote, held: Sequence[Suspension]) -> Suspension | None:
-    """The suspension that a vote falls under."""
-    return next((one for one in held if covers(one, source_of(vote), vote.at)), None)
+def covered(held: Iterable[Suspension]) -> Callable[[Source, datetime], bool]:
+    """A function that says whether any of these suspensions is about what a source said at an instant."""
+    spans: dict[Source, list[Suspension]] = defaultdict(list)
+    for one in held:
+        spans[Source(one.channel, one.labeller)].append(one)
 
+    def is_covered(source: Source, at: datetime) -> bool:
+        theirs = (one for key in (source, Source(source.channel)) for one in spans.get(key, ()))
+        return any(one.since <= at and (one.until is None or at < one.until) for one in theirs)
 
-def covers(one: Suspension, source: Source, at: datetime) -> bool:
-    """Whether a suspension is about what a source said at an instant."""
-    is_theirs = one.channel == source.channel and one.labeller in (None, source.labeller)
-    return is_theirs and one.since <= at and (one.until is None or at < one.until)
+    return is_covered
 
 
 def is_same(one: Any, other: Any) -> bool:

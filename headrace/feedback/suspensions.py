@@ -14,7 +14,7 @@ import numpy as np
 
 from headrace.config import FeedbackTable
 from headrace.errors import BadInput, NotFound, WrongState, nearest
-from headrace.feedback.sources import Source, covers
+from headrace.feedback.sources import Source, covered
 from headrace.ids import new_id
 from headrace.records import Suspension
 from headrace.stats import annotators
@@ -23,6 +23,7 @@ from headrace.workspace import Workspace
 
 WINDOW_S = 3600
 _N_BEFORE = 28 * 24  # windows that a window is compared with, at most
+_LEAST_BEFORE = 24  # and at least: the first hours of a task are all busier than those before
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_REASON_CHARS = 2_000
 Windows = Mapping[Source, Counter[int]]
@@ -53,10 +54,16 @@ def watch(ws: Workspace, task: str | None = None) -> list[Suspension]:
     """Suspend the bursts that have no suspension yet, lifted or not; those made."""
     name, now = ws.task_name(task), ws.clock()
     since = now - timedelta(seconds=2 * _N_BEFORE * WINDOW_S)
-    with ws.store.write() as conn:
+    with ws.store.read() as conn:
         known = suspensions.listing(conn, name)
         corrections = list(votes.volunteered(conn, name, since))
-        made = [_suspension(name, burst, now) for burst in bursts(corrections, known, ws.settings.feedback)]
+    found = bursts(corrections, known, ws.settings.feedback)
+    if not found:
+        return []
+    with ws.store.write() as conn:
+        now_known = suspensions.listing(conn, name)  # another process may have looked, too
+        fresh = [one for one in found if not any(_is_about(held, one.source, one.window) for held in now_known)]
+        made = [_suspension(name, burst, now) for burst in fresh]
         suspensions.add(conn, made, {one.name: one.id for one in channels.listing(conn)})
     return made
 
@@ -71,15 +78,16 @@ def bursts(
         known: suspensions so far. What one in force covers is not compared with; a window that had one is settled, and
             what was lifted is no burst of the channel either.
     """
-    in_force = [one for one in known if one.lifted_at is None]
-    left = [(Source(*who), at) for *who, at in corrections if not any(covers(s, Source(*who), at) for s in in_force)]
+    in_force = covered(one for one in known if one.lifted_at is None)
+    vouched = covered(one for one in known if one.lifted_at is not None)
+    said = ((Source(channel, labeller), at) for channel, labeller, at in corrections)
+    left = [(source, at) for source, at in said if not in_force(source, at)]
     found = _bursts(_counted(left), known, settings)
     aside = {(burst.source, burst.window) for burst in found}
-    vouched = [one for one in known if one.lifted_at is not None]
     rest = [
         (Source(source.channel), at)
         for source, at in left
-        if (source, _window(at)) not in aside and not any(covers(one, source, at) for one in vouched)
+        if (source, _window(at)) not in aside and not vouched(source, at)
     ]
     return found + _bursts(_counted(rest), known, settings)
 
@@ -94,7 +102,7 @@ def _bursts(windows: Windows, known: Sequence[Suspension], settings: FeedbackTab
     quiet = {source: Counter(counts) for source, counts in windows.items()}
     for window, source in sorted(busy, key=lambda one: (one[0], str(one[1]))):
         n_windows = min(window - first, _N_BEFORE)
-        if n_windows == 0 or any(_is_about(one, source, window) for one in known):
+        if n_windows < _LEAST_BEFORE or any(_is_about(one, source, window) for one in known):
             continue
         before = [_n_within(counts, window - n_windows, window) for counts in quiet.values()]
         typical = sum(before) / max(1, sum(n > 0 for n in before))

@@ -13,7 +13,7 @@ import numpy as np
 
 from headrace.config import FeedbackTable
 from headrace.feedback import settling
-from headrace.feedback.sources import Said, Source, covers, gather, source_of
+from headrace.feedback.sources import Said, Source, covered, gather, source_of
 from headrace.records import Interval, Settled
 from headrace.stats import annotators, intervals
 from headrace.stats.annotators import Gate
@@ -22,8 +22,8 @@ from headrace.workspace import Workspace
 
 _N_RECENT = 20
 _RECENT_LEVEL = 0.98
-"""The latest known answers bar alone, too, so that nobody lives on earlier ones: 7 or fewer right of 20. Of honest people
-right in 70 to 98 %, 1.7 % are barred at one of the looks at 1 to 100 answers, in place of 1.5 %."""
+"""The latest known answers bar alone, too, so that nobody lives on earlier ones: 7 or fewer right of 20. Of honest
+people right in 70 to 98 %, 1.7 % are barred at one of the looks at 1 to 100 answers, in place of 1.5 %."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,8 @@ def judged(said: Said, settings: FeedbackTable) -> tuple[SourceTrust, ...]:
     newcomers = _newcomers(labellers, said.answers, settings)
     shut = {channel for channel, answers in newcomers.items() if _is_barred(answers, gate)}
     n_labels = Counter(source_of(vote) for vote in said.votes)
-    n_held = Counter(source_of(v) for v in said.votes if any(covers(s, source_of(v), v.at) for s in said.suspensions))
+    is_suspended = covered(said.suspensions)
+    n_held = Counter(source_of(vote) for vote in said.votes if is_suspended(source_of(vote), vote.at))
     found = []
     for channel in sorted({one.channel for one in labellers}):
         own = [one for one in labellers if one.channel == channel]

@@ -66,7 +66,7 @@ def cast(conn: Connection, task: str) -> list[CastVote]:
         .where(_LABELS.c.task == task, _LABELS.c.origin == "feedback")
         .order_by(_CHANNELS.c.name, _EXAMPLES.c.key, _LABELLERS.c.name)
     )
-    return [CastVote(*row[:-1], bool(row[-1])) for row in conn.execute(query)]
+    return [CastVote._make((*row[:-1], bool(row[-1]))) for row in conn.execute(query)]
 
 
 def n_checked(conn: Connection, task: str, side: str) -> int:
@@ -97,4 +97,4 @@ def volunteered(conn: Connection, task: str, since: datetime) -> Iterator[tuple[
         .where(_FEEDBACK.c.at >= since)
         .order_by(_FEEDBACK.c.at, _FEEDBACK.c.id)
     )
-    return (tuple(row) for row in conn.execute(query))  # type: ignore[misc]  # of three columns
+    return ((channel, labeller, at) for channel, labeller, at in conn.execute(query))
