@@ -78,7 +78,9 @@ def test_feedback_is_a_source_of_its_own(ws: Workspace, tmp_path: Path) -> None:
         "a": "examples", "b": "examples", "b (feedback)": "feedback",
     }  # fmt: skip
     assert found["harmful"] == ["b (feedback)"]
-    assert found["sources"][-1]["source"] == "b (feedback)"
+    bad = found["sources"][-1]
+    assert bad["source"] == "b (feedback)"
+    assert bad["n_counted"] < bad["n_rows"]  # what is held back is valued too
     n_test = sum(row.side == "test" for row in snapshot.rows(ws, snapshot.freeze(ws)))
     assert found["n_test_rows"] == n_test
     assert all(row.origin == "import" for row in sources.sides_of(ws, "tone").test)
@@ -124,7 +126,7 @@ def test_numbers_and_sets_of_labels_are_valued_too(
                 k = int(rng.integers(3))
                 said = 2 - k if channel == "bad" else k
                 label: Any = said + rng.random() / 2 if not labels else [LABELS[said]]
-                text = f"{LABELS[k]} {hash((channel, i)) & 0xFFFFFFFF:x} {i * 7919}"
+                text = f"{LABELS[k]} in {channel} {i * 7919}"
                 rows.append({"id": str(i), "text": text, "label": label})
             path = tmp_path / f"{channel}.jsonl"
             path.write_text("".join(json.dumps(row) + "\n" for row in rows))

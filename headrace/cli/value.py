@@ -50,6 +50,7 @@ def _show_sources(found: dict[str, Any]) -> None:
             one["rank"],
             one["source"],
             one["n_rows"],
+            one["n_counted"],
             _points(one["for"].get("itself")),
             _points(one["for"].get("others")),
             _figure(one["agreement"]),
@@ -59,7 +60,7 @@ def _show_sources(found: dict[str, Any]) -> None:
         for one in found["sources"]
     ]
     title = f"Points that each source adds on {found['n_test_rows']:,} test rows, by frozen vectors (95 %)"
-    head = ("rank", "source", "rows", "for itself", "for the others", "agreement", "neighbours", "verdict")
+    head = ("rank", "source", "rows", "counted", "for itself", "for the others", "agreement", "neighbours", "verdict")
     table(head, rows, title=title)
     for name in found["harmful"]:
         print(f"{name} harms: test rows are answered better without it. Look at its labels before it is trained on.")

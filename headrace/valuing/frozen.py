@@ -3,7 +3,8 @@
 Whether a source harms is told by leaving it out: held-out rows of its own channel, and of the others, are answered
 worse with it than without. Two tests for each (rows won and lost, and the log-likelihood), corrected for being two and
 for all sources; and the share of right answers must have fallen too, since a channel that only makes the
-others' confidences worse is no reproach to its labels.
+others' confidences worse is no reproach to its labels. Of the other channels more must lose than gain: test rows of a
+channel with wrong labels are answered worse for every honest one, which is not the honest one's fault.
 """
 
 import math
@@ -79,8 +80,16 @@ def _left_out(
         added.append({whom: _added(whole, without[i], mine) for whom, mine in parts.items() if mine.any()})
         for whom in _WHOM:
             if whom in added[i]:
-                chances[_key(i, whom)] = _chances(whole, without[i], parts[whom])
+                harm, help_ = _chances(whole, without[i], parts[whom])
+                chances[_key(i, whom)] = (harm if _most_lose(whole, without[i], held_out, parts[whom]) else 1.0), help_
     return added, chances
+
+
+def _most_lose(whole: Answers, without: Answers, held_out: Rows, mine: NDArray[np.bool_]) -> bool:
+    """Whether the rows of more channels are less likely with the source than are more likely."""
+    saved = (whole.likely - without.likely)[mine]
+    sums = np.bincount(held_out.owners[mine], saved)
+    return bool((sums < 0).sum() > (sums > 0).sum())
 
 
 def _key(place: int, whom: str) -> str:

@@ -211,11 +211,13 @@ def _part(work: _Work, places: Sequence[int], without: _Answers) -> dict[str, An
         work.answers.outputs[places],
         calibration_a=without.calibration,
         calibration_b=work.answers.calibration,
-    )["overall"]
-    found = compared["difference"]
+    )
+    overall, each = compared["overall"], compared["channels"].values()
+    found = overall["difference"]
     points = {key: None if found[key] is None else round(100 * found[key], 4) for key in ("estimate", "low", "high")}
     points |= {key: found[key] for key in ("level", "reason") if key in found}
-    return {"n": len(places), "points": points, "wins": compared["wins"], "losses": compared["losses"]}
+    lose = sum(one["losses"] > one["wins"] for one in each) > sum(one["wins"] > one["losses"] for one in each)
+    return {"n": len(places), "points": points, "wins": overall["wins"], "losses": overall["losses"], "most_lose": lose}
 
 
 def _judged(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -240,6 +242,7 @@ def _verdict(
             if part is None:
                 continue
             p, estimate = chances[verdict]["\n".join((one["source"], whom))], part["points"]["estimate"]
-            if p < ALPHA and sign * (estimate if estimate is not None else math.nan) > NOISE_POINTS:
+            is_much = sign * (estimate if estimate is not None else math.nan) > NOISE_POINTS
+            if p < ALPHA and is_much and (verdict == "helps" or part["most_lose"]):  # as in frozen.py
                 return {"verdict": verdict, "p": p, "whom": whom}
     return {"verdict": "not known", "p": None, "whom": None}

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import vectors
+from headrace import trusting, vectors
 from headrace.data import snapshot
 from headrace.records import SIDES, Snapshot, SnapshotRow
 from headrace.stats.valuation import Rows
@@ -43,7 +43,7 @@ def source_of(row: SnapshotRow) -> Source:
 
 @dataclass(frozen=True, eq=False)
 class Sides:
-    """The rows of a snapshot that values are computed from. Labels of test rows are never feedback alone."""
+    """Rows of a task by side, and the snapshot of those that count. Labels of test rows are never feedback alone."""
 
     task: str
     frozen: Snapshot
@@ -60,20 +60,37 @@ class Sides:
     def channels(self) -> list[str]:
         return sorted({row.channel for row in (*self.train, *self.test)})
 
+    @cached_property
+    def rows(self) -> list[SnapshotRow]:
+        return [*self.train, *self.validation, *self.test]
+
+    @cached_property
+    def hash(self) -> str:
+        return snapshot.hash_of(self.rows)
+
 
 def sides_of(ws: Workspace, task: str) -> Sides:
-    """The newest labelled rows.
+    """The newest labelled rows as they would be trained on: feedback by what it amounts to.
 
     Raises:
         WrongState: nothing is labelled, or a side would be empty.
     """
-    return sides_at(ws, task, snapshot.freeze(ws, task=task))
+    return sides_at(ws, task, trusting.freeze(ws, task=task))
 
 
 def sides_at(ws: Workspace, task: str, frozen: Snapshot) -> Sides:
     """The rows of a snapshot; those that count nothing are left out."""
-    rows = [row for row in snapshot.rows(ws, frozen) if row.weight > 0]
-    train, validation, test = ([row for row in rows if row.side == side] for side in SIDES)
+    return _by_side(task, frozen, snapshot.rows(ws, frozen))
+
+
+def as_given(ws: Workspace, counted: Sides) -> Sides:
+    """The same rows, and all feedback as it was given, whatever it amounts to."""
+    return _by_side(counted.task, counted.frozen, snapshot.current(ws, counted.task)[0])
+
+
+def _by_side(task: str, frozen: Snapshot, rows: Sequence[SnapshotRow]) -> Sides:
+    kept = [row for row in rows if row.weight > 0]
+    train, validation, test = ([row for row in kept if row.side == side] for side in SIDES)
     return Sides(task, frozen, train, validation, test)
 
 
