@@ -163,13 +163,13 @@ def _part(version: str, parts: "Sequence[_Sums]", nothing: Callable[[int, int], 
     answered, if_wrong, if_right = (
         [getattr(sums, name) for sums in parts] for name in ("answered", "if_wrong", "if_right")
     )
-    if_alike = _estimate(answered)
+    if_alike = together(answered)
     n_audits, n_drawn = (sum(sums.n_audited for sums in tallies) for tallies in (answered, if_wrong))
     n_requests = sum(sums.n for sums in answered)
     told = [is_right for sums in parts for is_right in sums.told]
     return Part(
         version=version,
-        accuracy=audits.between(if_alike, _estimate(if_wrong), _estimate(if_right)),
+        accuracy=audits.between(if_alike, together(if_wrong), together(if_right)),
         if_alike=if_alike,
         always=audits.between(*(_always(tallies) for tallies in (answered, if_wrong, if_right))),
         n_requests=n_requests,
@@ -180,7 +180,7 @@ def _part(version: str, parts: "Sequence[_Sums]", nothing: Callable[[int, int], 
     )
 
 
-def _estimate(tallies: Sequence[Tally]) -> Interval | None:
+def together(tallies: Sequence[Tally]) -> Interval | None:
     """Of all together; each with a slope of its own where all have enough audits for that, few ones put together."""
     if not tallies:
         return None
