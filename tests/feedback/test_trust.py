@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sqlalchemy import func, select
 
 from conftest import LABELS, sentences
@@ -30,6 +32,12 @@ from planted import NOON
 
 QUESTIONS = [(f"question {i}", LABELS[i % 3]) for i in range(8)]
 TEXTS = [f"asked about {i}" for i in range(40)]
+
+
+@pytest.fixture(autouse=True)
+def no_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These tests look at no vectors; tests/feedback/test_influence.py does."""
+    monkeypatch.setattr(trusting.influence, "reason_to_pass", lambda *_: "a test")
 
 
 def other(label: str) -> str:
@@ -186,16 +194,16 @@ def _n_labels(ws: Workspace) -> int:
 
 
 def test_many_new_accounts_within_an_hour_are_a_burst_of_the_channel() -> None:
-    start, settings = NOON, FeedbackTable()
+    start, usually = NOON, FeedbackTable()
     usual = [("web", f"user-{i % 20}", start + timedelta(hours=i)) for i in range(300)]
     sybils = [("web", f"sybil-{i // 5}", start + timedelta(hours=301, seconds=i)) for i in range(400)]
-    (found,) = suspensions.bursts([*usual, *sybils], [], settings)
+    (found,) = suspensions.bursts([*usual, *sybils], [], usually)
     assert (found.source, found.n_now) == (Source("web"), 400)
-    assert suspensions.bursts(usual, [], settings) == []
+    assert suspensions.bursts(usual, [], usually) == []
     busier = [("web", f"user-{i % 20}", start + timedelta(hours=301, seconds=i)) for i in range(49)]
-    assert suspensions.bursts([*usual, *busier], [], settings) == []  # fewer than feedback.burst_labels
+    assert suspensions.bursts([*usual, *busier], [], usually) == []  # fewer than feedback.burst_labels
     first_hour = [("web", "ann", start + timedelta(seconds=i)) for i in range(500)]
-    assert suspensions.bursts(first_hour, [], settings) == []  # nothing to compare with
+    assert suspensions.bursts(first_hour, [], usually) == []  # nothing to compare with
 
 
 def test_suspending_by_hand(crowd: Crowd) -> None:
@@ -359,8 +367,8 @@ def test_more_people_outweigh_fewer_by_any_aggregation(aggregation: str) -> None
     votes = [_vote(f"e{i}", who, "positive") for i in range(30) for who in ("a", "b")]
     votes += [_vote(f"e{i}", "c", "negative") for i in range(30)]
     weight = dict.fromkeys([Source("web", who) for who in "abc"], 1.0)
-    settings = FeedbackTable.model_validate({"aggregation": aggregation})
-    found = settle(Said(_sorted(votes), {}, {}, (), 1000), weight, _tone(), settings).settled
+    how = FeedbackTable.model_validate({"aggregation": aggregation})
+    found = settle(Said(_sorted(votes), {}, {}, (), 1000), weight, _tone(), how).settled
     assert {one.target for one in found.values()} == {"positive"}
 
 
@@ -414,7 +422,22 @@ def _said(answers: dict[str, list[bool]]) -> Said:
     return Said((), {}, {Source("web", who): own for who, own in answers.items()}, (), 0)
 
 
-@pytest.fixture(autouse=True)
-def no_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These tests look at no vectors; tests/feedback/test_influence.py does."""
-    monkeypatch.setattr(trusting.influence, "reason_to_pass", lambda *_: "a test")
+@settings(max_examples=60, deadline=None)
+@given(
+    cast=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 7), st.sampled_from(LABELS)), min_size=1, max_size=80),
+    weight=st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=8, max_size=8),
+    aggregation=st.sampled_from(["dawid-skene", "majority", "mace"]),
+)
+def test_every_label_is_accounted_for_and_who_counts_nothing_changes_nothing(
+    cast: list[tuple[int, int, str]], weight: list[float], aggregation: str
+) -> None:
+    latest = {(item, who): label for item, who, label in cast}
+    votes = _sorted([_vote(f"e{item:02}", f"s{who}", label) for (item, who), label in latest.items()])
+    own = {Source("web", f"s{who}"): weight[who] for who in range(8)}
+    how = FeedbackTable.model_validate({"aggregation": aggregation, "max_source_share": 0.2})
+    found = settle(Said(votes, {}, {}, (), 5), own, _tone(), how)
+    assert found.facts["n_counted"] + sum(found.facts["held_back"].values()) == len(votes)
+    assert all((0 < one.weight <= 1) == (one.held_back is None) for one in found.settled.values())
+    heard = [vote for vote in votes if own[Source("web", vote.labeller)] > 0]
+    without = settle(Said(heard, {}, {}, (), 5), own, _tone(), how).settled
+    assert {name: one for name, one in found.settled.items() if one.held_back != NOT_RIGHT} == without
