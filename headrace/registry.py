@@ -71,6 +71,7 @@ class Registry:
     def __init__(self, kind: str, builtin: dict[str, str]) -> None:
         self.kind = kind
         self._builtin = dict(builtin)
+        self._found: dict[str, str] = {}  # what `targets` said last: asking installed packages takes milliseconds
 
     def targets(self) -> dict[str, str]:
         """Name to `"module:attribute"`, built-in and from entry points."""
@@ -80,7 +81,8 @@ class Registry:
             raise AlreadyExists(
                 f"{self.kind} plug-ins redefine built-in names", value=clash, next_step="Rename them in their package"
             )
-        return {**self._builtin, **plugins}
+        self._found = {**self._builtin, **plugins}
+        return dict(self._found)
 
     def names(self) -> list[str]:
         return sorted(self.targets())
@@ -92,7 +94,7 @@ class Registry:
             NotFound: no such name; the message has the nearest one.
             MissingExtra: its libraries are not installed.
         """
-        targets = self.targets()
+        targets = self._found if name in self._found else self.targets()
         if name not in targets:
             raise NotFound(f"unknown name in {self.kind}", value=name, next_step=nearest(name, sorted(targets)))
         return resolve(targets[name], purpose=f"{self.kind} {name!r}")
