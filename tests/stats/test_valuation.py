@@ -116,10 +116,10 @@ def test_what_a_source_adds_is_the_difference_of_two_fits() -> None:
     found = {(c.source, c.group): c for c in valuation.leave_one_out(rows, held_out, 3)}
     kept = rows.owners != 1
     without = Rows(rows.vectors[kept], rows.targets[kept], rows.owners[kept])
-    right, likely = valuation._on(held_out, valuation.linear_probe.fit(rows.vectors, rows.targets, 3))
-    less, less_likely = valuation._on(held_out, valuation.linear_probe.fit(without.vectors, without.targets, 3))
-    assert found[1, None].accuracy.estimate == pytest.approx(right.mean() - less.mean(), abs=0.006)
-    assert found[1, None].loss.estimate == pytest.approx((likely - less_likely).mean(), abs=2e-3)
+    more = valuation._on(held_out, valuation.linear_probe.fit(rows.vectors, rows.targets, 3))
+    less = valuation._on(held_out, valuation.linear_probe.fit(without.vectors, without.targets, 3))
+    assert found[1, None].accuracy.estimate == pytest.approx(more.right.mean() - less.right.mean(), abs=0.006)
+    assert found[1, None].loss.estimate == pytest.approx((more.likely - less.likely).mean(), abs=2e-3)
 
 
 def test_paired_shares_cover() -> None:
