@@ -1,7 +1,8 @@
 """Corrections joined to what the arms of a release answered: its evidence.
 
 Several labellers of one input are one outcome, by the task type's `combine`: they speak about the same answer, so
-counting each would count the same evidence twice. A labeller's latest correction counts.
+counting each would count the same evidence twice. A labeller's latest correction counts. What sources say who do not
+count at all (trust.not_counted) is no evidence about versions either.
 """
 
 import math
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from headrace.feedback import trust
+from headrace.feedback.sources import Source
 from headrace.records import Answered, Batch, Evidence, Outcome, Release, Score, Traffic
 from headrace.store import ledger, traffic
 from headrace.store import outcomes as rows
@@ -100,7 +103,7 @@ def paired(ws: Workspace, release: Release) -> tuple[list[Outcome], int]:
         corrections = rows.shadowed_corrections(conn, release.id)
         n_shadowed = rows.n_shadowed(conn, release.id)
     outcomes = []
-    for line, truth in with_truth(task_type, corrections):
+    for line, truth in with_truth(task_type, _counted(ws, release.task, corrections)):
         outcomes.append(
             Outcome(
                 channel=line["channel"],
@@ -121,7 +124,7 @@ def _by_arm(ws: Workspace, release: Release) -> tuple[dict[str, dict[str, Score]
     feedback: dict[str, dict[str, Score]] = {}
     scores: list[dict[str, Score]] = [{} for _ in stages]
     answers = []
-    for line, truth in with_truth(task_type, corrections):
+    for line, truth in with_truth(task_type, _counted(ws, release.task, corrections)):
         is_right, place = task_type.answers_match(line["output"], truth), _stage_of(line, stages)
         score, by_channel, by_stage = Score(1, int(is_right)), feedback.setdefault(line["arm"], {}), scores[place]
         by_channel[line["channel"]] = by_channel.get(line["channel"], Score()) + score
@@ -143,6 +146,14 @@ def _stage_of(line: "RowMapping", stages: Sequence[_Stage]) -> int:
 def _shares(weights: Mapping[str, float]) -> dict[str, float]:
     total = math.fsum(weights.values())
     return {arm: weight / total for arm, weight in weights.items()}
+
+
+def _counted(ws: Workspace, task: str, corrections: "Sequence[RowMapping]") -> "list[RowMapping]":
+    """Without those of barred sources, and those that are suspended."""
+    if not corrections:
+        return []
+    is_nothing = trust.not_counted(ws, task)
+    return [line for line in corrections if not is_nothing(Source(line["channel"], line["labeller"]), line["at"])]
 
 
 def with_truth(task_type: TaskType, corrections: "Sequence[RowMapping]") -> "list[tuple[RowMapping, object]]":

@@ -45,15 +45,19 @@ class Said:
     """Training examples with labels that are no feedback."""
 
 
-def gather(ws: Workspace, task: str) -> Said:
-    """Read it all: what is in tables in one transaction. Labels that the task has no more are passed over."""
+def gather(ws: Workspace, task: str, *, on_known: bool = False) -> Said:
+    """Read it all: what is in tables in one transaction. Labels that the task has no more are passed over.
+
+    Args:
+        on_known: of the votes, only those on inputs whose answer is known; no examples are counted.
+    """
     task_type: TaskType = TASK_TYPES.get(ws.task(task).type)(ws.task(task))
     with ws.store.read() as conn:
-        cast = votes.cast(conn, task)
+        cast = votes.cast(conn, task, on_known=on_known)
         known = {one.text_hash: one.answer for one in known_answers.listing(conn, task)}
         reviewed = [dict(line) for line in known_answers.reviewed(conn, task)]
         held = [one for one in suspensions.listing(conn, task) if one.lifted_at is None]
-        n_checked = votes.n_checked(conn, task, "train")
+        n_checked = 0 if on_known else votes.n_checked(conn, task, "train")
     plain = {vote.value for vote in cast if isinstance(vote.value, str)}
     gone = {value for value in plain if not _is_label(task_type, value)}
     usable = [vote for vote in cast if not isinstance(vote.value, str) or vote.value not in gone]

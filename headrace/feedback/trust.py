@@ -6,8 +6,9 @@ counts again as soon as what is known of them says so.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 import numpy as np
 
@@ -61,6 +62,14 @@ def settled(ws: Workspace, task: str | None = None) -> dict[str, Settled]:
     task_type: TaskType = TASK_TYPES.get(ws.task(name).type)(ws.task(name))
     settings = ws.settings.feedback
     return dict(settling.settle(said, weights_of(judged(said, settings)), task_type, settings).settled)
+
+
+def not_counted(ws: Workspace, task: str) -> Callable[[Source, datetime], bool]:
+    """A function that says whether what a source said at an instant counts nothing: barred, or suspended."""
+    said = gather(ws, task, on_known=True)
+    barred = {one.source for one in judged(said, ws.settings.feedback) if one.weight == 0 and one.source.labeller}
+    is_suspended = covered(said.suspensions)
+    return lambda source, at: source in barred or is_suspended(source, at)
 
 
 def weights_of(trusted: Sequence[SourceTrust]) -> dict[Source, float]:

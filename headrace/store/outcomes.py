@@ -46,7 +46,7 @@ def shadowed_corrections(conn: Connection, release_id: str) -> Sequence[RowMappi
 def labelled_answers(conn: Connection, release_id: str) -> Sequence[RowMapping]:
     """Corrections of answers that a release's arms gave to users, in the order they came.
 
-    Columns: prediction_id, channel, arm, probability, answered_at, output, correction, labeller.
+    Columns: prediction_id, channel, arm, probability, answered_at, output, correction, labeller, at.
     """
     query = (
         select(
@@ -58,6 +58,7 @@ def labelled_answers(conn: Connection, release_id: str) -> Sequence[RowMapping]:
             _PREDICTIONS.c.output,
             _FEEDBACK.c.correction,
             _FEEDBACK.c.labeller,
+            _FEEDBACK.c.at,
         )
         .join(_FEEDBACK, _FEEDBACK.c.prediction_id == _PREDICTIONS.c.id)
         .join(schema.channels, schema.channels.c.id == _PREDICTIONS.c.channel_id)

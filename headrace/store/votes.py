@@ -17,6 +17,7 @@ _GROUPS = schema.split_groups
 _FEEDBACK = schema.feedback
 _PREDICTIONS = schema.predictions
 _REVIEWS = schema.reviews
+_KNOWN = schema.known_answers
 
 
 class CastVote(NamedTuple):
@@ -36,8 +37,12 @@ class CastVote(NamedTuple):
     """Whether the example has labels that are no feedback."""
 
 
-def cast(conn: Connection, task: str) -> list[CastVote]:
-    """All votes of a task, those on an example side by side, in an order that no workspace-made id decides."""
+def cast(conn: Connection, task: str, *, on_known: bool = False) -> list[CastVote]:
+    """All votes of a task, those on an example side by side, in an order that no workspace-made id decides.
+
+    Args:
+        on_known: only those on inputs whose answer is known.
+    """
     checked = _LABELS.alias("checked")
     is_checked = (
         select(checked.c.id)
@@ -66,6 +71,9 @@ def cast(conn: Connection, task: str) -> list[CastVote]:
         .where(_LABELS.c.task == task, _LABELS.c.origin == "feedback")
         .order_by(_CHANNELS.c.name, _EXAMPLES.c.key, _LABELLERS.c.name)
     )
+    if on_known:
+        known = select(_KNOWN.c.text_hash).where(_KNOWN.c.task == task, _KNOWN.c.retired_at.is_(None))
+        query = query.where(_EXAMPLES.c.text_hash.in_(known))
     return [CastVote._make((*row[:-1], bool(row[-1]))) for row in conn.execute(query)]
 
 

@@ -1,5 +1,6 @@
 """Corrections joined to control and shadow answers: what becomes evidence, once, and in which order."""
 
+from headrace.feedback import suspensions
 from headrace.feedback.outcomes import paired
 from headrace.records import Channel, Outcome, Release
 from headrace.release import controls, releases
@@ -85,3 +86,15 @@ def test_answers_without_a_good_pair_are_no_evidence(workspace: Workspace) -> No
     plant_correction(workspace, alone, "positive")
     plant_correction(workspace, other, "positive")
     assert paired(workspace, release) == ([], 0)
+
+
+def test_what_does_not_count_is_no_evidence(workspace: Workspace) -> None:
+    release, channel = open_release(workspace)
+    for text, row in (("one", 0), ("two", 1)):
+        prediction_id, _ = both(workspace, release, channel, "positive", "neutral", row=row)
+        plant_correction(workspace, prediction_id, "neutral", labeller=text)
+    assert len(paired(workspace, release)[0]) == 2
+    held = suspensions.suspend(workspace, "a", "one", because="a bot")
+    assert len(paired(workspace, release)[0]) == 1
+    suspensions.lift(workspace, held.id, because="it was not")
+    assert len(paired(workspace, release)[0]) == 2

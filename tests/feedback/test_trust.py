@@ -441,3 +441,17 @@ def test_every_label_is_accounted_for_and_who_counts_nothing_changes_nothing(
     heard = [vote for vote in votes if own[Source("web", vote.labeller)] > 0]
     without = settle(Said(heard, {}, {}, (), 5), own, _tone(), how).settled
     assert {name: one for name, one in found.settled.items() if one.held_back != NOT_RIGHT} == without
+
+
+def test_who_does_not_count_is_no_evidence_about_versions(crowd: Crowd) -> None:
+    ws = crowd.ws
+    crowd.say("liar", [(text, other(label)) for text, label in QUESTIONS])
+    crowd.say("ann", QUESTIONS)
+    crowd.say("late", [(TEXTS[0], "positive")], at=NOON + DAY)
+    trusting.collect(ws)
+    is_nothing = trust.not_counted(ws, "tone")
+    found = {who: is_nothing(Source("web", who), NOON + DAY) for who in ("liar", "ann", "late", "never seen")}
+    assert found == {"liar": True, "ann": False, "late": False, "never seen": False}
+    suspensions.suspend(ws, "web", "late", because="x", since=NOON + DAY / 2)
+    is_nothing = trust.not_counted(ws, "tone")
+    assert (is_nothing(Source("web", "late"), NOON), is_nothing(Source("web", "late"), NOON + DAY)) == (False, True)
