@@ -157,9 +157,15 @@ def test_turns_begin_on_a_grid_that_does_not_wander(begun_at: float, interval_s:
 
 def test_sigterm_ends_the_verb_between_two_steps(template: Path, tmp_path: Path) -> None:
     shutil.copytree(template, tmp_path / "ws")
-    command = [sys.executable, "-m", "headrace", "loop", "run", "--interval-s", "600", "--json", "-w", tmp_path / "ws"]
-    many = ["--set", "feedback.min_new_labels=1000", "--set", "feedback.review_rows=0"]
-    process = subprocess.Popen([*command, *many], stdout=subprocess.PIPE, text=True)
+    code = (
+        "from headrace import reviewing\n"
+        "reviewing.suspects = lambda *_, **__: []\n"  # which take a model
+        "from headrace.cli.main import main\n"
+        "main()\n"
+    )
+    words = ["loop", "run", "--interval-s", "600", "--json", "-w", tmp_path / "ws"]
+    many = ["--set", "feedback.min_new_labels=1000"]
+    process = subprocess.Popen([sys.executable, "-c", code, *words, *many], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         for line in process.stdout:
@@ -188,10 +194,10 @@ def drilled(root: Path, *kill_at: int) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", range(4))
+@pytest.mark.parametrize("point", range(2))
 def test_after_a_kill_at_any_write_it_goes_on_to_the_same_end(ws: Workspace, point: int) -> None:
     rng = random.Random()  # other writes in every run of the tests; the message says which
-    kill_at = rng.randrange(1 + 4 * point, 5 + 4 * point)
+    kill_at = rng.randrange(1 + 8 * point, 9 + 8 * point)
     drilled(ws.root, kill_at)
     steps = [step.step for step in turn(ws)]
     assert controls.serving(ws, "tone").release is not None, (kill_at, steps)

@@ -1,5 +1,6 @@
 """POST /v1/feedback, one by one, and many: /v1/feedback/batch as one JSON body, /v1/feedback/stream as JSON lines."""
 
+import json
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, HTTPException, Request
@@ -43,7 +44,7 @@ async def taken(plane: ControlPlane, given: Given) -> dict[str, Any]:
 
 
 @router.post(f"{PATH}/batch", response_model=BatchAnswer, responses=ERRORS)
-async def batch(body: BatchRequest, request: Request) -> JSONResponse:
+async def batch(body: BatchRequest, request: Request) -> Response:
     """Say what came of many predictions; of each, in order, its id or why it was not taken."""
     if len(body.feedbacks) > MAX_BATCH:
         raise BadInput(
@@ -52,7 +53,9 @@ async def batch(body: BatchRequest, request: Request) -> JSONResponse:
             next_step="Send several, or JSON lines to /v1/feedback/stream",
         )
     several = [receiving.parsed(one) for one in body.feedbacks]
-    return JSONResponse({"results": await receiving.receive_all(request.app.state.plane, several)})
+    results = await receiving.receive_all(request.app.state.plane, several)
+    answer = json.dumps({"results": results})  # in ASCII: the value of an error may hold half a surrogate pair
+    return Response(answer, media_type="application/json")
 
 
 @router.post(f"{PATH}/stream", response_class=Response, responses=ERRORS | _ANSWERED, openapi_extra=_LINES)
