@@ -207,7 +207,8 @@ def test_the_wheel_turns_by_sdk(tmp_path: Path, tiny_base: Path) -> None:
     headrace.init(root, task="tone", labels=LABELS).close()
     with (root / "headrace.toml").open("a") as file:
         file.write(SETTINGS.format(base=json.dumps(str(tiny_base))))
-    with headrace.open_workspace(root, overrides={"finetune.epochs": 2}) as ws:
+    overrides = {"finetune.epochs": 2, "feedback.metrics": '{"stars": {"kind": "number"}}'}
+    with headrace.open_workspace(root, overrides=overrides) as ws:
         headrace.add_channel(ws, "a", licence="MIT")
         source = write_jsonl(tmp_path / "a.jsonl", sentences(150, channel="a"))
         assert headrace.import_rows(ws, "a", source).n_added == 150
