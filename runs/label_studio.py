@@ -188,8 +188,8 @@ def recorder(url: str, folder: Path | None) -> Iterator[str]:
             seen[name] = seen.get(name, 0) + 1
             print(f"  Label Studio: {self.command} {self.path} {told.get('action', '')} -> {answer.status_code}")
             if folder is not None and seen[name] == 1:
-                facts = {"path": self.path, "body": without_secrets(told), "answer": answer.json()}
-                (folder / f"{name}.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False), "utf-8")
+                facts = {"path": self.path, "body": worth_keeping(told), "answer": worth_keeping(answer.json())}
+                (folder / f"{name}.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", "utf-8")
             self.send_response(answer.status_code)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(answer.content)))
@@ -209,8 +209,16 @@ def recorder(url: str, folder: Path | None) -> Iterator[str]:
         thread.join()
 
 
-def without_secrets(told: dict[str, Any]) -> dict[str, Any]:
-    return told | ({"access_token": "token"} if "access_token" in told else {})
+def worth_keeping(said: dict[str, Any]) -> dict[str, Any]:
+    """What was said, without tokens, and of many tasks two."""
+    kept = json.loads(json.dumps(said))
+    for inside, name in ((kept, "access_token"), (kept.get("project"), "token")):
+        if isinstance(inside, dict) and name in inside:
+            inside[name] = "not kept"
+    return {
+        name: value[:2] if name in ("tasks", "task", "results") and isinstance(value, list) else value
+        for name, value in kept.items()
+    }
 
 
 def prelabelled(studio: httpx.Client, project: int, n: int) -> list[dict[str, Any]] | None:

@@ -335,7 +335,7 @@ def test_a_move_that_is_killed_at_any_moment_loses_and_doubles_nothing(ws: Works
 @pytest.mark.slow
 def test_the_process_of_a_server_moves_by_the_settings_it_is_given(ws: Workspace, log: Log) -> None:
     old = log.add(days=400)
-    settings = json.dumps({"log_keep_days": 7, "log_max_bytes": 0})
+    settings = json.dumps({"serve.log_keep_days": 7, "serve.log_max_bytes": 0})
     command = [sys.executable, "-W", "error", "-m", "headrace.retention", str(ws.root)]
     done = subprocess.run([*command, settings], capture_output=True, text=True, check=True)
     assert "deleted, of 2025-02-24: more than serve.log_max_bytes" in done.stderr

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
 SHADOW = "shadow"
-_LATE = timedelta(hours=1)  # how much later than it was given an answer may be written to the log
+_LATE = timedelta(minutes=10)  # how much later than it was given an answer may be written to the log
 _AUDITS_FIRST, _THEN_DISAGREEMENTS, _THEN_OTHERS = 3.0, 2.0, 1.0
 _FAR_OFF_S = 1e11  # seconds since 1970 over this are below 1 for 3000 years
 _POOL = 5_000  # unlabelled answers, the newest, that are chosen from
@@ -248,10 +248,10 @@ def _audits(ws: Workspace, conn: "Connection", task: str) -> Iterator[dict[str, 
     newest = rows.newest_audit(conn, task)
     after = "" if newest is None else first_id("prediction", made_at(newest) - _LATE)
     salt = ws.settings.feedback.audit_salt
-    for row in rows.auditable(conn, task, after=after):
-        if auditing.is_drawn(row["id"], row["audit_probability"], salt=salt):
-            priority = _AUDITS_FIRST + 1 - made_at(row["id"]).timestamp() / _FAR_OFF_S  # the oldest is due first
-            yield _review(row, "audit", row["id"], priority, probability=row["audit_probability"])
+    for prediction_id, channel_id, probability in rows.auditable(conn, task, after=after):
+        if auditing.is_drawn(prediction_id, probability, salt=salt):
+            priority = _AUDITS_FIRST + 1 - made_at(prediction_id).timestamp() / _FAR_OFF_S  # the oldest is due first
+            yield _review({"channel_id": channel_id}, "audit", prediction_id, priority, probability=probability)
 
 
 def _disagreements(ws: Workspace, conn: "Connection", task: str) -> Iterator[dict[str, Any]]:

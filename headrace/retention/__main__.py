@@ -1,6 +1,7 @@
 """`python -m headrace.retention ROOT SETTINGS`: the process in which a server has old predictions moved.
 
-SETTINGS is a JSON object of settings of the table `serve`, since the server may have got them on its command line.
+What was drawn for an audit is asked about before, so that it can be answered in time. SETTINGS is a JSON object of
+dotted settings, since the server may have got them on its command line.
 """
 
 import json
@@ -8,6 +9,7 @@ import os
 import sys
 
 from headrace.errors import HeadraceError, WrongState
+from headrace.feedback import reviews
 from headrace.retention import move
 from headrace.workspace import open_workspace
 
@@ -15,11 +17,12 @@ _NICENESS = 15
 
 
 def main(root: str, settings: str) -> int:
-    """Move what is to be moved; the exit status."""
+    """Open the reviews that are due, and move what is to be moved; the exit status."""
     os.nice(_NICENESS)
-    overrides = {f"serve.{name}": value for name, value in json.loads(settings).items()}
     try:
-        with open_workspace(root, overrides=overrides) as ws:
+        with open_workspace(root, overrides=json.loads(settings)) as ws:
+            for task in sorted(ws.settings.tasks):
+                reviews.fill(ws, task)
             moved = move(ws)
     except WrongState:  # another process is at it
         return 0

@@ -1,5 +1,4 @@
-"""Gauges of what audits and drift say, renewed behind the requests: live accuracy per channel, and open alarms. Audits
-that were drawn meanwhile are opened first.
+"""Gauges of what audits and drift say, renewed behind the requests: live accuracy per channel, and open alarms.
 
 The store adds the answers up, so a look takes it a second per million and this process hardly anything.
 """
@@ -7,7 +6,7 @@ The store adds the answers up, so a look takes it a second per million and this 
 import logging
 import threading
 
-from headrace.feedback import accuracy, drift, reviews
+from headrace.feedback import accuracy, drift
 from headrace.feedback.accuracy import Part
 from headrace.server.metrics import Metrics
 from headrace.workspace import Workspace
@@ -40,8 +39,6 @@ class LiveGauges:
         while not self._stop.wait(wait_s):
             wait_s = _EVERY_S
             try:
-                for task in sorted(self._ws.settings.tasks):
-                    reviews.fill(self._ws, task)  # an audit that nobody was asked about says nothing
                 self.look()
             except Exception:  # the border of one look: what serves goes on serving
                 _log.warning("live accuracy could not be looked at", exc_info=True)

@@ -134,15 +134,17 @@ class PredictionLog:
 
 
 class Moving:
-    """Has old rows moved to files now and then, in a process of low priority. Use as a context manager.
+    """Has old rows moved to files now and then, and people asked about those that were drawn for audits, in a process
+    of low priority. Use as a context manager.
 
     A process of its own, since what it reads and packs would stand in the way of requests here; ended at any moment it
     leaves nothing half done.
     """
 
     def __init__(self, ws: Workspace) -> None:
-        keeping = {name: value for name, value in ws.settings.serve if name.startswith("log_")}
-        self._command = [sys.executable, "-m", "headrace.retention", str(ws.root), json.dumps(keeping)]
+        settings = {f"serve.{name}": value for name, value in ws.settings.serve if name.startswith("log_")}
+        settings |= {f"feedback.{name}": getattr(ws.settings.feedback, name) for name in ("audit_salt", "review_rows")}
+        self._command = [sys.executable, "-m", "headrace.retention", str(ws.root), json.dumps(settings)]
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="headrace-moving", daemon=True)
 

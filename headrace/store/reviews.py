@@ -153,16 +153,16 @@ def skip_of_ended_releases(conn: Connection, task: str, at: datetime) -> int:
     return conn.execute(query.values(state="skipped", answered_at=at)).rowcount
 
 
-def auditable(conn: Connection, task: str, *, after: str) -> Iterator[Mapping[str, Any]]:
-    """Answers that could be drawn for an audit, in the order of their ids; columns id, channel_id, audit_probability.
+def auditable(conn: Connection, task: str, *, after: str) -> Iterator[tuple[str, str, float]]:
+    """(id, id of the channel, probability) of answers that could be drawn for an audit, in the order of their ids.
 
     Args:
         after: id from which on to look.
     """
     columns = (_PREDICTIONS.c.id, _PREDICTIONS.c.channel_id, _PREDICTIONS.c.audit_probability)
     query = select(*columns).where(_PREDICTIONS.c.id > after, _could_be_audited(task)).order_by(_PREDICTIONS.c.id)
-    for row in conn.execute(query, execution_options={"yield_per": 2000}).mappings():
-        yield dict(row)
+    for row in conn.execute(query, execution_options={"yield_per": 2000}):
+        yield row[0], row[1], row[2]
 
 
 def newest_audit(conn: Connection, task: str) -> str | None:
