@@ -38,6 +38,7 @@ from headrace.workspace import init
 BAD_SHARES = {"all": 1.0, "a fifth": 0.2, "none": 0.0}
 N_TEST_EACH = 60
 BAD = f"c{N_SOURCES - 1}"
+HARMFUL = ("harms", "contradicts")
 
 
 def world(train: Rows, test: Rows, k: int, seed: int, bad_share: float) -> Material:
@@ -91,10 +92,10 @@ def _valued(folder: Path, rows: Sequence[Any], labels: tuple[str, ...], seed: in
 
 def _told(what: str, found: Sequence[Sequence[dict[str, Any]]], share: float) -> Iterator[Measured]:
     n = len(found)
-    honest = [one["verdict"] == "harms" for sources in found for one in sources if one["source"] != BAD or not share]
+    honest = [one["verdict"] in HARMFUL for sources in found for one in sources if one["source"] != BAD or not share]
     if share:
         last = [sources[-1]["source"] == BAD for sources in found]
-        named = [sources[-1]["source"] == BAD and sources[-1]["verdict"] == "harms" for sources in found]
+        named = [sources[-1]["source"] == BAD and sources[-1]["verdict"] in HARMFUL for sources in found]
         yield _share(f"{what}: it is ranked last, of {n}", last, "target: 0.95")
         yield _share(f"{what}: it is named as harmful", named)
     yield _share(f"{what}: an honest one is named", honest)
@@ -168,7 +169,8 @@ def main() -> None:
     print(table(rows), flush=True)
     rows += planted(*narrow(train, test), k, given.seeds)
     print(table(rows), flush=True)
-    rows += workspaces(given.data, given.workspaces)
+    if given.workspaces:
+        rows += workspaces(given.data, given.workspaces)
     write("value", rows, list(range(given.seeds))[:3])
 
 

@@ -158,3 +158,16 @@ def test_bad_starts_are_refused_at_once(ws: Workspace, tmp_path: Path) -> None:
         valuing.value(ws, retrain=True, start="nowhere")
     with pytest.raises(WrongState, match="in charge"):
         valuing.value(ws, retrain=True)
+
+
+def test_one_of_many_that_harms_nobody_contradicts(
+    ws: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_up_vectors(monkeypatch, spread=0.4)  # so easy that the others make up for it
+    honest = {f"c{i}": 90 for i in range(7)}
+    plant_rows(ws, tmp_path, {**honest, "bad": 90}, flipped={"bad": 1.0})
+    found = valuing.value(ws)
+    bad = found["sources"][-1]
+    assert (bad["source"], bad["verdict"]) == ("bad", "contradicts")
+    assert bad["kappa"]["high"] < 0 < min(one["kappa"]["low"] for one in found["sources"][:-1])
+    assert found["harmful"] == ["bad"]

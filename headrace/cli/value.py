@@ -7,6 +7,11 @@ import typer
 
 from headrace.cli.rendering import AsJson, Set, Task, Where, emit, opened, progress_bar, table
 
+_REPROACHES = {
+    "harms": "test rows are answered better without it",
+    "contradicts": "its labels are what the others would say less often than by chance",
+}
+
 
 def register(app: typer.Typer) -> None:
     app.command("value")(value)
@@ -62,8 +67,9 @@ def _show_sources(found: dict[str, Any]) -> None:
     title = f"Points that each source adds on {found['n_test_rows']:,} test rows, by frozen vectors (95 %)"
     head = ("rank", "source", "rows", "counted", "for itself", "for the others", "agreement", "neighbours", "verdict")
     table(head, rows, title=title)
-    for name in found["harmful"]:
-        print(f"{name} harms: test rows are answered better without it. Look at its labels before it is trained on.")
+    for one in found["sources"]:
+        if one["verdict"] in _REPROACHES:
+            print(f"{one['source']} {one['verdict']}: {_REPROACHES[one['verdict']]}. Look at its labels.")
 
 
 def _show_curves(curves: list[dict[str, Any]]) -> None:

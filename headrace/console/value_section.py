@@ -8,6 +8,10 @@ from headrace.console.facts import TaskFacts
 from headrace.console.markup import Html, Part, element, join, table
 
 PREDICTOR = "value"
+_REPROACHES = {
+    "harms": "test rows are answered better without it",
+    "contradicts": "its labels are what the others would say less often than by chance",
+}
 _MOST_SOURCES = 40
 _MOST_CURVES = 8
 
@@ -28,8 +32,9 @@ def _note(found: Mapping[str, Any]) -> str:
         "regression on frozen vectors with and without them, with 95 % intervals. Agreement: how often models that "
         "never saw a row of the source give its label."
     )
-    for name in found["harmful"]:
-        said += f" {name} harms: test rows are answered better without it."
+    for one in found["sources"]:
+        if one["source"] in found["harmful"]:
+            said += f" {one['source']} {one['verdict']}: {_REPROACHES[one['verdict']]}."
     return said
 
 

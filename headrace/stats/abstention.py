@@ -60,6 +60,8 @@ def threshold(
 
 def chance_of_at_most(k: int, n: int, p: float) -> float:
     """P(Binomial(n, p) <= k)."""
+    if p <= 0 or p >= 1:
+        return float(p <= 0 or k >= n)
     logs = [
         math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) + i * math.log(p) + (n - i) * math.log1p(-p)
         for i in range(k + 1)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from headrace.records import Interval
 from headrace.stats import linear_probe
-from headrace.stats.intervals import LEVEL
+from headrace.stats.intervals import LEVEL, wilson
 
 N_MODELS = 100
 """Of `data_oob`: each row is out of about 37 of them."""
@@ -70,9 +70,18 @@ class Answers:
     """(T,) its log-probability of that class."""
 
 
+@dataclass(frozen=True, eq=False)
+class Without:
+    """What a probe says that was fitted without the n rows of a source."""
+
+    held_out: Answers
+    own: Ints
+    """(n,) the class that it answers for each of those rows."""
+
+
 def without_each(
     rows: Rows, held_out: Rows, n_classes: int, *, penalty: float = linear_probe.PENALTY
-) -> tuple[Answers, dict[int, Answers]]:
+) -> tuple[Answers, dict[int, Without]]:
     """The answers of a logistic regression on all rows, and of one without the rows of each source."""
     whole = linear_probe.fit(rows.vectors, rows.targets, n_classes, penalty=penalty, tolerance=_TOLERANCE)
     found = {}
@@ -81,7 +90,8 @@ def without_each(
         rest = linear_probe.fit(
             rows.vectors[kept], rows.targets[kept], n_classes, penalty=penalty, start=whole, tolerance=_TOLERANCE
         )
-        found[source] = _on(held_out, rest)
+        own = linear_probe.log_probs(rest, rows.vectors[~kept]).argmax(axis=1)
+        found[source] = Without(_on(held_out, rest), own)
     return _on(held_out, whole), found
 
 
@@ -98,8 +108,8 @@ def leave_one_out(
     for source, rest in without.items():
         for group in groups:
             mine = slice(None) if group is None else held_out.owners == group
-            accuracy = paired_shares(whole.right[mine], rest.right[mine], level=level)
-            loss = mean_interval((whole.likely - rest.likely)[mine], level=level)
+            accuracy = paired_shares(whole.right[mine], rest.held_out.right[mine], level=level)
+            loss = mean_interval((whole.likely - rest.held_out.likely)[mine], level=level)
             found.append(Contribution(source, group, accuracy, loss))
     return found
 
@@ -107,6 +117,25 @@ def leave_one_out(
 def _on(held_out: Rows, weights: Floats) -> Answers:
     logs = linear_probe.log_probs(weights, held_out.vectors)
     return Answers(logs.argmax(axis=1) == held_out.targets, logs[np.arange(len(logs)), held_out.targets])
+
+
+def by_chance(labels: Ints, answers: Ints) -> float:
+    """How often labels and answers (N each) would be equal if they had nothing to do with each other."""
+    n, k = max(1, len(labels)), int(max(labels.max(initial=0), answers.max(initial=0))) + 1
+    return float(np.bincount(labels, minlength=k) @ np.bincount(answers, minlength=k)) / n**2
+
+
+def kappa(labels: Ints, answers: Ints, *, level: float = LEVEL) -> Interval | None:
+    """How far labels and answers agree beyond chance: 1 always, 0 as by chance, below 0 they contradict each other.
+
+    None without rows, or where both always say the same. Source: Cohen 1960, "A coefficient of agreement for nominal
+    scales"; the ends are those of Wilson's interval of the share that agrees, chance taken as known.
+    """
+    share, chance = wilson(float((labels == answers).sum()), len(labels), level=level), by_chance(labels, answers)
+    if share is None or chance >= 1:
+        return None
+    estimate, low, high = ((end - chance) / (1 - chance) for end in (share.estimate, share.low, share.high))
+    return Interval(estimate, low, high, level)
 
 
 def paired_shares(one: NDArray[np.bool_], other: NDArray[np.bool_], *, level: float = LEVEL) -> Interval:

@@ -39,8 +39,8 @@ def value(
 
     Returns:
         `task`, `snapshot`, `n_train_rows`, `n_test_rows`, `sources` (the best first; `n_counted` of their rows are
-        trained on), `harmful` (names of those that harm), `curves` and `retrained` (None without). Where rows of this
-        task type have no such figures, `inconclusive` is the reason, and `sources` and `curves` are empty.
+        trained on), `harmful` (names of those that harm or contradict), `curves` and `retrained` (None without). Where
+        rows of this task type have no such figures, `inconclusive` is the reason, and `sources` and `curves` are empty.
 
     Raises:
         WrongState: nothing is labelled, or no version is in charge that fine-tunes could start from.
@@ -78,7 +78,7 @@ def _computed(ws: Workspace, counted: Sides, given: Sides, report: Report) -> di
         **about,
         "inconclusive": None,
         "sources": of_sources,
-        "harmful": [one["source"] for one in of_sources if one["verdict"] == "harms"],
+        "harmful": [one["source"] for one in of_sources if one["verdict"] in ("harms", "contradicts")],
         "curves": curves.by_channel(material),
     }
     report("value", 2, 2)

@@ -5,6 +5,9 @@ worse with it than without. Two tests for each (rows won and lost, and the log-l
 for all sources; and the share of right answers must have fallen too, since a channel that only makes the
 others' confidences worse is no reproach to its labels. Of the other channels more must lose than gain: test rows of a
 channel with wrong labels are answered worse for every honest one, which is not the honest one's fault.
+
+One of many sources can be wrong altogether and harm nobody, as the others make up for it. Its labels tell it: they
+agree with what a regression on all other sources answers less often than by chance (Cohen's kappa below 0).
 """
 
 import math
@@ -17,6 +20,7 @@ from numpy.typing import NDArray
 
 from headrace.records import Interval
 from headrace.stats import paired, valuation
+from headrace.stats.abstention import chance_of_at_most
 from headrace.stats.valuation import Answers, Rows
 from headrace.valuing.sources import Material
 
@@ -24,11 +28,12 @@ ALPHA = 0.05
 _N_COLUMNS = 128  # first principal components: a third of the time, and the same order of sources
 _MOST_CELLS = 1_000_000  # of rows times classes
 _WHOM = ("itself", "others")
+_LABELS = "labels"
 _SEED = 0
 
 
 def by_source(given: Material) -> list[dict[str, Any]]:
-    """Each source with what it adds, for whom, and a verdict: helps, harms or not known; the best first."""
+    """Each source with what it adds, for whom, and a verdict: helps, harms, contradicts, not known; the best first."""
     train, held_out = _narrow(_thinned(given), given.held_out)
     agreement = valuation.data_oob(train, given.n_classes, seed=_SEED).sources
     neighbours = valuation.knn_shapley(train, held_out).sources
@@ -44,6 +49,7 @@ def by_source(given: Material) -> list[dict[str, Any]]:
             "kind": source.kind,
             "n_rows": given.n_rows[source],
             "for": {whom: added[i].get(whom) for whom in (*_WHOM, "all")},
+            "kappa": added[i].get("kappa"),
             "agreement": _as_json(agreement[i]),
             "neighbours": _as_json(neighbours[i]),
             "verdict": verdict,
@@ -85,13 +91,18 @@ def _left_out(
     added: list[dict[str, Any]] = []
     chances: dict[str, tuple[float, float]] = {}
     for i, source in enumerate(given.sources):
-        own = held_out.owners == given.channels.index(source.channel)
+        rest, own = without[i].held_out, held_out.owners == given.channels.index(source.channel)
         parts = {"itself": own, "others": ~own, "all": np.ones(len(own), dtype=bool)}
-        added.append({whom: _added(whole, without[i], mine) for whom, mine in parts.items() if mine.any()})
+        labels, answers = train.targets[train.owners == i], without[i].own
+        kappa = valuation.kappa(labels, answers)
+        found = {whom: _added(whole, rest, mine) for whom, mine in parts.items() if mine.any()}
+        added.append({**found, "kappa": None if kappa is None else _as_json(kappa)})
         for whom in _WHOM:
             if whom in added[i]:
-                harm, help_ = _chances(whole, without[i], parts[whom])
-                chances[_key(i, whom)] = (harm if _most_lose(whole, without[i], held_out, parts[whom]) else 1.0), help_
+                harm, help_ = _chances(whole, rest, parts[whom])
+                chances[_key(i, whom)] = (harm if _most_lose(whole, rest, held_out, parts[whom]) else 1.0), help_
+        n_alike = int((labels == answers).sum())
+        chances[_key(i, _LABELS)] = chance_of_at_most(n_alike, len(labels), valuation.by_chance(labels, answers)), 1.0
     return added, chances
 
 
@@ -147,9 +158,12 @@ def _chances(whole: Answers, without: Answers, mine: NDArray[np.bool_]) -> tuple
 def _verdict(
     place: int, added: dict[str, Any], p_harm: dict[str, float], p_help: dict[str, float]
 ) -> tuple[str, float | None, str | None]:
-    """Harm to anybody goes before help; the chance of it by luck, and whom it is about."""
-    for verdict, p_values in (("harms", p_harm), ("helps", p_help)):
-        mine = {whom: p_values[_key(place, whom)] for whom in _WHOM if whom in added}
+    """Harm goes before contradiction, and both before help; the chance of it by luck, and whom it is about."""
+    of_labels = p_harm.get(_key(place, _LABELS), 1.0)
+    for verdict, p_values in (("harms", p_harm), ("contradicts", {}), ("helps", p_help)):
+        if verdict == "contradicts" and of_labels < ALPHA:
+            return verdict, of_labels, "others"
+        mine = {whom: p_values[_key(place, whom)] for whom in _WHOM if _key(place, whom) in p_values}
         if mine and min(mine.values()) < ALPHA:
             whom = min(mine, key=lambda one: mine[one])
             return verdict, mine[whom], whom

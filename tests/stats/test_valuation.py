@@ -137,3 +137,20 @@ def test_one_value_has_a_mean_without_an_end() -> None:
     assert valuation.mean_interval(np.array([2.0])).high == math.inf
     found = valuation.mean_interval(np.random.default_rng(8).exponential(size=400))
     assert found.low < 1 < found.high
+
+
+def test_kappa_is_that_of_scikit_learn_and_below_zero_for_flipped_labels() -> None:
+    from sklearn.metrics import cohen_kappa_score
+
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 3, 300)
+    answers = np.where(rng.random(300) < 0.6, labels, rng.integers(0, 4, 300))
+    found = valuation.kappa(labels, answers)
+    assert found is not None
+    assert found.estimate == pytest.approx(cohen_kappa_score(labels, answers))
+    assert found.low < found.estimate < found.high
+    flipped = valuation.kappa((labels + 1) % 3, answers)
+    assert flipped is not None
+    assert flipped.high < 0
+    assert valuation.kappa(np.zeros(5, dtype=int), np.zeros(5, dtype=int)) is None
+    assert valuation.kappa(labels[:0], answers[:0]) is None
