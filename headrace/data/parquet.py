@@ -13,6 +13,7 @@ from headrace.records import SnapshotRow
 
 FILE = "rows.parquet"
 _TEXT_FIELDS = ("example_id", "channel", "key", "text", "side", "origin")
+_GROUP_ROWS = 50_000  # ids of an import are in order, so most groups are passed over when one row is looked for
 _JSON_TARGET = "target_json"  # in place of `target` where targets are lists or objects
 
 
@@ -27,7 +28,7 @@ def write_rows(folder: Path, rows: Sequence[SnapshotRow]) -> None:
     columns["weight"] = pa.array([row.weight for row in rows], pa.float64())
     if any(row.text_pair is not None for row in rows):
         columns["text_pair"] = pa.array([row.text_pair for row in rows], pa.string())
-    pq.write_table(pa.table(columns), folder / FILE, compression="zstd")
+    pq.write_table(pa.table(columns), folder / FILE, compression="zstd", row_group_size=_GROUP_ROWS)
 
 
 def read_rows(folder: Path, side: str | None = None) -> list[SnapshotRow]:

@@ -9,6 +9,7 @@ Versions stay as they are: they answer until they are replaced, and are listed w
 """
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -115,14 +116,13 @@ def erase(
                 return one
         subject = subjects.asked_for(ws, labeller=labeller, channel=channel, example=example)
         subjects.check_known(ws, subject)
-        now = ws.clock()
-        erasure_id = new_id("erasure")
-        tombstone = subjects.tombstone_of(subject, key, erasure_id=erasure_id, at=now.astimezone(UTC).isoformat())
+        erasure_id, at = new_id("erasure"), ws.clock().astimezone(UTC).isoformat()
+        tombstone = subjects.tombstone_of(subject, key, erasure_id=erasure_id, at=at, keep_files=keep_files)
         rows = subjects.rows_of(ws, subject)
         planned, found = _planned(ws, subject, rows)
         tombstones.append(ws, tombstone)
-        _write_down(ws, tombstone, planned, found, keep_files=keep_files)
-        done = _carried_out(ws, tombstone, key, subject, rows, report)
+        _write_down(ws, tombstone, planned, found)
+        done = _carried_out(ws, tombstone, key, subject, rows, report, is_first=True)
         return replace(done, finished=[one.id for one in finished])
 
 
@@ -145,7 +145,7 @@ def apply(ws: Workspace, known: Sequence[Tombstone], keys: Mapping[str, bytes]) 
             continue
         tombstones.append(ws, replace(tombstone, state=BEGUN))
         planned, uses = _planned(ws, subject, subjects.rows_of(ws, subject))
-        _write_down(ws, tombstone, planned, uses, keep_files=False)
+        _write_down(ws, tombstone, planned, uses)
         found.append(_finished(ws, tombstone, key, lambda *_args, **_facts: None))
     return found
 
@@ -207,7 +207,7 @@ def _planned(ws: Workspace, subject: Subject, rows: Rows) -> tuple[Plan, Affecte
         for step in erasures.steps(rows.doomed):
             if n := erasures.count(conn, step):
                 counts[step.table.name] = counts.get(step.table.name, 0) + n
-    counts.pop("split_groups", None)  # left by what goes: counted when it is gone
+    counts.pop(erasures.SIDES, None)  # some are left by what goes: they cannot be counted before
     found = (
         affected.of_channel(ws, subject.channel)
         if rows.doomed.whole_channel
@@ -233,7 +233,7 @@ def _planned(ws: Workspace, subject: Subject, rows: Rows) -> tuple[Plan, Affecte
     return planned, found
 
 
-def _write_down(ws: Workspace, tombstone: Tombstone, planned: Plan, found: Affected, *, keep_files: bool) -> None:
+def _write_down(ws: Workspace, tombstone: Tombstone, planned: Plan, found: Affected) -> None:
     """Keep what will not be found any more after a kill: nothing of it is personal."""
     facts = {
         "state": BEGUN,
@@ -244,7 +244,6 @@ def _write_down(ws: Workspace, tombstone: Tombstone, planned: Plan, found: Affec
         "versions": planned.versions,
         "in_charge": planned.in_charge,
         "adapters": planned.adapters,
-        "keep_files": keep_files,
     }
     retrain_by = tombstones.at_of(tombstone) + timedelta(days=ws.settings.erase.retrain_days)
     row = Erasure(
@@ -262,13 +261,26 @@ def _finished(ws: Workspace, tombstone: Tombstone, key: bytes, report: Report) -
     with ws.store.read() as conn:
         known = erasures.find(conn, tombstone.id)
     if known is None:  # killed between the two places that hold the intent
-        _write_down(ws, tombstone, *_planned(ws, subject, rows), keep_files=True)
-    return _carried_out(ws, tombstone, key, subject, rows, report)
+        _write_down(ws, tombstone, *_planned(ws, subject, rows))
+    return _carried_out(ws, tombstone, key, subject, rows, report, is_first=False)
 
 
 def _carried_out(
-    ws: Workspace, tombstone: Tombstone, key: bytes, subject: Subject, rows: Rows, report: Report
+    ws: Workspace,
+    tombstone: Tombstone,
+    key: bytes,
+    subject: Subject,
+    rows: Rows,
+    report: Report,
+    *,
+    is_first: bool,
 ) -> Erased:
+    """Do all steps, those that a killed run did already included.
+
+    Args:
+        is_first: no run was killed; else only the plan knows how many rows there were.
+    """
+
     def at(step: str) -> None:
         report(step, _STEPS.index(step), len(_STEPS))
 
@@ -278,8 +290,7 @@ def _carried_out(
     at("files")
     search = workspace_files.search_for(subjects.values_of(ws, subject, rows.doomed))
     holding = workspace_files.holding(ws, search)
-    keep_files = known.facts["keep_files"]
-    for path in () if keep_files else holding:
+    for path in () if tombstone.keep_files else holding:
         workspace_files.clean(path, search)
     at("snapshots")
     facts = {**known.facts, "snapshots": _without_snapshots(ws, subject, rows, known)}
@@ -288,12 +299,13 @@ def _carried_out(
     at("caches")
     _empty_caches(ws, facts["runs"])
     at("rows")
-    _remove_rows(ws, rows)
+    n_removed = _remove_rows(ws, rows)
+    facts["rows"] = n_removed if is_first else facts["rows"]
     facts["snapshots"] = _without_snapshots(ws, subject, rows, known._replace(facts=facts))  # one may have been frozen
     at("free pages")
     ws.store.scrub()
     at("receipt")
-    files_left = [str(path) for path in holding] if keep_files else []
+    files_left = [str(path) for path in holding] if tombstone.keep_files else []
     facts |= {"state": DONE, "n_log_rows": n_log_rows, "n_files": len(holding), "n_files_left": len(files_left)}
     path = write_receipt(ws, known._replace(facts=facts), done_at=ws.clock())
     tombstones.append(ws, replace(tombstone, state=DONE))
@@ -340,16 +352,20 @@ def _empty_caches(ws: Workspace, run_ids: Sequence[str]) -> None:
         shutil.rmtree(ws.state_folder / "runs" / run_id, ignore_errors=True)
 
 
-def _remove_rows(ws: Workspace, rows: Rows) -> None:
+def _remove_rows(ws: Workspace, rows: Rows) -> dict[str, int]:
+    """Table to the number of rows that went, but for sides of groups without rows."""
+    n_removed: Counter[str] = Counter()
     for step in erasures.steps(rows.doomed):
         n = 1
         while n:
             with ws.store.write() as conn:
                 n = erasures.remove_some(conn, step, _REMOVED_AT_ONCE)
+            n_removed[step.table.name] += n
     with ws.store.write() as conn:
         erasures.forget_errors(conn)
         if rows.doomed.whole_channel:
             erasures.forget_channel(conn, rows.doomed.channel_id)
+    return {name: n for name, n in n_removed.items() if n and name != erasures.SIDES}
 
 
 def write_receipt(ws: Workspace, erasure: Erasure, *, done_at: datetime) -> Path:

@@ -97,7 +97,7 @@ def check_known(ws: Workspace, subject: Subject) -> None:
         raise NotFound(problem, value=name, next_step=nearest(name, sorted(known)))
 
 
-def tombstone_of(subject: Subject, key: bytes, *, erasure_id: str, at: str) -> Tombstone:
+def tombstone_of(subject: Subject, key: bytes, *, erasure_id: str, at: str, keep_files: bool) -> Tombstone:
     """The intent to erase a subject."""
     return Tombstone(
         id=erasure_id,
@@ -107,6 +107,7 @@ def tombstone_of(subject: Subject, key: bytes, *, erasure_id: str, at: str) -> T
         inputs=tuple(sorted(_of_input(key, one) for one in subject.text_hashes)),
         at=at,
         key=tombstones.key_name(key),
+        keep_files=keep_files,
         state=tombstones.BEGUN,
     )
 

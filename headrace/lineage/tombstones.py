@@ -42,6 +42,8 @@ class Tombstone:
     """Of the intent, in UTC."""
     key: str
     """Which key the digests are made with."""
+    keep_files: bool
+    """Whether the user's files below the workspace stay as they are."""
     state: str
 
 

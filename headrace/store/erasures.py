@@ -25,6 +25,8 @@ _REVIEWS = schema.reviews
 _KNOWN = schema.known_answers
 _IMPORTS = schema.imports
 _QUARANTINE = schema.quarantine
+SIDES = schema.split_groups.name
+"""Table of the groups' sides: those without rows are left over."""
 _NOTHING_TOLD: Mapping[str, Any] = {"description": "", "owner": "", "licence": ""}
 
 
@@ -68,8 +70,8 @@ class Step(NamedTuple):
 def steps(doomed: Doomed) -> Iterator[Step]:
     """What to delete, in order."""
     yield from _of_channel(doomed.channel_id) if doomed.whole_channel else _of_lists(doomed)
-    left = select(_EXAMPLES.c.group_key).where(_EXAMPLES.c.group_key == schema.split_groups.c.group_key).exists()
-    yield Step(schema.split_groups, schema.split_groups.c.group_key, ~left)
+    key = schema.split_groups.c.group_key
+    yield Step(schema.split_groups, key, key.not_in(select(_EXAMPLES.c.group_key)))
 
 
 def _of_channel(channel_id: str) -> Iterator[Step]:

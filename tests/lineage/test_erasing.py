@@ -261,9 +261,7 @@ KILLED = """
 """
 POINTS = [  # after which call, of which the how many-th
     ("tombstones", "append", 1),
-    ("erasures", "add", 1),
     ("workspace_files", "clean", 2),
-    ("snapshots", "mark_erased", 1),
     ("ArtifactStore", "remove", 1),
     ("retention", "remove", 1),
     ("erasures", "remove_some", 3),

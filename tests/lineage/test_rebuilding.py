@@ -1,0 +1,121 @@
+"""Rebuilding. Catches: a training of all channels where one adapter would do; an adapter alone where the shared model
+holds some of it too; a version that is called clean and is not.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from furnished import NAME, Furnished, furnish
+from headrace import loop
+from headrace.errors import WrongState
+from headrace.lineage import erasing, rebuilding
+from headrace.lineage.rebuilding import Way, way_of
+from headrace.release import controls, releases
+from headrace.workspace import Workspace
+from planted import plant_version
+
+pytest.importorskip("cryptography")
+
+WEB, APP = {"version": "tone/3", "channel": "web"}, {"version": "tone/3", "channel": "app"}
+
+
+@pytest.mark.parametrize(
+    ("in_charge", "used", "adapters", "what", "channel"),
+    [
+        (["tone/3"], {"tone/3"}, [WEB], "adapter", "web"),
+        (["tone/3"], {"tone/3"}, [WEB, WEB], "adapter", "web"),  # of two erasures
+        (["tone/3"], {"tone/3"}, [WEB, APP], "all", None),
+        (["tone/3"], {"tone/3"}, [], "all", None),
+        (["tone/3", "tone/4"], {"tone/3"}, [WEB], "all", None),  # the adapter of another shared model would be replaced
+        (["tone/4"], {"tone/3"}, [WEB], "nothing", None),
+        ([], {"tone/3"}, [WEB], "all", None),  # nothing is in charge yet
+        (["tone/4"], {"tone/3", "tone/4"}, [WEB], "all", None),
+    ],
+)
+def test_the_least_that_is_exact(
+    in_charge: list[str], used: set[str], adapters: list[dict[str, str]], what: str, channel: str | None
+) -> None:
+    way = way_of(in_charge, used, adapters)
+    assert (way.what, way.channel) == (what, channel)
+    assert way.reason
+
+
+@pytest.fixture
+def made(workspace: Workspace) -> Furnished:
+    return furnish(workspace, workspace.root)
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch, workspace: Workspace) -> list[dict[str, Any]]:
+    """What `loop.train` was asked for; it makes a version each time."""
+    asked: list[dict[str, Any]] = []
+
+    def train(_: Workspace, **options: Any) -> dict[str, Any]:
+        asked.append(options)
+        return {"version": plant_version(workspace).name}
+
+    monkeypatch.setattr(loop, "train", train)
+    return asked
+
+
+def test_what_is_in_charge_is_trained_again_and_the_receipt_says_so(
+    workspace: Workspace, made: Furnished, trained: list[dict[str, Any]]
+) -> None:
+    controls.ensure_control(workspace, "tone", actor="serve")
+    done = erasing.erase(workspace, example=made.example)
+    (line,) = rebuilding.rebuild(workspace)
+    assert (line["task"], line["what"], line["version"], line["erasures"]) == ("tone", "all", "tone/2", [done.id])
+    assert [(one["task"], one["per_channel"]) for one in trained] == [("tone", False)]
+    receipt = json.loads(Path(done.receipt).read_text())
+    assert receipt["rebuilt"] == [{"task": "tone", "what": "all", "version": "tone/2"}]
+    assert receipt["rebuilt_at"]
+    assert erasing.listing(workspace)[0]["rebuilt_at"] is not None
+    assert rebuilding.rebuild(workspace) == []
+    assert len(trained) == 1
+
+
+def test_two_erasures_are_answered_by_one_training(
+    workspace: Workspace, made: Furnished, trained: list[dict[str, Any]]
+) -> None:
+    first = erasing.erase(workspace, example=made.example)
+    second = erasing.erase(workspace, labeller=NAME, channel="web")
+    assert second.plan.versions == ["tone/1"]  # its snapshot's files are gone: it may have used that, too
+    (line,) = rebuilding.rebuild(workspace)
+    assert line["erasures"] == [first.id, second.id]
+    assert len(trained) == 1
+
+
+def test_nothing_is_trained_where_what_is_in_charge_did_not_use_it(
+    workspace: Workspace, made: Furnished, trained: list[dict[str, Any]]
+) -> None:
+    controls.ensure_control(workspace, "tone", actor="serve")
+    plant_version(workspace)
+    releases.promote(workspace, "2", reason="newer")
+    erasing.erase(workspace, example=made.example)
+    (line,) = rebuilding.rebuild(workspace)
+    assert (line["what"], line["version"], trained) == ("nothing", None, [])
+
+
+def test_one_channels_adapter_is_trained_alone(
+    workspace: Workspace, made: Furnished, trained: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controls.ensure_control(workspace, "tone", actor="serve")
+    monkeypatch.setattr(rebuilding, "way_of", lambda *_: Way("adapter", "web", "only that"))
+    erasing.erase(workspace, example=made.example)
+    rebuilding.rebuild(workspace)
+    assert [(one["per_channel"], one["channel"]) for one in trained] == [(True, "web")]
+
+
+def test_a_teacher_that_used_it_is_refused(
+    workspace: Workspace, made: Furnished, trained: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    erasing.erase(workspace, example=made.example)
+    finetune = workspace.settings.finetune.model_copy(update={"teacher": "1"})
+    monkeypatch.setitem(workspace.settings.__dict__, "finetune", finetune)
+    with pytest.raises(WrongState, match="teacher"):
+        rebuilding.rebuild(workspace)
+    assert trained == []
+    assert erasing.listing(workspace)[0]["rebuilt_at"] is None
