@@ -129,7 +129,7 @@ def test_what_feedback_refers_to_stays_with_both_answers(ws: Workspace, log: Log
     control = log.add(days=50, request="req_1")
     shadow = log.add(days=50, request="req_1", arm="shadow")
     neighbour = log.add(days=50, request="req_1", row=1)
-    give(ws, control, correction="negative")
+    give(soon_after(ws), control, correction="negative")
     retention.move(ws)
     assert stored(ws) == sorted([control, shadow])
     assert in_files(ws) == [neighbour]
@@ -141,7 +141,7 @@ def test_rows_of_an_open_release_stay_and_its_evidence_with_them(ws: Workspace, 
     pairs = [log.row(days=50, request=f"req_{n}", arm=arm, release_id=release.id) for n in range(3) for arm in ARMS]
     ids = log.add_all(pairs)
     other = log.add(days=50)
-    give(ws, ids[0], correction="positive")
+    give(soon_after(ws), ids[0], correction="positive")
     before = outcomes.paired(ws, release)
     assert (len(before[0]), before[1]) == (1, 3)
     retention.move(ws)
@@ -154,6 +154,11 @@ def test_rows_of_an_open_release_stay_and_its_evidence_with_them(ws: Workspace, 
 
 
 ARMS = ("control", "shadow")
+
+
+def soon_after(ws: Workspace) -> Workspace:
+    """The workspace at a time when feedback on what is 50 days old was not late."""
+    return replace(ws, clock=lambda: NOW - timedelta(days=45))
 
 
 def releases_with(ws: Workspace, log: Log) -> Any:
