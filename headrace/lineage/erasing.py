@@ -399,8 +399,7 @@ def write_receipt(ws: Workspace, erasure: Erasure, *, done_at: datetime) -> Path
 
 
 def listing(ws: Workspace) -> list[dict[str, Any]]:
-    """Every erasure, oldest first: what it was about, what used it, by when that should be replaced, and since when it
-    is."""
+    """Every erasure, oldest first: what it was about, which versions used it, and by when to replace them."""
     with ws.store.read() as conn:
         found = erasures.listing(conn)
     return [
