@@ -19,7 +19,8 @@ from headrace.stats import label_errors, linear_probe, valuation
 from headrace.tasks import TaskType
 
 MIN_LABELS = 30
-"""Of feedback that counts, before anybody looks; and of a source, before its influence is measured."""
+"""Of feedback that counts, before anybody looks; and of rows that a source alone speaks for, before its influence is
+measured."""
 _MIN_CHECKED = 100  # training rows that were checked
 _MIN_HELD_OUT = 50  # validation rows that were checked
 _MOST_SOURCES = 20  # whose influence is measured: those with the most labels, a fit each
@@ -79,6 +80,15 @@ def _vouched(settlement: Settlement) -> set[str]:
     return {example_id for example_id, mass in masses.items() if mass >= 1}
 
 
+def _who_speaks_alone(settlement: Settlement) -> dict[str, Source]:
+    """Examples whose target one source alone says, and which."""
+    found: dict[str, set[Source]] = defaultdict(set)
+    for vote in settlement.counted:
+        if vote.value == settlement.settled[vote.example_id].target:
+            found[vote.example_id].add(source_of(vote))
+    return {example_id: next(iter(sources)) for example_id, sources in found.items() if len(sources) == 1}
+
+
 def _harmful(
     rows: Sequence[SnapshotRow],
     vectors: NDArray[Any],
@@ -90,22 +100,21 @@ def _harmful(
 ) -> dict[Source, str]:
     """Sources that checked held-out rows are surely better off without: by loss, and not by loss alone.
 
-    The loss alone would accuse those who only tell of mistakes, since their labels have other shares than the traffic.
+    A source is taken out with the rows for which it alone speaks; the others are there without it, too. The loss alone
+    would accuse those who only tell of mistakes, since their labels have other shares than the traffic.
     """
-    place = {rows[i].example_id: i for i in train}
-    votes = [one for one in settlement.counted if one.example_id in place and one.example_id not in suspects]
-    counts = Counter(source_of(vote) for vote in votes)
+    alone = _who_speaks_alone(settlement)
+    used = [i for i in train if rows[i].example_id not in suspects]
+    counts = Counter(alone[rows[i].example_id] for i in used if rows[i].example_id in alone)
     judged = [source for source, n in counts.most_common(_MOST_SOURCES) if n >= MIN_LABELS]
     if not judged:
         return {}
-    number = {source: s + 1 for s, source in enumerate(judged)}
-    checked = [i for i in train if rows[i].origin != "feedback"]
-    targets = [rows[i].target for i in checked] + [vote.value for vote in votes]
+    number: dict[Source | None, int] = {source: s + 1 for s, source in enumerate(judged)}
     channels = {name: c for c, name in enumerate(sorted({row.channel for row in rows}))}
     own = valuation.Rows(
-        vectors[[*checked, *(place[vote.example_id] for vote in votes)]],
-        task_type.encode_targets(targets),
-        np.array([0] * len(checked) + [number.get(source_of(vote), 0) for vote in votes]),
+        vectors[used],
+        task_type.encode_targets([rows[i].target for i in used]),
+        np.array([number.get(alone.get(rows[i].example_id), 0) for i in used]),
     )
     theirs = valuation.Rows(
         vectors[list(held_out)],
