@@ -87,13 +87,13 @@ def quiet(n_streams: int, n_classes: int, seed: int) -> list[Measured]:
     """False alarms of many streams side by side, of every kind that needs no vectors."""
     rng = np.random.default_rng(seed)
     shares = rng.dirichlet(np.full(n_classes, 2.0))
-    bins = N_REFERENCE // drift.N_BINS
+    parts = np.diff([0.0, *drift.CUTS, 1.0]) * N_REFERENCE
     detectors = {
         "classes": drift.categories(rng.multinomial(N_REFERENCE, shares, size=n_streams)),
-        "confidence": drift.categories(np.full((n_streams, drift.N_BINS), bins)),
+        "confidence": drift.categories(np.tile(parts, (n_streams, 1))),
     }
-    # confidences are tenths of a reference that is a sample: the true shares of its tenths are spacings
-    spacings = rng.dirichlet(np.full(drift.N_BINS, float(bins)), size=n_streams)
+    # confidences are parts of a reference that is a sample: the true shares of these parts are spacings
+    spacings = rng.dirichlet(parts, size=n_streams)
     truths = {"classes": np.broadcast_to(shares, (n_streams, n_classes)), "confidence": spacings}
     fired = {name: np.zeros(n_streams, dtype=bool) for name in detectors}
     n_seen, step = 0, 50

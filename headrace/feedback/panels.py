@@ -60,7 +60,7 @@ def number_of(output: Mapping[str, Any]) -> float | None:
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """Values of answers: names, or numbers that are put into tenths of the reference."""
+    """Values of answers: names, or numbers that are put into parts of the reference."""
 
     gathered: tuple[Value, ...] = ()
     """Of the reference, until there are enough."""

@@ -38,16 +38,16 @@ ARL = 100_000
 """Requests between false alarms of all streams together, on average."""
 SHARES: dict[str, float] = {"classes": 0.3, "confidence": 0.3, "errors": 0.3, "embeddings": 0.1}
 """Of the budget of false alarms; they sum to 1."""
-MEMORIES = (50.0, 200.0, 800.0)
+MEMORIES = (40.0, 100.0, 400.0)
 """Requests that a forgetful count is made of: the first for large changes, the last for small ones."""
 MIN_REFERENCE = 200
 """Rows."""
-PRIOR = 20.0
+PRIOR = 10.0
 """Requests' worth of the reference in each forgetful count."""
 ERROR_RATIOS = (1.25, 1.5, 2.0, 3.0, 5.0)
 """How many times the allowed share of errors the bets on errors are."""
-N_BINS = 10
-"""Of confidence: tenths of the reference."""
+CUTS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.97)
+"""Of the reference's confidences: parts are finer at the ends, where inputs that a model does not know move most."""
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Affected = Literal["affected", "not affected", "not known"]
@@ -216,7 +216,7 @@ def categories(reference_counts: NDArray[Any], memories: Sequence[float] = MEMOR
 
 @dataclass(frozen=True, eq=False)
 class Bins:
-    """Numbers as categories: parts of the reference that hold about as many rows each."""
+    """Numbers as categories: parts of the reference."""
 
     edges: Floats
     """(K - 1), rising."""
@@ -232,10 +232,10 @@ class Bins:
         return found
 
 
-def bins(reference: NDArray[Any], n_bins: int = N_BINS) -> Bins:
-    """Bins of equal reference shares; fewer where many values are equal."""
+def bins(reference: NDArray[Any], cuts: Sequence[float] = CUTS) -> Bins:
+    """Bins between these quantiles of the reference; fewer where many values are equal."""
     values = np.asarray(reference, dtype=np.float64)
-    edges = np.unique(np.quantile(values, np.arange(1, n_bins) / n_bins, method="higher"))
+    edges = np.unique(np.quantile(values, cuts, method="higher"))
     return Bins(edges[edges > values.min()])
 
 
