@@ -17,7 +17,7 @@ import pytest
 
 from headrace import retention
 from headrace.errors import Damaged, NotFound, WrongState
-from headrace.feedback import outcomes
+from headrace.feedback import outcomes, reviews
 from headrace.feedback.intake import give
 from headrace.feedback.labels import to_labels
 from headrace.ids import first_id
@@ -338,13 +338,15 @@ def test_a_move_that_is_killed_at_any_moment_loses_and_doubles_nothing(ws: Works
 
 
 @pytest.mark.slow
-def test_the_process_of_a_server_moves_by_the_settings_it_is_given(ws: Workspace, log: Log) -> None:
-    old = log.add(days=400)
-    settings = json.dumps({"serve.log_keep_days": 7, "serve.log_max_bytes": 0})
-    command = [sys.executable, "-W", "error", "-m", "headrace.retention", str(ws.root)]
+def test_the_process_of_a_server_moves_and_asks_by_the_settings_it_is_given(ws: Workspace, log: Log) -> None:
+    now = (NOW - datetime.now(UTC)) / timedelta(days=1)  # the process has no clock of ours
+    old, drawn = log.add(days=400), log.add(days=now, audit_probability=1.0)
+    settings = json.dumps({"serve.log_keep_days": 7, "serve.log_max_bytes": 0, "feedback.review_rows": 0})
+    command = [sys.executable, "-W", "error", "-m", "headrace.upkeep", str(ws.root)]
     done = subprocess.run([*command, settings], capture_output=True, text=True, check=True)
     assert "deleted, of 2025-02-24: more than serve.log_max_bytes" in done.stderr
     with open_workspace(ws.root) as again:
         assert old not in stored(again)
+        assert [(one.reason, one.prediction_id) for one in reviews.listing(again)] == [("audit", drawn)]
     folder = Path(ws.root) / ".headrace" / "predictions"
     assert not list(folder.glob("*/*/*"))

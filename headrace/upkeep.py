@@ -1,6 +1,6 @@
-"""`python -m headrace.retention ROOT SETTINGS`: the process in which a server has old predictions moved.
+"""`python -m headrace.upkeep ROOT SETTINGS`: the process in which a server has its log looked after now and then.
 
-What was drawn for an audit is asked about before, so that it can be answered in time. SETTINGS is a JSON object of
+People are asked about what was drawn for an audit, and old predictions move to files. SETTINGS is a JSON object of
 dotted settings, since the server may have got them on its command line.
 """
 
