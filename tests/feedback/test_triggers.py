@@ -3,15 +3,23 @@ look, drift that harms nobody, a version made again of the same rows, a schedule
 
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
+import released
+from conftest import sentences, write_jsonl
 from headrace.config import FeedbackTable
+from headrace.data import importing
 from headrace.errors import WrongState
-from headrace.feedback import triggers
+from headrace.feedback import labels as feedback_labels
+from headrace.feedback import suspensions, triggers
 from headrace.feedback.triggers import Facts, judge
+from headrace.ids import new_id
+from headrace.store import channels
+from headrace.store import drift as rows
 from headrace.workspace import Workspace
-from planted import NOON, plant_version
+from planted import NOON, plant_answer, plant_correction, plant_version
 
 QUIET = Facts("tone/3", NOON, NOON + timedelta(days=10), n_new_labels=0)
 SETTINGS = FeedbackTable(min_new_labels=50, retrain_days=7)
@@ -42,3 +50,53 @@ def test_without_a_version_nothing_can_be_due(workspace: Workspace) -> None:
         triggers.facts(workspace)
     plant_version(workspace)
     assert triggers.facts(workspace).n_new_labels == 0
+
+
+def test_labels_count_from_the_newest_version_on_and_feedback_as_far_as_trust_lets_it(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    released.fill(workspace, tmp_path, n_rows=60)
+    version = released.plant(workspace)
+    assert triggers.facts(workspace).n_new_labels == 0
+    with workspace.store.read() as conn:
+        web = channels.find(conn, "web")
+    assert web is not None
+    later = sentences(7, seed=5, channel="later")
+    importing.import_rows(workspace, "web", write_jsonl(tmp_path / "later.jsonl", later))
+    assert triggers.facts(workspace).n_new_labels == 7
+    liar, honest = "liar", "honest"
+    for place, who in enumerate([liar] * 4 + [honest] * 4):
+        text = f"something quite new number {place} of {who} {'x' * place}"
+        answer, _ = plant_answer(workspace, web, version, "neutral", text=text)
+        plant_correction(workspace, answer, "positive", labeller=who)
+    feedback_labels.to_labels(workspace)
+    with_all = triggers.facts(workspace)
+    suspensions.suspend(workspace, "web", labeller=liar, because="by hand")
+    without = triggers.facts(workspace)
+    assert with_all.n_new_labels + with_all.n_held_back > 7
+    assert without.n_new_labels < with_all.n_new_labels
+    assert without.n_held_back > with_all.n_held_back
+    released.plant(workspace)
+    assert triggers.facts(workspace).n_new_labels == 0
+
+
+def test_alarms_count_that_harm_and_that_the_newest_version_is_no_answer_to(workspace: Workspace) -> None:
+    version = plant_version(workspace)
+    effect = {"accuracy": "affected", "now": None, "before": None, "n_more": 0}
+    evidence = {"since": None, "n_answers": 10, "changes": [], "effect": effect}
+    same = {"task": "tone", "channel_id": None, "version_id": version.id, "ended_at": None}
+    with workspace.store.write() as conn:
+        rows.add_alarm(
+            conn, id=new_id("alarm"), stream="errors", evidence=evidence, at=NOON - timedelta(days=1), **same
+        )
+        harmless = {**evidence, "effect": {**effect, "accuracy": "not affected"}}
+        rows.add_alarm(
+            conn, id=new_id("alarm"), stream="classes", evidence=harmless, at=NOON + timedelta(days=1), **same
+        )
+    assert triggers.facts(workspace).alarms == ()
+    with workspace.store.write() as conn:
+        rows.add_alarm(
+            conn, id=new_id("alarm"), stream="errors", evidence=evidence, at=NOON + timedelta(days=1), **same
+        )
+    (said,) = triggers.facts(workspace).alarms
+    assert "accuracy is affected" in said
