@@ -17,6 +17,7 @@ import headrace
 from conftest import LABELS, sentences, write_jsonl
 from headrace import jobs, loop, per_channel
 from headrace.checkpoints import low_rank
+from headrace.data import snapshot
 from headrace.errors import BadInput, NotFound, WrongState
 from headrace.export import read_facts
 from headrace.release import controls, releases
@@ -224,6 +225,31 @@ def test_one_channel_trains_alone_and_the_others_stay(
     assert (new.artifact, new.checkpoint) == (version.artifact, version.checkpoint)
     few = after["few"].evidence["test"]
     assert few["own"] > few["shared"] + 0.2
+
+
+def test_an_erasure_costs_the_one_adapter_that_used_the_row(
+    trained: tuple[Workspace, dict[str, Any]], tmp_path: Path
+) -> None:
+    pytest.importorskip("cryptography")
+    ws, _ = trained
+    releases.promote(ws, "2", reason="tried", actor="test")
+    headrace.import_rows(ws, "few", write_jsonl(tmp_path / "more.jsonl", rows_of("few", 150, 2, seed=8)))
+    before = headrace.train(ws, per_channel=True, channel="few")["version"]
+    releases.promote(ws, before.rpartition("/")[2], reason="tried", actor="test")
+    old = controls.find_version(ws, None, before)
+    rows = snapshot.rows(ws, snapshot.find(ws, old.snapshot_id), "train")
+    row = next(one for one in rows if one.channel == "few" and one.key.startswith("few8"))
+    done = headrace.erase(ws, example=row.example_id)
+    assert (done.plan.versions, done.plan.adapters) == ([before], [{"version": before, "channel": "few"}])
+    (line,) = headrace.rebuild(ws)
+    assert (line["what"], line["channel"]) == ("adapter", "few")
+    new = controls.find_version(ws, None, line["version"])
+    assert (new.artifact, new.checkpoint) == (old.artifact, old.checkpoint)
+    own, others = kept_of(ws, before), kept_of(ws, line["version"])
+    assert (own["odd"], own["plain"]) == (others["odd"], others["plain"])
+    assert row.example_id not in {one.example_id for one in snapshot.rows(ws, snapshot.find(ws, new.snapshot_id))}
+    texts = [one["text"] for one in rows_of("few", 5, 0, seed=9)]
+    assert len(headrace.predict(ws, texts, version=before, channel="few")) == 5  # it answers on
 
 
 def test_what_does_not_go_together_is_refused(workspace: Workspace, tmp_path: Path) -> None:
