@@ -36,7 +36,7 @@ from headrace.stats.intervals import wilson
 
 ARL = 100_000
 """Requests between false alarms of all streams together, on average."""
-SHARES: dict[str, float] = {"classes": 0.3, "confidence": 0.3, "errors": 0.3, "embeddings": 0.1}
+SHARES: dict[str, float] = {"classes": 0.45, "confidence": 0.25, "errors": 0.2, "embeddings": 0.1}
 """Of the budget of false alarms; they sum to 1."""
 MEMORIES = (40.0, 100.0, 400.0)
 """Requests that a forgetful count is made of: the first for large changes, the last for small ones."""
