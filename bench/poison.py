@@ -233,7 +233,9 @@ def _probe(ws: Workspace, rows: Sequence[SnapshotRow]) -> float:
     return float(macro_f1(confusion_of(targets[1], guess, len(LABELS))))
 
 
-def sweep(one: World, seeds: Sequence[int], shares: Sequence[float], folder: Path) -> list[Measured]:
+def sweep(
+    one: World, seeds: Sequence[int], shares: Sequence[float], kinds: Sequence[str], folder: Path
+) -> list[Measured]:
     clean = {seed: run(one, None, 0.0, seed=seed, folder=folder / f"clean-{seed}") for seed in seeds}
     rows = [
         Measured("nobody hostile: accuracy of settled targets", _mean([c.accuracy for c in clean.values()]), ""),
@@ -242,7 +244,7 @@ def sweep(one: World, seeds: Sequence[int], shares: Sequence[float], folder: Pat
         Measured("nobody hostile: examples kept", _mean([c.kept for c in clean.values()]), "share"),
         Measured("nobody hostile: honest gated", _mean([c.honest_gated for c in clean.values()]), "share"),
     ]
-    for kind in KINDS:
+    for kind in kinds:
         by_share = {}
         for share in shares:
             found = [run(one, kind, share, seed=s, folder=folder / f"{kind}-{share}-{s}") for s in seeds]
@@ -293,9 +295,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--shares", nargs="+", type=float, default=list(SHARES))
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        rows = sweep(world(Path(folder)), given.seeds, given.shares, Path(folder))
+        rows = sweep(world(Path(folder)), given.seeds, given.shares, given.kinds, Path(folder))
     write("poison", rows, given.seeds)
 
 

@@ -82,7 +82,7 @@ def judged(said: Said, settings: FeedbackTable) -> tuple[SourceTrust, ...]:
     labellers = sorted({*map(source_of, said.votes), *said.answers}, key=str)
     gate = gate_of(settings)
     weights = dict(zip(labellers, _weights([said.answers.get(one, ()) for one in labellers], gate), strict=True))
-    newcomers = _newcomers(labellers, said.answers, settings)
+    newcomers = _newcomers([one for one in labellers if weights[one] > 0], said.answers, settings)
     shut = {channel for channel, answers in newcomers.items() if _is_barred(answers, gate)}
     n_labels = Counter(source_of(vote) for vote in said.votes)
     is_suspended = covered(said.suspensions)
@@ -92,7 +92,7 @@ def judged(said: Said, settings: FeedbackTable) -> tuple[SourceTrust, ...]:
         own = [one for one in labellers if one.channel == channel]
         together = [is_right for one in own for is_right in said.answers.get(one, ())]
         of_channel = sum(n_labels[one] for one in own), sum(n_held[one] for one in own)
-        weight, why = _of_channel(newcomers[channel], is_shut=channel in shut)
+        weight, why = _of_channel(newcomers.get(channel, ()), is_shut=channel in shut)
         found.append(_shown(Source(channel), together, weight, of_channel, len(said.votes), why))
         for one in own:
             answers = said.answers.get(one, ())
@@ -132,7 +132,11 @@ def _is_barred(answers: Sequence[bool], gate: Gate) -> bool:
 def _newcomers(
     labellers: Sequence[Source], answers: Mapping[Source, Sequence[bool]], settings: FeedbackTable
 ) -> dict[str, list[bool]]:
-    """Channel to the known answers of all its newcomers: many accounts with a few labels each are one stranger."""
+    """Channel to the known answers of its newcomers together: many accounts with a few labels each are one stranger.
+
+    Args:
+        labellers: those who are not barred by themselves, since the honest should not answer for them.
+    """
     found: dict[str, list[bool]] = defaultdict(list)
     for one in labellers:
         own = answers.get(one, ())
