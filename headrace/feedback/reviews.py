@@ -278,7 +278,7 @@ def _others(
     n_chosen = max(0, n_most // 2 - n_open.get("useful", 0) - n_open.get("label-error", 0))
     pool = _different(rows.unlabelled(conn, task, limit=_POOL)) if n_random or n_chosen else []
     rng = random.Random(f"{ws.settings.feedback.audit_salt} {pool[0]['id'] if pool else ''}")
-    drawn = rng.sample(pool, min(n_random, len(pool)))
+    drawn = rng.sample(pool, min(n_random, (len(pool) + 1) // 2))  # the other half of a small pool may be chosen
     share = len(drawn) / max(1, len(pool))
     at_random = [
         _review(row, "random", row["id"], priority, probability=share) for row, priority in _ranked(drawn, n_random)

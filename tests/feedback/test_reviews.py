@@ -136,6 +136,12 @@ def test_half_of_what_is_chosen_is_drawn_and_its_probability_is_kept(place: Plac
     assert sum(vars(reviews.fill(ws, suspects=examples)).values()) == 0
 
 
+def test_half_is_drawn_also_where_there_is_little(place: Place) -> None:
+    plant_answers(place, 7)
+    filled = reviews.fill(place[0])
+    assert (filled.n_random, filled.n_useful) == (4, 3)
+
+
 def test_draws_are_uniform_over_what_has_no_label(place: Place) -> None:
     ws = with_rows(place[0], 20)
     ids = plant_answers(place, 40)
