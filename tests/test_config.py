@@ -137,7 +137,7 @@ def _settings() -> st.SearchStrategy[dict[str, Any]]:
             elif "patternProperties" in one:  # a table of tables, by names of the user
                 (inside,) = one["patternProperties"].values()
                 add(f"{prefix}{name}.kept.", schema["$defs"][inside["$ref"].rpartition("/")[2]]["properties"])
-            elif name != "tasks":
+            elif name != "tasks" and one.get("type") != "object":  # of names of the user, with values
                 keys[f"{prefix}{name}"] = _values(one)
 
     add("", schema["properties"])
