@@ -395,7 +395,7 @@ class FeedbackTable(Table):
     metrics: dict[MetricName, MetricTable] = {}
     """Metrics that feedback may report, by name."""
     events: EventsTable = EventsTable()
-    audit_share: Share = 0.01
+    audit_share: Annotated[float, Field(ge=0, le=1, json_schema_extra={"minimum": 0.002})] = 0.01
     """Answers that are audited at random, about, doubtful ones more often; from .002 on, or 0 for none."""
     audit_salt: str = "headrace"
     """Seeds the hash that draws them; another one draws others, so leave it while audits are open."""
