@@ -151,6 +151,14 @@ class ArtifactStore:
         if self._remote and self._remote[0].exists(self._key(digest)):
             self._remote[0].rm(self._key(digest), recursive=True)
 
+    def digests(self) -> list[str]:
+        """Of all artifacts that are here, recorded anywhere or not."""
+        found = [path.name for path in self._local.glob("??/*") if path.is_dir()]
+        if self._remote:
+            filesystem, root = self._remote
+            found += [PurePosixPath(key).parent.name for key in filesystem.glob(f"{root}/*/*/{MANIFEST}")]
+        return sorted({f"sha256:{name}" for name in found})
+
     def clear_scratch(self) -> None:
         """Remove what dead processes left of folders that they built."""
         with FileLock(self._lock_path):

@@ -230,6 +230,8 @@ def _show_erased(done: "Erased") -> None:
     print(f"Erased {done.id}: {n_rows} rows of the store, {done.n_log_rows} old predictions in files.")
     for path in done.files_left:
         print(f"Left, by --keep-files: {path}")
+    if done.ledger_lines:
+        print(f"Somebody wrote such a name into the ledger, which keeps it: lines {done.ledger_lines}")
     if done.plan.versions:
         print(f"Replace {', '.join(done.plan.versions)} by {done.retrain_by:%Y-%m-%d}: headrace erase --rebuild")
     print(f"Receipt: {done.receipt}")

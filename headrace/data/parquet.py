@@ -41,6 +41,11 @@ def read_rows(folder: Path, side: str | None = None) -> list[SnapshotRow]:
     return [SnapshotRow(**row) for row in found]
 
 
+def is_snapshot(folder: Path) -> bool:
+    """Whether a folder holds the rows of a snapshot."""
+    return (folder / FILE).exists()
+
+
 def count_rows(folder: Path, channel: str, example_ids: Collection[str] | None) -> dict[str, dict[str, int]]:
     """Channel to side to rows: of some examples of a channel, or of all of them with None. Reads no texts."""
     wanted = pc.field("channel") == channel

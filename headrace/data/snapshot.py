@@ -14,7 +14,7 @@ from headrace.errors import BadInput, NotFound, WrongState
 from headrace.ids import new_id
 from headrace.records import SIDES, Artifact, Settled, Side, Snapshot, SnapshotRow
 from headrace.registry import resolve
-from headrace.store import examples, runs, snapshots
+from headrace.store import erasures, examples, runs, snapshots
 from headrace.store.examples import LabelledRow
 from headrace.tasks import TASK_TYPES, TaskType
 from headrace.workspace import Workspace
@@ -46,6 +46,8 @@ def freeze(
     """
     task = ws.task_name(task)
     write_rows = resolve("headrace.data.parquet:write_rows", purpose=_PURPOSE)
+    with ws.store.read() as conn:
+        erased = erasures.newest(conn)
     rows, left_out = current(ws, task, settled)
     _refuse_empty(rows, task, left_out)
     content_hash = hash_of(rows)
@@ -58,7 +60,7 @@ def freeze(
     digest, n_bytes = ws.artifacts.put(folder)
     known = {**(facts or {}), "n_rows": len(rows), "content_hash": content_hash, "n_left_out": dict(left_out)}
     artifact = Artifact(digest=digest, kind="snapshot", n_bytes=n_bytes, facts=known)
-    return _recorded(ws, _snapshot_of(ws, task, rows, content_hash, digest), artifact)
+    return _recorded(ws, _snapshot_of(ws, task, rows, content_hash, digest), artifact, erased)
 
 
 def current(
@@ -225,9 +227,18 @@ def _snapshot_of(ws: Workspace, task: str, rows: Sequence[SnapshotRow], content_
     )
 
 
-def _recorded(ws: Workspace, snapshot: Snapshot, artifact: Artifact) -> Snapshot:
-    """Write the snapshot down, unless another process was faster; either way the one that is there."""
+def _recorded(ws: Workspace, snapshot: Snapshot, artifact: Artifact, erased: str | None) -> Snapshot:
+    """Write the snapshot down, unless another process was faster; either way the one that is there.
+
+    Args:
+        erased: the newest erasure when the rows were read.
+    """
     with ws.store.write() as conn:
+        if erasures.newest(conn) != erased:
+            ws.artifacts.remove(artifact.digest)
+            raise WrongState(
+                "rows were erased while they were frozen", value=snapshot.task, next_step="Run the same command again"
+            )
         there = snapshots.with_hash(conn, snapshot.task, snapshot.content_hash)
         if there is not None and there.erased_at is None:
             return there

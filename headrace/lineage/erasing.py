@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from headrace import jobs, retention
 from headrace.data import importing
 from headrace.errors import WrongState
 from headrace.ids import new_id
-from headrace.lineage import affected, receipts, subjects, tombstones, workspace_files
+from headrace.lineage import affected, receipts, remnants, subjects, tombstones, workspace_files
 from headrace.lineage.affected import Affected
 from headrace.lineage.subjects import Rows, Subject
 from headrace.lineage.tombstones import BEGUN, DONE, Tombstone
+from headrace.registry import resolve
 from headrace.store import erasures, lineage, snapshots
 from headrace.store.erasures import Erasure
 from headrace.version import VERSION
@@ -66,6 +68,8 @@ class Erased:
     n_log_rows: int
     """Predictions taken out of files."""
     files_left: list[str]
+    ledger_lines: list[int]
+    """Lines of the ledger in which people wrote such a name; no line can be changed."""
     retrain_by: datetime
     receipt: str
     """Path of the signed receipt."""
@@ -298,7 +302,12 @@ def _carried_out(
     n_log_rows = retention.remove(ws, subjects.logged(subject.kind, tombstone, key))
     at("caches")
     _empty_caches(ws, facts["runs"])
+    if find_spec("pyarrow") is not None:  # else nothing here ever made a snapshot
+        _without_orphans(ws)
     at("rows")
+    names = subjects.names_of(ws, subject)
+    remnants.forget(ws, search, [f"{subject.channel}/{name}" for name in names])
+    ledger_lines = remnants.in_ledger(ws, names)
     n_removed = _remove_rows(ws, rows)
     facts["rows"] = n_removed if is_first else facts["rows"]
     facts["snapshots"] = _without_snapshots(ws, subject, rows, known._replace(facts=facts))  # one may have been frozen
@@ -314,6 +323,7 @@ def _carried_out(
         plan=_plan_of(known.kind, facts, [str(path) for path in holding]),
         n_log_rows=n_log_rows,
         files_left=files_left,
+        ledger_lines=ledger_lines,
         retrain_by=known.retrain_by,
         receipt=str(path),
     )
@@ -341,6 +351,17 @@ def _without_snapshots(ws: Workspace, subject: Subject, rows: Rows, known: Erasu
                 snapshots.mark_erased(conn, one["id"], one["erased_at"] or ws.clock())
             ws.artifacts.remove(one["artifact"])
     return found
+
+
+def _without_orphans(ws: Workspace) -> None:
+    """Delete the files of snapshots that no row names: a process ended between the two, or waits for our lock."""
+    is_snapshot = resolve("headrace.data.parquet:is_snapshot", purpose="looking into snapshots")
+    with ws.store.read() as conn:
+        known = lineage.artifacts(conn)
+    for digest in set(ws.artifacts.digests()) - known:
+        folder = ws.artifacts.look(digest)
+        if folder is None or is_snapshot(folder):
+            ws.artifacts.remove(digest)
 
 
 def _empty_caches(ws: Workspace, run_ids: Sequence[str]) -> None:

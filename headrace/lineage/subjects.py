@@ -196,6 +196,14 @@ def values_of(ws: Workspace, subject: Subject, doomed: Doomed) -> set[str]:
     return found - _COMMON_NAMES
 
 
+def names_of(ws: Workspace, subject: Subject) -> set[str]:
+    """Names of the labellers and units that go."""
+    if subject.kind != "channel":
+        return set(subject.names) - _COMMON_NAMES
+    with ws.store.read() as conn:
+        return lineage.names_in(conn, subject.channel_id) - _COMMON_NAMES
+
+
 _COMMON_NAMES = {"import", "anonymous"}
 """Labellers that are nobody: of a row's own label, and of feedback without a name."""
 

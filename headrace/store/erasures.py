@@ -4,12 +4,13 @@ What goes is a list of steps, each a table with a condition; the order respects 
 short transactions, so that a server's writes find gaps, and can be taken again after a kill.
 """
 
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Table, and_, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Table, Text, and_, cast, delete, func, insert, or_, select, update
 from sqlalchemy.engine import Connection
 
 from headrace.store import schema
@@ -171,6 +172,40 @@ def forget_errors(conn: Connection) -> None:
         conn.execute(update(jobs).where(jobs.c.id == row.id).values(error=said))
 
 
+class Told(NamedTuple):
+    """A value that tells of others in a row that stays."""
+
+    column: Any
+    key: Any
+    row_id: str
+    value: Any
+
+
+def told(conn: Connection) -> list[Told]:
+    """Everything that is told in sentences and facts, and may name somebody."""
+    facts, suspended, alarms = schema.artifacts.c, schema.suspensions.c, schema.alarms.c
+    columns = [(facts.digest, facts.facts), (alarms.id, alarms.evidence)]
+    columns += [(suspended.id, column) for column in (suspended.reason, suspended.evidence, suspended.lifted_because)]
+    return [
+        Told(column, key, row_id, value)
+        for key, column in columns
+        for row_id, value in conn.execute(select(key, column).where(column.is_not(None)))
+    ]
+
+
+def rewrite(conn: Connection, one: Told, value: Any) -> None:
+    conn.execute(update(one.column.table).where(one.key == one.row_id).values({one.column: value}))
+
+
+def ledger_lines_with(conn: Connection, words: Sequence[str]) -> list[int]:
+    """Numbers of lines whose reason, actor or evidence has one of some words in it."""
+    line = schema.ledger.c
+    written = [json.dumps(word)[1:-1] for word in words]  # as evidence is stored
+    has_one = [column.contains(word, autoescape=True) for word in words for column in (line.reason, line.actor)]
+    has_one += [cast(line.evidence, Text).contains(word, autoescape=True) for word in written]
+    return list(conn.execute(select(line.seq).where(or_(*has_one)).order_by(line.seq)).scalars())
+
+
 def add(conn: Connection, erasure: Erasure) -> None:
     """Write a tombstone down; the same one twice is one row."""
     if find(conn, erasure.id) is None:
@@ -180,6 +215,12 @@ def add(conn: Connection, erasure: Erasure) -> None:
 def find(conn: Connection, erasure_id: str) -> Erasure | None:
     row = conn.execute(select(_ERASURES).where(_ERASURES.c.id == erasure_id)).first()
     return None if row is None else Erasure(**row._mapping)
+
+
+def newest(conn: Connection) -> str | None:
+    """Id of the erasure that was begun last."""
+    found: str | None = conn.execute(select(func.max(_ERASURES.c.id))).scalar()
+    return found
 
 
 def listing(conn: Connection) -> list[Erasure]:

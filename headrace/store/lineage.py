@@ -97,6 +97,11 @@ def snapshots(conn: Connection, task: str | None = None) -> list[Line]:
     return _all(conn, query if task is None else query.where(schema.snapshots.c.task == task))
 
 
+def artifacts(conn: Connection) -> set[str]:
+    """Digests of all that are recorded."""
+    return set(conn.execute(select(schema.artifacts.c.digest)).scalars())
+
+
 def runs(conn: Connection) -> list[Line]:
     """Every run with what decides what it read."""
     kept = schema.runs.c
