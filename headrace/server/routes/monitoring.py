@@ -11,7 +11,7 @@ from headrace.server.bodies import ERRORS, Name
 
 router = APIRouter()
 Task = Annotated[Name | None, Query(description="Needed only where there are several.")]
-_RESPONSES = {status: ERRORS[status] for status in (404, 422)}
+_RESPONSES: dict[int | str, dict[str, Any]] = {status: ERRORS[status] for status in (404, 422)}
 
 
 @router.get("/v1/accuracy", responses=_RESPONSES)

@@ -33,7 +33,10 @@ def _make_reviews() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_known_answers")),
         sa.UniqueConstraint("task", "text_hash", name=op.f("uq_known_answers_task_text_hash")),
     )
-    refs = (("channel_id", "channels.id", False), ("example_id", "examples.id", True))
+    refs: tuple[tuple[str, str, bool], ...] = (
+        ("channel_id", "channels.id", False),
+        ("example_id", "examples.id", True),
+    )
     refs += (("known_answer_id", "known_answers.id", True), ("release_id", "releases.id", True))
     op.create_table(
         "reviews",
