@@ -140,7 +140,7 @@ def test_the_verb_shows_sources_and_curves(ws: Workspace, tmp_path: Path, capsys
     plant_rows(ws, tmp_path, {"a": 200, "bad": 200, "few": 12}, flipped={"bad": 1.0})
     value_verb(where=ws.root)
     said = capsys.readouterr().out
-    for words in ("bad harms", "harms others", "for the others", "points by 100 more labels", "a curve needs"):
+    for words in ("bad harms", "harms others", "for others", "points by 100 more labels", "a curve needs"):
         assert words in said, words
 
 

@@ -63,16 +63,17 @@ def more_labels(case: Case, values: Mapping[str, Any]) -> list[Sentence]:
     curves = [one for one in values["curves"] if one["channel"] is not None and "reason" not in one]
     if not curves:
         return [not_known("more-labels", "No channel has rows enough for a learning curve yet.", command=command)]
-    curves.sort(key=lambda one: -one["gain_points"]["estimate"])
+    curves.sort(key=lambda one: (one["channel"] in valuing.harmful(values), -one["gain_points"]["estimate"]))
     said = []
     for place, one in enumerate(curves[:_MOST_SAID]):
-        gain = Interval(**one["gain_points"])
-        is_worth = gain.low > 0 and gain.estimate >= _WORTH_POINTS
+        gain, is_trusted = Interval(**one["gain_points"]), one["channel"] not in valuing.harmful(values)
+        is_worth = gain.low > 0 and gain.estimate >= _WORTH_POINTS and is_trusted
         first = "Label here first: " if place == 0 and is_worth else ""
-        text = f"{first}{one['n_more']} more labels of {one['channel']} should answer {{}} more of its texts rightly."
+        rest = "" if is_trusted else "; but look at those it has first, as they harm"
+        text = f"{first}{one['n_more']} more labels of {one['channel']} should answer {{}} more of its texts rightly"
         verdict: Verdict = "act" if first else "fine"
         facts = {"channel": one["channel"], "n_rows": one["n_rows"]}
-        said.append(say("more-labels", verdict, text, gain, unit="points", command=command, **facts))
+        said.append(say("more-labels", verdict, f"{text}{rest}.", gain, unit="points", command=command, **facts))
     return said
 
 

@@ -65,7 +65,7 @@ def _show_sources(found: dict[str, Any]) -> None:
         for one in found["sources"]
     ]
     title = f"Points that each source adds on {found['n_test_rows']:,} test rows, by frozen vectors (95 %)"
-    head = ("rank", "source", "rows", "counted", "for itself", "for the others", "agreement", "neighbours", "verdict")
+    head = ("", "source", "rows", "counted", "for itself", "for others", "agree", "near", "verdict")
     table(head, rows, title=title)
     for one in found["sources"]:
         if one["verdict"] in _REPROACHES:
@@ -98,13 +98,13 @@ def _show_retrained(found: dict[str, Any]) -> None:
     ]
     start = "the version in charge" if found["start"] == "version" else "the base model"
     title = f"Points of {found['main_metric']} that each source adds, by fine-tunes from {start} (95 %)"
-    table(("source", "rows", "for itself", "for the others", "verdict"), rows, title=title)
+    table(("source", "rows", "for itself", "for others", "verdict"), rows, title=title)
 
 
 def _verdict(one: dict[str, Any]) -> str:
     if one["verdict"] == "not known":
         return "not known"
-    return f"{one['verdict']} {one['whom']} (p {max(one['p'], 1e-9):.2g})"
+    return f"{one['verdict']} {one['whom']}"
 
 
 def _points(part: dict[str, Any] | None) -> str:
@@ -114,7 +114,7 @@ def _points(part: dict[str, Any] | None) -> str:
 def _ends(points: dict[str, Any]) -> str:
     if points["estimate"] is None:
         return "not known"
-    return f"{points['estimate']:+.2f} [{points['low']:+.2f}, {points['high']:+.2f}]"
+    return f"{points['estimate']:+.1f} [{points['low']:+.1f}, {points['high']:+.1f}]"
 
 
 def _share(error: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 from transformers import AutoModel, AutoTokenizer
+from transformers.utils import logging
 
 from headrace.checkpoints.encoding import Encoder, input_names, like_length_batches, standalone_tokenizer
 from headrace.checkpoints.network import Network
@@ -31,6 +32,7 @@ def embed(
     Source: mean pooling as all-MiniLM-L6-v2 was trained, Reimers and Gurevych 2019, "Sentence-BERT", section 3.
     """
     folder: Path = base_models.find(base_model).folder
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it would draw over ours
     model = AutoModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32).eval()
     network = Network(model, "retrieval", 1, dense=nn.Linear(model.config.hidden_size, 1))
     device = "cuda" if torch.cuda.is_available() else "cpu"

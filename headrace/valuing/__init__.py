@@ -5,6 +5,7 @@ training (sources.py, frozen.py, curves.py); `retrain` leaves out one source aft
 fast ways value feedback as it was given; curves and fine-tunes read what it amounts to (headrace/trusting.py).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from headrace.ids import new_id
@@ -53,6 +54,11 @@ def value(
     given = sources.as_given(ws, counted)
     found = kept(ws, counted, given) or _computed(ws, counted, given, report)
     return found | {"retrained": retraining.retrained(ws, counted, start, report) if retrain else None}
+
+
+def harmful(values: Mapping[str, Any]) -> set[str]:
+    """The channels whose examples or feedback harm or contradict."""
+    return {one["channel"] for one in values["sources"] if one["source"] in values["harmful"]}
 
 
 def _computed(ws: Workspace, counted: Sides, given: Sides, report: Report) -> dict[str, Any]:

@@ -49,11 +49,23 @@ def test_where_to_label_comes_from_the_curve_that_falls(workspace: Workspace) ->
     case = Case(workspace, "tone")
     whole = {**curve("x", 1, 0.5), "channel": None}
     short = {"channel": "short", "n_rows": 3, "reason": "too few"}
-    values = {"inconclusive": None, "curves": [whole, curve("flat", 0.01, 0.0), curve("steep", 1.4, 0.6), short]}
+    bad = {"source": "bad (feedback)", "channel": "bad"}
+    reproach = {"sources": [bad], "harmful": ["bad (feedback)"]}
+    values = {
+        "inconclusive": None,
+        "sources": [],
+        "harmful": [],
+        "curves": [whole, curve("flat", 0.01, 0.0), curve("steep", 1.4, 0.6), short],
+    }
     steep, flat = check(technical.more_labels(case, values), "more-labels")
     assert (steep["verdict"], steep["facts"]["channel"]) == ("act", "steep")
     assert (flat["verdict"], flat["facts"]["channel"]) == ("fine", "flat")
     assert verdicts(technical.more_labels(case, {**values, "curves": [short]}), "more-labels") == ["not known"]
+    blamed = {**values, **reproach, "curves": [curve("bad", 9, 5), curve("steep", 1.4, 0.6)]}
+    steep, bad = check(technical.more_labels(case, blamed), "more-labels")
+    assert (steep["verdict"], steep["facts"]["channel"]) == ("act", "steep")
+    assert "look at those it has first" in bad["text"]
+    assert check(business.labels(case, blamed), "labels")[0]["facts"]["channel"] == "steep"
     first, _ = check(business.labels(case, values), "labels")
     assert first["facts"]["channel"] == "steep"
     assert first["number"] == pytest.approx(1.4 / (100 * 0.05))
