@@ -366,7 +366,7 @@ def _ask_known(ws: Workspace, task: str, labeller: str, beside: Review) -> Revie
         channel = channels.find(conn, beside.channel)
         if known is None or channel is None:
             return None
-        review_id = new_id("review")
+        review_id = _id_as_old_as(beside.id)  # one that is made as it is asked for would tell what it is
         review = {
             "id": review_id,
             "task": task,
@@ -379,6 +379,12 @@ def _ask_known(ws: Workspace, task: str, labeller: str, beside: Review) -> Revie
         }
         rows.add(conn, [review], config_hash=ws.config_hash)
         return _found(conn, review_id)
+
+
+def _id_as_old_as(review_id: str) -> str:
+    """A fresh id with the time of another one."""
+    n_chars = len(PREFIXES["review"]) + 13  # _ and 48 bits of milliseconds
+    return review_id[:n_chars] + new_id("review")[n_chars:]
 
 
 def _answerable(conn: "Connection", review_id: str, labeller: str) -> Review:

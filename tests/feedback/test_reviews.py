@@ -227,6 +227,8 @@ def test_newcomers_are_asked_what_is_known_and_it_does_not_show(place: Place) ->
     assert n_later <= n_soon
     asked = [row["known_answer_id"] for row in rows_of(ws, schema.reviews) if row["reason"] == "known"]
     assert len(asked) == len(set(asked))  # nobody is asked the same twice
+    made = {made_at(row["id"]) for row in rows_of(ws, schema.reviews) if row["reason"] == "known"}
+    assert made <= {made_at(row["id"]) for row in rows_of(ws, schema.reviews) if row["reason"] != "known"}
     n_feedback = len(rows_of(ws, schema.feedback))
     assert n_feedback == 60 - reasons.count("known")  # an answer to a known question is no feedback
     (other,) = reviews.next_of(ws, labeller="bob")
