@@ -146,3 +146,22 @@ def test_where_there_is_no_figure_it_says_why(workspace: Workspace) -> None:
     assert "none of 5 audits" in part.reason
     with pytest.raises(NotFound, match="no such channel"):
         found(workspace, channel="wep")
+
+
+def test_channels_with_few_audits_are_put_together_and_give_no_false_certainty() -> None:
+    # One audit that is right has no spread: as a stratum of its own it would count as certain.
+    def tally(n_right: int, n_wrong: int, n: int) -> audits.Tally:
+        n_audits = n_right + n_wrong
+        right = np.r_[np.ones(n_right), np.zeros(n_wrong)]
+        p = np.full(n_audits, n_audits / n)
+        return audits.tally(p, np.ones(n_audits, dtype=bool), right).of_requests(n, 0.0, 0.0)
+
+    large, single, some = tally(90, 10, 1000), tally(1, 0, 1000), tally(20, 9, 1000)
+    assert accuracy.together([]) is None
+    assert accuracy.together([large, single]) == audits.estimate(large + single)
+    several = accuracy.together([large, single, some])
+    assert several is not None
+    by_strata = audits.by_strata([large, single + some])
+    assert by_strata is not None
+    assert several == by_strata
+    assert several.high - several.low > 0.1

@@ -193,3 +193,49 @@ def test_no_change_is_rarely_called_one_though_both_sides_are_samples() -> None:
         found = drift.effect(audits.tally(np.ones(800), np.ones(800, dtype=bool), right), before)
         n_said += found.accuracy == "affected"
     assert n_said / 1000 <= 0.025 + 5 * np.sqrt(0.025 * 0.975 / 1000)
+
+
+@given(st.integers(0, 10**6), st.integers(2, 12))
+@settings(max_examples=15, deadline=None)
+def test_one_stream_alone_is_what_it_is_among_others(seed: int, k: int) -> None:
+    # Catches a short cut for one stream that is not the same sum: other evidence, or another moment of the change.
+    rng = np.random.default_rng(seed)
+    counts, seen = rng.integers(100, 900, k), rng.integers(0, k, 300)
+    alone, among = drift.categories(counts), drift.categories(np.stack([counts, counts[::-1]]))
+    alone, among = alone.after(seen), among.after(np.stack([seen, rng.integers(0, k, 300)], axis=1))
+    assert alone.log_r[0] == pytest.approx(among.log_r[0])
+    assert alone.cusum[0] == pytest.approx(among.cusum[0])
+    assert alone.recent[0] == pytest.approx(among.recent[0])
+    assert abs(alone.since[0] - among.since[0]).max() <= 1  # a first bet of 0, but for rounding
+
+
+def test_the_first_request_that_takes_the_evidence_to_the_bar_is_told() -> None:
+    rng, bar = np.random.default_rng(6), math.log(1000)
+    detector = drift.categories(EVEN * 4000)
+    seen = np.r_[rng.integers(0, 10, 200), rng.choice(10, 300, p=SHIFTED)]
+    later, crossed = detector.until(seen, bar)
+    assert crossed is not None
+    assert detector.after(seen[:crossed]).log_evidence[0] < bar <= detector.after(seen[: crossed + 1]).log_evidence[0]
+    assert later.log_r == pytest.approx(detector.after(seen).log_r)
+    assert detector.until(seen[:crossed], bar)[1] is None
+    with pytest.raises(ValueError, match="one stream"):
+        drift.categories(np.stack([EVEN * 4000] * 2)).until(seen, bar)
+
+
+def test_audits_that_are_answered_late_bet_once_and_their_requests_count_when_they_came() -> None:
+    told = drift.errors(0.1).told(np.array([5, 0]), np.array([1.0, 1.0]), np.full(2, 0.5), 0.5, n_left=2)
+    ratios = np.array(drift.ERROR_RATIOS)
+    assert np.exp(told.log_r) == pytest.approx(5 * ratios**2 + 2)
+    assert told.n == 7
+
+
+def test_what_no_number_of_audits_would_settle_is_said() -> None:
+    rough, fine = wilson(45, 50), wilson(9000, 10_000)
+    assert rough is not None
+    assert fine is not None
+    none_yet = audits.tally(np.ones(0), np.ones(0, dtype=bool), np.ones(0))
+    assert drift.effect(none_yet, rough).n_more is None
+    needed = drift.effect(none_yet, fine).n_more
+    assert needed is not None
+    right = np.r_[np.ones(9 * needed), np.zeros(needed)]
+    assert drift.effect(audits.tally(np.ones(len(right)), np.ones(len(right), dtype=bool), right), fine).n_more == 0
