@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.errors import MissingExtra, NotFound
 from headrace.feedback import drift
 from headrace.feedback.alarms import Alarm
 from headrace.feedback.drift import Block
@@ -48,10 +49,14 @@ def watch(ws: Workspace, task: str | None = None) -> Watched:
     if find_spec("torch") is None:
         return Watched(raised, "embeddings, since headrace[train] is not installed")
     found = drift.next_block(ws, task, n_first=N_REFERENCE, n_block=N_BLOCK, n_between=N_BETWEEN)
-    if found is not None:
-        alarm = drift.note_block(ws, task, found, *_judged(ws, task, found))
-        raised += [] if alarm is None else [alarm]
-    return Watched(raised, "")
+    if found is None:
+        return Watched(raised, "")
+    try:
+        judged = _judged(ws, task, found)
+    except (NotFound, MissingExtra) as error:  # the other streams are looked at all the same
+        return Watched(raised, f"embeddings, since {error}")
+    alarm = drift.note_block(ws, task, found, *judged)
+    return Watched(raised + ([] if alarm is None else [alarm]), "")
 
 
 def _judged(ws: Workspace, task: str, block: Block) -> tuple[str, float]:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from audited import Answer, plant_log
 from headrace import watching
+from headrace.errors import NotFound
 from headrace.feedback import drift
 from headrace.feedback.panels import Stream, class_of, number_of
 from headrace.records import Channel, ModelVersion
@@ -285,6 +286,9 @@ def test_blocks_of_inputs_that_are_not_like_the_reference_alarm(
     def embed(_: str, texts: Sequence[str], **__: object) -> np.ndarray:
         return rng.normal(size=(len(texts), 16)) + moved
 
+    def missing(*_: object) -> None:
+        raise NotFound("no such base model", value="x")
+
     monkeypatch.setattr(watching, "resolve", lambda *_, **__: embed)
     monkeypatch.setattr(watching, "find_spec", lambda _: object())
     monkeypatch.setattr(watching, "N_BETWEEN", 300)
@@ -298,5 +302,8 @@ def test_blocks_of_inputs_that_are_not_like_the_reference_alarm(
     assert said[:5] == [[]] * 5
     assert ["embeddings"] in said[5:]
     assert found.left_out == ""
+    monkeypatch.setattr(watching, "N_BETWEEN", 0)
+    monkeypatch.setattr(watching, "_judged", missing)
+    assert "no such base model" in watching.watch(at(workspace, 9000)).left_out
     monkeypatch.setattr(watching, "find_spec", lambda _: None)
     assert "headrace[train]" in watching.watch(at(workspace, 9000)).left_out
