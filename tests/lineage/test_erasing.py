@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select, update
 
 from conftest import LABELS
 from furnished import ASKED, COMMENT, CORE, NAME, OLD_ASKED, OTHERS, TEXT, Furnished, furnish, holders
@@ -28,6 +28,7 @@ from headrace.release import ledger
 from headrace.store import imports, schema
 from headrace.store import jobs as job_rows
 from headrace.workspace import Workspace, init, open_workspace
+from planted import plant_version
 
 pytest.importorskip("cryptography")
 
@@ -305,6 +306,61 @@ def test_an_erasure_of_something_else_finishes_the_one_before(root: Path, templa
 
 def _stop(*_: Any) -> None:
     raise KeyboardInterrupt
+
+
+def test_rows_that_stay_name_the_labeller_no_more(workspace: Workspace, made: Furnished) -> None:
+    said = {"trust": {"harmful": {f"web/{NAME}": "loses 0.2 nats", "web/other": "loses 0.1"}, "n_labels": 3}}
+    with workspace.store.write() as conn:
+        kept = {"task": "tone", "channel_id": channels.find(workspace, "web").id, "since": workspace.clock()}
+        reason, at = f"web/{NAME} and others were busy", workspace.clock()
+        conn.execute(insert(schema.suspensions).values(id="sus_1", reason=reason, evidence=said, created_at=at, **kept))
+        conn.execute(update(schema.artifacts).values(facts=said))
+    erasing.erase(workspace, labeller=NAME, channel="web")
+    assert holders(workspace.root, NAME) == []
+    with workspace.store.read() as conn:
+        (facts,) = {json.dumps(one) for one in conn.execute(select(schema.artifacts.c.facts)).scalars()}
+    assert json.loads(facts) == {"trust": {"harmful": {"web/other": "loses 0.1"}, "n_labels": 3}}
+
+
+def test_a_name_that_somebody_wrote_into_the_ledger_is_told_of(workspace: Workspace, made: Furnished) -> None:
+    from headrace.release import controls, releases
+
+    controls.ensure_control(workspace, "tone", actor="serve")
+    plant_version(workspace)
+    releases.promote(workspace, "2", reason=f"asked for by {NAME}", actor="cli")
+    assert erasing.erase(workspace, labeller=NAME, channel="web").ledger_lines == [2]
+
+
+def test_files_of_a_snapshot_that_no_row_names_go_too(workspace: Workspace, made: Furnished) -> None:
+    """A kill between the files and the row leaves them."""
+    from headrace.data import parquet
+
+    frozen = snapshot.rows(workspace, snapshot.find(workspace, made.version.snapshot_id))
+    folder = workspace.artifacts.new_folder()
+    parquet.write_rows(folder, frozen[1:])
+    digest, _ = workspace.artifacts.put(folder)
+    erasing.erase(workspace, example=made.example)
+    assert workspace.artifacts.look(digest) is None
+    assert holders(workspace.root, CORE) == []
+
+
+def test_a_snapshot_that_is_frozen_while_rows_go_is_not_kept(
+    workspace: Workspace, made: Furnished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current, begun = snapshot.current, list[str]()
+
+    def meanwhile(*args: Any) -> Any:
+        found = current(*args)
+        if not begun:
+            begun.append("once")
+            erasing.erase(workspace, example=made.example)
+        return found
+
+    monkeypatch.setattr(snapshot, "current", meanwhile)
+    with pytest.raises(WrongState, match="erased while"):
+        snapshot.freeze(workspace, settled={})
+    assert holders(workspace.root, CORE) == []
+    assert snapshot.freeze(workspace, settled={}).erased_at is None
 
 
 def test_an_import_that_died_halfway_leaves_nothing_either(workspace: Workspace, made: Furnished) -> None:

@@ -24,7 +24,7 @@ from headrace.workspace import Workspace, init
 pytest.importorskip("cryptography")
 
 CONTENT = {"id": "era_1", "kind": "labeller", "rows": {"labels": 3}, "versions": ["tone/1"], "channel": "wéb"}
-ONCE = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+ONCE = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def test_a_receipt_is_as_it_was_signed(workspace: Workspace) -> None:
