@@ -11,7 +11,7 @@ import pytest
 from advised import verdicts
 from conftest import LABELS
 from headrace import valuing
-from headrace.advising import advise_technical
+from headrace.advising import advise_domain, advise_technical
 from headrace.cli.value import value as value_verb
 from headrace.data import channels, snapshot
 from headrace.data.importing import import_rows
@@ -107,6 +107,7 @@ def test_tasks_on_tokens_are_inconclusive(tmp_path: Path, capsys: pytest.Capture
         assert "places in a text" in found["inconclusive"]
         assert found["sources"] == found["curves"] == []
         assert verdicts(advise_technical(ws, tries_methods=False)["sentences"], "more-labels") == ["not known"]
+        assert verdicts(advise_domain(ws)["sentences"], "imbalance") == ["fine"]
     value_verb(where=tmp_path / "ws")
     assert "headrace value --retrain" in capsys.readouterr().out
 

@@ -88,7 +88,7 @@ def personal_data(case: Case, rows: Sequence[SnapshotRow]) -> list[Sentence]:
 
 def imbalance(case: Case) -> list[Sentence]:
     """Classes with far fewer training rows than an even share; or that there is none."""
-    if case.task_type.problem in ("regression", "question_answering"):
+    if case.task_type.problem in ("regression", "question_answering", "retrieval"):  # no classes, or a whole catalogue
         return []
     command = case.command("check")
     names = case.task_type.output_names
