@@ -1,10 +1,10 @@
-"""The kill drill: kill -9 headrace at random moments of import, train, export and improve, then look and go on.
+"""The kill drill: kill -9 headrace at random moments of what takes long, then look and go on.
 
-    python tests/kill_drill.py --points 10 [--only import|train|export|improve] [--seed 1]
+    python tests/kill_drill.py --points 10 [--only import|train|export|improve|loop] [--seed 1]
 
 Each point starts from a copy of the same small workspace, runs the command, and kills it: before its work begins, or
-at a random moment of it. `train` and `improve` work in a job, a process of its own, so they are killed in three ways:
-the command (its job must go on), the job, or both. Then
+at a random moment of it. `train`, `improve` and `loop run` work in a job, a process of its own, so they are killed in
+three ways: the command (its job must go on), the job, or both. Then
 
 - the workspace must open, its database must be sound, and nothing half there may be seen;
 - the same command must finish, and leave what a run that nobody killed leaves.
@@ -45,7 +45,7 @@ from headrace.store import releases as release_rows
 from headrace.workspace import Workspace, open_workspace
 from planted import log_row
 
-KINDS = ("import", "train", "export", "improve")
+KINDS = ("import", "train", "export", "improve", "loop")
 TIMEOUT_S = 180
 N_IMPORTED = 30_000
 SETTINGS = """base_model = {base}
@@ -100,9 +100,9 @@ def make_drills(folder: Path, kinds: tuple[str, ...] = KINDS) -> list[Drill]:
     stages = [_empty(folder / "empty", base)]
     if set(kinds) - {"import"}:
         stages.append(_next(stages[-1], folder / "imported", _import_some))
-    if {"export", "improve"} & set(kinds):
+    if {"export", "improve", "loop"} & set(kinds):
         stages.append(_next(stages[-1], folder / "trained", _train))
-    if "improve" in kinds:
+    if {"improve", "loop"} & set(kinds):
         stages.append(_next(stages[-1], folder / "answered", _collect_feedback))
     source = write_jsonl(folder / "many.jsonl", [*sentences(N_IMPORTED, channel="a"), {"id": "bad", "text": ""}])
     known = {
@@ -110,6 +110,7 @@ def make_drills(folder: Path, kinds: tuple[str, ...] = KINDS) -> list[Drill]:
         "train": (1, ("train",), ".headrace/runs/run_*/", _made),
         "export": (2, ("export", "1", "{root}/out"), ".headrace/scratch/new-*", _exported),
         "improve": (3, ("improve",), ".headrace/runs/run_*/", _made),
+        "loop": (3, ("loop", "run", "--once"), ".headrace/runs/run_*/", _made),
     }
     return [
         Drill(kind, stages[stage], command, sign, outcome)
@@ -408,7 +409,7 @@ def drill_points(
         before = i < n_before
         part, n_parts = (i, n_before) if before else (i - n_before, n_points - n_before)
         share = (part + rng.random()) / n_parts
-        whom = ("command", "job", "both")[i % 3] if drill.kind in ("train", "improve") else "command"
+        whom = ("command", "job", "both")[i % 3] if drill.kind in ("train", "improve", "loop") else "command"
         when = f"{share:.0%} of the way to its work" if before else f"{share:.0%} of its work"
         yield f"{whom} at {when}", kill_once(drill, reference, share=share, before=before, whom=whom)
 

@@ -268,3 +268,19 @@ def test_alike_neighbours_are_written_together_and_fail_alone(store: Store) -> N
             second[1].result(WAIT_S)
     assert calls == [["a", "refused", "b"], ["d", "a", "e"], ["d"], ["a"], ["e"]]
     assert sorted(names(store)) == ["a", "b", "c", "d", "e"]
+
+
+def test_what_is_durable_is_flushed_to_the_disk_by_its_commit(store: Store) -> None:
+    if store.engine.dialect.name != "sqlite":
+        pytest.skip("PostgreSQL flushes every commit")
+
+    def mode(conn: Connection) -> int:
+        return int(conn.exec_driver_sql("PRAGMA synchronous").scalar_one())
+
+    def modes(conn: Connection, given: list[Any]) -> list[int]:
+        return [mode(conn) for _ in given]
+
+    with Writer(store) as writer:
+        assert writer.submit(mode, durable=False).result(WAIT_S) == 1  # NORMAL
+        assert writer.submit_together(modes, "feedback", durable=True).result(WAIT_S) == 2  # FULL
+        assert writer.submit(mode, durable=False).result(WAIT_S) == 1
