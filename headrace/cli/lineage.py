@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ from headrace.cli.rendering import (
     Set,
     Task,
     Where,
+    answer_in_words,
     emit,
     instant,
     opened,
@@ -104,23 +106,36 @@ def row(
 
 def _show_trace(found: "Trace") -> None:
     print(f"{found.kind} {found.id}{'' if found.channel is None else f' of channel {found.channel}'}")
-    columns: Mapping[str, tuple[str, ...]] = {
-        "examples": ("id", "key", "text", "import_id", "source"),
-        "predictions": ("id", "at", "unit", "arm", "output"),
-        "feedback": ("id", "at", "labeller", "kind", "correction", "metric", "value", "comment", "event"),
-        "labels": ("id", "labeller", "origin", "value"),
-        "reviews": ("id", "reason", "state", "labeller", "answer"),
-        "snapshots": ("id", "created_at", "side", "target", "weight", "origin", "rows"),
-        "runs": ("id", "method", "state", "how"),
-        "versions": ("name", "run_id", "how", "in_charge"),
-        "adapters": ("version", "channel", "how"),
-        "releases": ("id", "state", "versions", "started_at", "ended_at"),
-    }
-    for name, wanted in columns.items():
+    for name, (first, *others) in _SHOWN.items():
         lines = getattr(found, name)
-        shown = [one for one in wanted if any(line.get(one) is not None for line in lines)]
         if lines:
-            table(shown, [[line.get(one) for one in shown] for line in lines], title=name)
+            print(f"\n{name}")
+        for line in lines:
+            told = [f"{one} {_in_words(line[one])}" for one in others if line.get(one) not in (None, [], {})]
+            print(f"  {line[first]}  {', '.join(told)}")
+
+
+_SHOWN: Mapping[str, tuple[str, ...]] = {
+    "examples": ("id", "key", "source", "import_id", "prediction_id", "text", "text_pair"),
+    "predictions": ("id", "at", "unit", "arm", "output"),
+    "feedback": ("id", "labeller", "correction", "metric", "value", "event", "comment", "at"),
+    "labels": ("id", "labeller", "origin", "value", "feedback_id"),
+    "reviews": ("id", "reason", "state", "labeller", "answer"),
+    "snapshots": ("id", "side", "target", "weight", "origin", "created_at"),
+    "runs": ("id", "how", "method", "state"),
+    "versions": ("name", "how", "run_id", "in_charge"),
+    "adapters": ("version", "channel", "how"),
+    "releases": ("id", "state", "versions", "started_at", "ended_at"),
+}
+"""Of each kind of row what is printed, its name first; `--json` has the rest."""
+
+
+def _in_words(value: object) -> str:
+    if isinstance(value, dict):
+        return answer_in_words(value)
+    if isinstance(value, list):
+        return " and ".join(str(one) for one in value)
+    return f"{value:%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else str(value)
 
 
 def erase(
