@@ -73,6 +73,8 @@ def steps(doomed: Doomed) -> Iterator[Step]:
     yield from _of_channel(doomed.channel_id) if doomed.whole_channel else _of_lists(doomed)
     key = schema.split_groups.c.group_key
     yield Step(schema.split_groups, key, key.not_in(select(_EXAMPLES.c.group_key)))
+    streams = schema.drift_streams.c
+    yield Step(schema.drift_streams, streams.version_id, streams.stream == "embeddings")  # holds vectors of inputs
 
 
 def _of_channel(channel_id: str) -> Iterator[Step]:
