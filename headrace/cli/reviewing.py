@@ -34,6 +34,7 @@ def fill(task: Task = None, where: Where = Path("."), settings: Set = None, as_j
 @_review.command("list")
 def list_(
     state: Annotated[str, typer.Option(help="open, answered, skipped, or all.")] = "open",
+    n: Annotated[int, typer.Option("-n", min=1, help="At most so many.")] = 100,
     task: Task = None,
     where: Where = Path("."),
     as_json: AsJson = False,
@@ -42,7 +43,7 @@ def list_(
     from headrace.feedback import reviews
 
     with opened(where) as ws:
-        found = reviews.listing(ws, task, state=None if state == "all" else state)
+        found = reviews.listing(ws, task, state=None if state == "all" else state, n=n)
     rows = [
         (r.id, r.reason, r.channel, r.state, r.labeller, "" if r.output is None else answer_in_words(r.output), r.text)
         for r in found

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from headrace.errors import NotFound, WrongState
+from headrace.errors import BadInput, NotFound, WrongState, nearest
 from headrace.feedback import auditing, intake
 from headrace.feedback.intake import Given
 from headrace.ids import PREFIXES, first_id, made_at, new_id
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
 SHADOW = "shadow"
+STATES = ("open", "answered", "skipped")
 _LATE = timedelta(minutes=10)  # how much later than it was given an answer may be written to the log
 _AUDITS_FIRST, _THEN_DISAGREEMENTS, _THEN_OTHERS = 3.0, 2.0, 1.0
 _FAR_OFF_S = 1e11  # seconds since 1970 over this are below 1 for 3000 years
@@ -132,10 +133,22 @@ def shown(review: Review) -> dict[str, Any]:
     }
 
 
-def listing(ws: Workspace, task: str | None = None, *, state: str | None = "open") -> list[Review]:
-    """Reviews of a task, the most pressing first, for who runs the workspace; None: in whatever state."""
+def listing(
+    ws: Workspace, task: str | None = None, *, state: str | None = "open", n: int | None = None
+) -> list[Review]:
+    """Reviews of a task, the most pressing first, for who runs the workspace.
+
+    Args:
+        state: None: in whatever state.
+        n: at most so many.
+
+    Raises:
+        BadInput: no such state.
+    """
+    if state not in (None, *STATES):
+        raise BadInput("no such state of a review", value=state, next_step=nearest(str(state), [*STATES, "all"]))
     with ws.store.read() as conn:
-        return rows.listing(conn, ws.task_name(task), state=state)
+        return rows.listing(conn, ws.task_name(task), state=state, limit=n)
 
 
 def answer(ws: Workspace, review_id: str, answer: Any, labeller: str = "anonymous") -> Review:

@@ -48,6 +48,20 @@ def test_errors_and_answers_where_audits_are_off_are_not_audited() -> None:
     assert Doubts(0).probabilities("ver_1", [{"confidence": 0.5}]) == [None]
 
 
+def test_accuracy_by_such_audits_is_that_of_all_answers() -> None:
+    rng = np.random.default_rng(5)
+    confidence = rng.beta(4, 1, 60_000)
+    right = rng.random(len(confidence)) < np.clip(confidence - 0.1, 0, 1)  # the model is too sure of itself
+    given_out = [{"confidence": float(one)} for one in confidence]
+    p = np.array(Doubts(0.05).probabilities("ver_1", given_out), dtype=np.float64)
+    drawn = np.array([is_drawn(f"prd_{i:032x}", one, salt="s") for i, one in enumerate(p)])
+    found = audits.estimated(audits.tally(p, drawn, right, confidence))
+    assert found is not None
+    assert abs(found.accuracy - right.mean()) < 6 * found.error
+    assert found.error < 0.012
+    assert abs(right[drawn].mean() - right.mean()) > 6 * found.error  # the plain share of the audited is another one
+
+
 @pytest.mark.parametrize("share", [0.001, 1.5, -0.1])
 def test_a_share_below_the_floor_is_refused(share: float) -> None:
     with pytest.raises(ValueError, match="audit_share"):

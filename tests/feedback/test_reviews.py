@@ -279,6 +279,9 @@ def test_a_skipped_review_is_over_and_one_whose_answer_left_the_store_too(place:
         conn.execute(schema.predictions.delete().where(schema.predictions.c.id == ids[1]))
     assert reviews.next_of(ws, labeller="ann") == []
     assert [one.id for one in reviews.listing(ws, state="skipped")] == [first.id, second.id]
+    assert [one.id for one in reviews.listing(ws, state="skipped", n=1)] == [first.id]
+    with pytest.raises(BadInput, match=r"no such state of a review: done.*skipped"):
+        reviews.listing(ws, state="done")
 
 
 def test_a_label_of_a_review_outweighs_the_one_of_the_import(place: Place) -> None:
