@@ -125,7 +125,8 @@ def _signal(task: str, place: Place, votes: _Votes, settings: FeedbackTable) -> 
     channel, number, name = place
     declared = settings.metrics.get(name) if name != EVENTS else None
     answers = _by_answer(votes.values)
-    is_share = declared is None or declared.kind == "bool"
+    is_truth = name == EVENTS or (declared is not None and declared.kind == "bool")
+    is_share = is_truth and all(0 <= value <= 1 for value in answers.values())  # it may have been declared otherwise
     spoken_of: Collection[str] = set(answers).union(*votes.events.values())
     return Signal(
         channel=channel,

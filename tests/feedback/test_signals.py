@@ -113,3 +113,14 @@ def test_the_newest_come_first_and_what_was_replaced_says_so(answered: Answered)
     assert [one.feedback.prediction_id for one in found][:2] == [other, name]
     assert [one.feedback.labeller for one in signals.listing(ws, "tone", kind="correction", limit=2)] == ["bob", "ann"]
     assert signals.listing(ws, channel="web", limit=100)[0].channel == "web"
+
+
+@pytest.mark.parametrize("now", ["{}", '{"delay_s": {}}'])
+def test_a_metric_that_is_declared_otherwise_now_keeps_its_mean(answered: Answered, now: str) -> None:
+    ws, web, version = answered
+    for value in (4.0, 8.0):
+        intake.give(ws, plant_answer(ws, web, version, "positive")[0], metric="delay_s", value=value)
+    with open_workspace(ws.root, overrides={"feedback.metrics": now}) as later:
+        (signal,) = signals.summary(later)
+    assert signal.mean is not None
+    assert signal.mean.estimate == 6
