@@ -40,6 +40,8 @@ class Answers(Response):
         reading = asyncio.create_task(self._read(receive, answers))
         try:
             answer = await answers.get()  # the head waits for the first: a client may want to be told to go on sending
+            if not answer:
+                await reading
             headers = [(b"content-type", CONTENT_TYPE.encode())]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             while answer:
