@@ -372,7 +372,11 @@ def _check_text(name: str, text: str | None, max_chars: int) -> None:
 
 def _is_unicode(text: str) -> bool:
     """Whether a database can keep the text; half of a surrogate pair cannot be encoded."""
-    return not any("\ud800" <= char <= "\udfff" for char in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_finite(value: float) -> bool:
