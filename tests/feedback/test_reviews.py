@@ -13,7 +13,7 @@ from sqlalchemy import insert, select, update
 from headrace.data import snapshot
 from headrace.errors import BadInput, NotFound, WrongState
 from headrace.feedback import auditing, reviews
-from headrace.ids import made_at, new_id
+from headrace.ids import first_id, made_at, new_id
 from headrace.records import Channel, ModelVersion
 from headrace.release import releases
 from headrace.store import schema
@@ -192,12 +192,12 @@ def test_disagreements_of_the_open_shadow_release_are_asked_about_the_newest_fir
     pairs = []
     for i, said in enumerate(("positive", "neutral", "negative", "neutral")):
         request = new_id("request")
-        ids = plant_answers(place, 1, request_id=request, release_id=release.id, text=f"t{i}", text_hash=f"t{i}")
+        own, other = (first_id("prediction", ws.clock() + timedelta(seconds=2 * i + k)) for k in (0, 1))
+        facts = {"request_id": request, "release_id": release.id, "text": f"t{i}", "text_hash": f"t{i}"}
+        plant_answers(place, 1, id=own, **facts)
         shadow = {"label": said, "confidence": 0.9, "scores": {}}
-        plant_answers(
-            (ws, channel, candidate), 1, request_id=request, release_id=release.id, arm="shadow", output=shadow
-        )
-        pairs.append(ids[0])
+        plant_answers((ws, channel, candidate), 1, id=other, arm="shadow", output=shadow, **facts)
+        pairs.append(own)
     filled = reviews.fill(with_rows(ws, 2))
     assert filled.n_disagreements == 2
     asked = [one for one in reviews.listing(ws) if one.reason == "disagreement"]
