@@ -3,6 +3,7 @@ question that can be told from the others, an answer that is taken twice, by two
 
 import hashlib
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select, update
 
+from conftest import LABELS
 from headrace.data import snapshot
 from headrace.errors import BadInput, NotFound, WrongState
 from headrace.feedback import auditing, reviews
@@ -265,6 +267,25 @@ def test_an_answer_about_a_prediction_is_feedback_and_is_taken_once(place: Place
     assert said == [(prediction, "correction", "neutral"), (prediction, "correction", "negative")]  # both are kept
     with pytest.raises(NotFound, match="no such review"):
         reviews.answer(ws, "rev_0", "neutral")
+
+
+def test_of_many_who_answer_at_once_one_is_taken(place: Place) -> None:
+    ws, *_ = place
+    plant_answers(place, 1, audit_probability=1.0)
+    reviews.fill(with_rows(ws, 0))
+    (review,) = reviews.listing(ws)
+
+    def answer(i: int) -> bool:
+        try:
+            return reviews.answer(ws, review.id, LABELS[i % 3], f"labeller {i}").state == "answered"
+        except WrongState:
+            return False
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(answer, range(8))) == 1
+    (said,) = rows_of(ws, schema.feedback)
+    (done,) = reviews.listing(ws, state="answered")
+    assert (said["labeller"], said["correction"]) == (done.labeller, done.answer)
 
 
 def test_a_skipped_review_is_over_and_one_whose_answer_left_the_store_too(place: Place) -> None:
