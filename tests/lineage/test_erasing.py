@@ -24,11 +24,12 @@ from headrace.errors import BadInput, NotFound, WrongState
 from headrace.ids import new_id
 from headrace.lineage import erasing, tombstones
 from headrace.records import Job
-from headrace.release import ledger
+from headrace.release import ledger, releases
 from headrace.store import imports, schema
 from headrace.store import jobs as job_rows
 from headrace.workspace import Workspace, init, open_workspace
 from planted import plant_version
+from stub_model import START_TIMEOUT_S, install_plugin, plant_stub, running
 
 pytest.importorskip("cryptography")
 
@@ -323,7 +324,7 @@ def test_rows_that_stay_name_the_labeller_no_more(workspace: Workspace, made: Fu
 
 
 def test_a_name_that_somebody_wrote_into_the_ledger_is_told_of(workspace: Workspace, made: Furnished) -> None:
-    from headrace.release import controls, releases
+    from headrace.release import controls
 
     controls.ensure_control(workspace, "tone", actor="serve")
     plant_version(workspace)
@@ -375,3 +376,30 @@ def test_an_import_that_died_halfway_leaves_nothing_either(workspace: Workspace,
         imports.add_quarantined(conn, "imp_half", [imports.Quarantined(1, "nul", "bad", f"{CORE} once more")])
     erasing.erase(workspace, example=made.example)
     assert holders(workspace.root, CORE) == []
+
+
+@pytest.mark.slow
+def test_erased_while_a_server_answers_and_logs(root: Path, tmp_path: Path) -> None:
+    """Its connections keep the database's log open; what it logs afterwards is new, and stays."""
+    import httpx
+
+    env = install_plugin(tmp_path)
+    with open_workspace(root) as ws:
+        plant_stub(ws, answer="neutral")
+        releases.promote(ws, "2", reason="it answers", actor="test")
+    with running(root, env) as server:
+
+        def ask(text: str, unit: str) -> str:
+            body = {"task": "tone", "channel": "web", "unit": unit, "inputs": [{"text": text}]}
+            answer = httpx.post(f"{server.url}/v1/predict", json=body, timeout=START_TIMEOUT_S)
+            return str(answer.raise_for_status().json()["predictions"][0]["id"])
+
+        said = {"prediction_id": ask("flugelhorn at midnight", NAME), "comment": COMMENT, "labeller": NAME}
+        httpx.post(f"{server.url}/v1/feedback", json=said, timeout=START_TIMEOUT_S).raise_for_status()
+        with open_workspace(root) as ws:
+            erasing.erase(ws, labeller=NAME, channel="web")
+            for words in (*OF_LABELLER, "flugelhorn"):
+                assert holders(root, words) == [], words
+        later = ask("a hurdy-gurdy since then", NAME)
+    with open_workspace(root) as ws:
+        assert [one.id for one in retention.read(ws, unit=NAME)] == [later]
