@@ -26,6 +26,10 @@ _MIN_HELD_OUT = 50  # validation rows that were checked
 _MOST_SOURCES = 20  # whose influence is measured: those with the most labels, a fit each
 _ALPHA = 0.01  # chance that any harmless source is said to harm
 _SEED = 1
+_FOUND_SHARE = (
+    2 / 3
+)  # of wrong labels that confident learning suspects (bench/results/valuation.json, one in ten wrong)
+_LEAST_DIFFERENCE = 0.1
 
 
 def doubts(
@@ -51,9 +55,7 @@ def doubts(
     hits = probs.argmax(axis=1) == targets
     if hits[checked].mean() < settings.gate_accuracy:
         return Doubts(left_out=f"a model on frozen vectors is right about {hits[checked].mean():.0%} of checked rows")
-    places = label_errors.suspects(probs, targets).rows
-    vouched = _vouched(settlement)
-    suspects = frozenset(own[i].example_id for i in places if not checked[i] and own[i].example_id not in vouched)
+    suspects = _suspects(own, label_errors.suspects(probs, targets).rows.tolist(), _vouched(settlement))
     if len(held_out) < _MIN_HELD_OUT:
         return Doubts(suspects, left_out=f"fewer than {_MIN_HELD_OUT} checked rows of validation to see influence on")
     return Doubts(suspects, _harmful(rows, vectors, train, held_out, settlement, task_type, suspects))
@@ -69,6 +71,28 @@ def reason_to_pass(rows: Sequence[SnapshotRow], settlement: Settlement, task_typ
     if sum(origins.values()) - origins["feedback"] < _MIN_CHECKED:
         return f"fewer than {_MIN_CHECKED} checked rows of training"
     return None
+
+
+def _suspects(rows: Sequence[SnapshotRow], suspected: Sequence[int], vouched: set[str]) -> frozenset[str]:
+    """Of each label, as many rows as are likely wrong, the least likely first, where not enough people stand for them.
+
+    Labels of checked rows are suspected too, in narrow cases; with their share u, the share s of suspected labels from
+    feedback, and the share r of wrong labels that are suspected at all, s = w r + (1 - w) u gives the share w of wrong.
+
+    Args:
+        suspected: places of rows, the least likely label first.
+    """
+    found: set[str] = set()
+    is_open = [row.origin == "feedback" and row.example_id not in vouched for row in rows]
+    for label in {rows[i].target for i in suspected}:
+        mine = [i for i in suspected if rows[i].target == label]
+        n_checked = sum(row.origin != "feedback" and row.target == label for row in rows)
+        n_open = sum(one and row.target == label for one, row in zip(is_open, rows, strict=True))
+        ours = [rows[i].example_id for i in mine if is_open[i]]
+        usual = sum(rows[i].origin != "feedback" for i in mine) / max(1, n_checked)
+        n_wrong = (len(ours) - usual * n_open) / max(_FOUND_SHARE - usual, _LEAST_DIFFERENCE)
+        found.update(ours[: max(0, round(n_wrong))])
+    return frozenset(found)
 
 
 def _vouched(settlement: Settlement) -> set[str]:

@@ -88,6 +88,15 @@ def test_likely_errors_are_held_back_unless_people_vouch_for_them() -> None:
     assert found.left_out is None
 
 
+@pytest.mark.parametrize(("wrong_share", "low", "high"), [(0.0, 0, 15), (0.3, 45, 120)])
+def test_of_narrow_cases_about_as_many_as_are_wrong_are_held_back(wrong_share: float, low: int, high: int) -> None:
+    """Classes overlap, so that confident learning alone suspects a tenth of what is right."""
+    world = World(1.6)
+    world.say(["ann"], 300, wrong_share=wrong_share)
+    found, _ = world.judged()
+    assert low <= len(found.suspects) <= high
+
+
 def test_a_source_that_harms_is_found_and_honest_ones_are_not() -> None:
     world = World(1.0)
     for who in ("ann", "bob", "eve"):
