@@ -117,11 +117,12 @@ def labels(case: Case, values: Mapping[str, Any]) -> list[Sentence]:
     if not curves or not price:
         why = "labels cost nothing" if curves else "no channel has a learning curve yet"
         return [not_known("labels", f"What money buys in labels is not known: {why}.", command=command)]
-    curves.sort(key=lambda one: (one["channel"] in valuing.harmful(values), -one["gain_points"]["estimate"]))
+    gains, harmful = {one["channel"]: case.gain_of(one) for one in curves}, valuing.harmful(values)
+    curves.sort(key=lambda one: (one["channel"] in harmful, -gains[one["channel"]].estimate))
     said = []
     for place, one in enumerate(curves[:_MOST_SAID]):
-        gain = _times(Interval(**one["gain_points"]), 1 / (one["n_more"] * price))
-        is_best = place == 0 and gain.low > 0 and one["channel"] not in valuing.harmful(values)
+        gain = _times(gains[one["channel"]], 1 / (one["n_more"] * price))
+        is_best = place == 0 and gain.low > 0 and one["channel"] not in harmful
         text = f"One unit of your currency buys {{}} in {one['channel']}, in labels at {price:g}."
         said.append(
             say("labels", "act" if is_best else "fine", text, gain, unit="points", command=command,

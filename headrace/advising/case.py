@@ -1,6 +1,6 @@
 """What mentors look at: the newest labelled rows of a task, and what the version in charge answers to them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -79,9 +79,28 @@ class Case:
         match = self.task_type.answers_match
         return np.array([match(one, row.target) for one, row in zip(answers, rows, strict=True)], dtype=bool)
 
+    def gain_of(self, curve: Mapping[str, Any]) -> Interval:
+        """Points that more labels should bring to a channel, by its curve on frozen vectors.
+
+        The version in charge cannot gain more than it gets wrong there.
+        """
+        gain = Interval(**curve["gain_points"])
+        places = [i for i, row in enumerate(self.test) if row.channel == curve["channel"]] if self.control else []
+        if not places:
+            return gain
+        middle, low, high = (
+            min(one, 100 * most)
+            for one, most in zip(_numbers(gain), _numbers(share_of(~self.test_right[places])), strict=True)
+        )
+        return Interval(middle, low, high, gain.level)
+
     def command(self, verb: str) -> str:
         """A command line for this task; the task is named where the workspace has several."""
         return f"headrace {verb}" if len(self.ws.settings.tasks) == 1 else f"headrace {verb} --task {self.task}"
+
+
+def _numbers(one: Interval) -> tuple[float, float, float]:
+    return one.estimate, one.low, one.high
 
 
 def spread(rows: Sequence[SnapshotRow], n: int) -> list[SnapshotRow]:

@@ -63,10 +63,11 @@ def more_labels(case: Case, values: Mapping[str, Any]) -> list[Sentence]:
     curves = [one for one in values["curves"] if one["channel"] is not None and "reason" not in one]
     if not curves:
         return [not_known("more-labels", "No channel has rows enough for a learning curve yet.", command=command)]
-    curves.sort(key=lambda one: (one["channel"] in valuing.harmful(values), -one["gain_points"]["estimate"]))
+    gains, harmful = {one["channel"]: case.gain_of(one) for one in curves}, valuing.harmful(values)
+    curves.sort(key=lambda one: (one["channel"] in harmful, -gains[one["channel"]].estimate))
     said = []
     for place, one in enumerate(curves[:_MOST_SAID]):
-        gain, is_trusted = Interval(**one["gain_points"]), one["channel"] not in valuing.harmful(values)
+        gain, is_trusted = gains[one["channel"]], one["channel"] not in harmful
         is_worth = gain.low > 0 and gain.estimate >= _WORTH_POINTS and is_trusted
         first = "Label here first: " if place == 0 and is_worth else ""
         rest = "" if is_trusted else "; but look at those it has first, as they harm"
@@ -169,11 +170,15 @@ def in_the_way(
         floor = f" No number of rows would bring frozen vectors below {100 * found['estimate']:.1f} % wrong"
         floor += f" [{100 * found['low']:.1f}, {100 * found['high']:.1f}]."
     texts = {
-        "label-noise": "Of the training labels, {} are likely wrong, or narrow cases; ask people about them.",
-        "too-few-rows": f"{who} answers {{}} more of the test rows wrongly than of the training rows; "
-        f"more rows mend that.{floor}",
-        "capacity": f"{who} answers {{}} more of the training rows wrongly than have suspect labels; "
-        "a larger base model or more epochs may mend that.",
+        "label-noise": ("Of the training labels, {} are likely wrong, or narrow cases", "ask people about them"),
+        "too-few-rows": (
+            f"{who} answers {{}} more of the test than of the training rows wrongly",
+            "more rows mend that",
+        ),
+        "capacity": (
+            f"{who} answers {{}} more of the training rows wrongly than have suspect labels",
+            "a larger base model or more epochs may mend that",
+        ),
     }
     commands = {
         "label-noise": case.command("advise technical --json"),
@@ -181,11 +186,13 @@ def in_the_way(
         "capacity": case.command("advise method"),
     }
     wrong = {"wrong_share": test.estimate, "wrong_on_train_share": train.estimate, "n": len(on_test)}
-    return [
-        say(name, "act" if is_much and name == most else "fine", texts[name], one, unit="share", command=commands[name],
-            **wrong)
-        for name, one in shares.items()
-    ]  # fmt: skip
+    said = []
+    for name, share in shares.items():
+        (what, remedy), is_it = texts[name], is_much and name == most
+        text = (f"{what}; {remedy}." if is_it else f"{what}.") + (floor if name == "too-few-rows" else "")
+        verdict: Verdict = "act" if is_it else "fine"
+        said.append(say(name, verdict, text, share, unit="share", command=commands[name], **wrong))
+    return said
 
 
 def _precision(case: Case) -> list[Sentence]:

@@ -5,12 +5,14 @@ only where there is a version."""
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from sqlalchemy import update
 
 from advised import check, verdicts
 from conftest import LABELS
 from headrace.advising import advise_business, advise_domain, advise_technical
+from headrace.advising.case import Case
 from headrace.cli import advising as verbs
 from headrace.export import checkpoint
 from headrace.export import load as load_artifact
@@ -78,3 +80,14 @@ def test_groups_and_doubt_are_told_by_test_rows(ws: Workspace) -> None:
     assert verdicts(said, "abstention") == ["fine"]
     with open_workspace(ws.root, overrides={"advise.max_error_share": 0.05}) as strict:
         assert verdicts(advise_domain(strict)["sentences"], "abstention") == ["act"]
+
+
+def test_no_channel_gains_more_than_is_wrong_there(ws: Workspace) -> None:
+    case = Case(ws, "tone")
+    gain = {"estimate": 9.0, "low": 5.0, "high": 12.0, "level": 0.9}
+    curve = {"channel": "a", "n_rows": 200, "n_more": 100, "gain_points": gain}
+    case.__dict__["test_right"] = np.array([row.channel == "a" for row in case.test])  # b is all wrong
+    perfect, hopeless = case.gain_of(curve), case.gain_of({**curve, "channel": "b"})
+    assert (perfect.estimate, perfect.low) == (0, 0)
+    assert 0 < perfect.high < 12
+    assert (hopeless.estimate, hopeless.low, hopeless.high) == (9, 5, 12)
