@@ -56,11 +56,11 @@ def main() -> None:
             recorder(headrace_url, options.record) as backend_url,
             label_studio(options.label_studio, Path(folder) / "studio") as studio,
         ):
-            work_together(root, headrace_url, backend_url, studio)
+            work_together(root, headrace_url, backend_url, studio, options.record)
     print("All of it worked.")
 
 
-def work_together(root: Path, headrace_url: str, backend_url: str, studio: httpx.Client) -> None:
+def work_together(root: Path, headrace_url: str, backend_url: str, studio: httpx.Client, record: Path | None) -> None:
     asked = httpx.post(f"{headrace_url}/v1/predict", json={"task": "tone", "channel": "shop", "inputs": TEXTS})
     asked.raise_for_status()
     headrace(root, "review", "fill", "--set", "feedback.review_rows=4")
@@ -87,6 +87,14 @@ def work_together(root: Path, headrace_url: str, backend_url: str, studio: httpx
     studio.patch(f"/api/annotations/{made['id']}", json={"result": task["predictions"][0]["result"]}).raise_for_status()
     answered = until(lambda: answered_reviews(root, len(waiting)), "answers of reviews")
     print("answered reviews:", [(one["answer"], one["labeller"]) for one in answered])
+    exported = got(studio, f"/api/projects/{project}/export?exportType=JSON")
+    (root / "export.json").write_text(json.dumps(exported), "utf-8")
+    if record is not None:
+        (record / "export.json").write_text(json.dumps(exported[:2], indent=1, ensure_ascii=False) + "\n", "utf-8")
+    again = json.loads(headrace(root, "label", "import", "export.json", "--json"))
+    print("its export, imported:", {name: again[name] for name in ("n_rows", "n_labels", "n_unlabelled")})
+    if again["n_labels"] or len(again["refused"]) != len(unseen):
+        raise SystemExit(f"the export says something else than the webhooks did: {again}")
     corrected = corrections(root)
     print("corrections:", corrected)
     if len(corrected) < len(unseen):

@@ -14,7 +14,10 @@ import pytest
 from sqlalchemy import select
 
 from headrace.data.label_studio import config_for
+from headrace.data.sources import Options, open_source
+from headrace.data.sources.label_studio import LabelStudio
 from headrace.feedback import reviews
+from headrace.records import RawLabel
 from headrace.store import predictions, schema
 from headrace.tasks import TASK_TYPES
 from headrace.workspace import Workspace, init, open_workspace
@@ -246,6 +249,17 @@ def test_what_says_nothing_changes_nothing(http: httpx.Client, ws: Workspace, ch
 )
 def test_what_cannot_be_used_is_refused(http: httpx.Client, path: str, body: dict[str, Any], status: int) -> None:
     assert http.post(path, json=body).status_code == status
+
+
+def test_its_own_export_is_read() -> None:
+    path = str(Path(__file__).parent / "label_studio" / "export.json")
+    assert open_source(path) is LabelStudio
+    rows = list(LabelStudio.read(path, Options(id="headrace_id", group="")))
+    assert len(rows) == 2
+    for row, task in zip(rows, SENT["export"], strict=True):
+        (annotation,) = task["annotations"]
+        assert (row.key, row.text, row.error) == (task["data"]["headrace_id"], task["data"]["text"], None)
+        assert row.labels == (RawLabel("1", annotation["result"][0]["value"]["choices"][0]),)
 
 
 def test_the_printed_config_is_the_one_that_was_used(ws: Workspace) -> None:
