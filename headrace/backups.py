@@ -79,7 +79,7 @@ def backup(ws: Workspace, destination: Path | str) -> Backup:
         Damaged: an artifact, or the copy of the database, is not sound.
         Unusable: the folder cannot be written.
     """
-    began, to = time.monotonic(), Path(destination).absolute()
+    began, to = time.monotonic(), _plain(destination)
     if to.exists():
         raise AlreadyExists("something is there already", value=str(to), next_step="Choose another folder")
     with _unfinished(to) as folder:
@@ -118,15 +118,14 @@ def restore(
         WrongState: a server answers from the destination.
         Unusable: the destination cannot be written.
     """
-    began, backup_, to = time.monotonic(), Path(source).absolute(), Path(destination).absolute()
+    began, backup_, to = time.monotonic(), _plain(source), _plain(destination)
     manifest = verify(backup_)
     _check_place(to, replace=replace)
-    newer, folders = _newer(backup_, to, None if erasures is None else Path(erasures).absolute())
+    newer, folders = _newer(backup_, to, None if erasures is None else _plain(erasures))
     with _unfinished(to) as folder:
         _lay_out(backup_, folder, to, manifest["files"])
         with open_workspace(folder, overrides=_ELSEWHERE) as ws:
-            keys = tombstones.key_for(newer, [ws.state_folder, *folders])
-            again = erasing.apply(ws, newer, keys)
+            again = erasing.apply(ws, newer, [ws.state_folder, *folders])
         with open_workspace(folder) as ws:
             named = [f"{one.key} = {one.value}" for one in ws.shown if one.key in _ELSEWHERE and one.value]
         _sync_tree(folder)
@@ -166,6 +165,10 @@ def verify(folder: Path) -> dict[str, Any]:
     with closing(sqlite3.connect(f"file:{folder / DATABASE}?mode=ro&immutable=1", uri=True)) as copy:
         _check_sound(copy, folder / DATABASE)
     return manifest
+
+
+def _plain(path: Path | str) -> Path:
+    return Path(os.path.abspath(path))
 
 
 def _damaged(problem: str, path: Path) -> Damaged:

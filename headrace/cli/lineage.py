@@ -18,7 +18,6 @@ from headrace.cli.rendering import (
     emit,
     instant,
     opened,
-    plain,
     progress_bar,
     table,
 )
@@ -224,20 +223,21 @@ def _show_result(result: Mapping[str, Any]) -> None:
             print(f"Next: headrace release start {one['version'].rpartition('/')[2]} --task {one['task']}")
     if result.get("rebuilt") == []:
         print("Nothing waits to be rebuilt.")
-    if "erasures" in result:
-        rows = [
-            (one["id"], one["kind"], one["channel"], one["at"], ", ".join(one["versions"]), _due(one))
-            for one in result["erasures"]
-        ]
-        table(("erasure", "of a", "channel", "at", "versions that used it", "replace them"), rows)
+    if result.get("erasures") == []:
+        print("Nothing was erased yet.")
+    for one in result.get("erasures", ()):
+        print(f"{one['id']}  {one['at']:%Y-%m-%d %H:%M}  {one['kind']}, {one['channel']}: {_due(one)}")
 
 
 def _due(one: Mapping[str, Any]) -> str:
+    if one["state"] != "done":
+        return "not finished, the next erasure does that"
     if not one["versions"]:
-        return "-"
+        return "no version used it"
+    used = f"{', '.join(one['versions'])} used it"
     if one["rebuilt_at"] is not None:
-        return f"rebuilt {plain(one['rebuilt_at'])[:10]}"
-    return f"by {plain(one['retrain_by'])[:10]}{' (late)' if one['is_late'] else ''}"
+        return f"{used}; rebuilt on {one['rebuilt_at']:%Y-%m-%d}"
+    return f"{used}; to be replaced by {one['retrain_by']:%Y-%m-%d}{', which is over' if one['is_late'] else ''}"
 
 
 def _show_erased(done: "Erased") -> None:

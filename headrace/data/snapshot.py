@@ -235,7 +235,8 @@ def _recorded(ws: Workspace, snapshot: Snapshot, artifact: Artifact, erased: str
     """
     with ws.store.write() as conn:
         if erasures.newest(conn) != erased:
-            ws.artifacts.remove(artifact.digest)
+            if not snapshots.need(conn, artifact.digest):
+                ws.artifacts.remove(artifact.digest)
             raise WrongState(
                 "rows were erased while they were frozen", value=snapshot.task, next_step="Run the same command again"
             )

@@ -114,7 +114,9 @@ def erase(
     with _alone(ws):
         key = tombstones.key_of(ws.state_folder)
         receipts.make_key(ws)
-        finished = [_finished(ws, one, key, report) for one in _unfinished(ws)]
+        left = _unfinished(ws)
+        keys = tombstones.key_for(left, [ws.state_folder])
+        finished = [_finished(ws, one, keys, report) for one in left]
         for one in finished:
             if _is_same(ws, one, labeller, channel, example, key):
                 return one
@@ -130,27 +132,29 @@ def erase(
         return replace(done, finished=[one.id for one in finished])
 
 
-def apply(ws: Workspace, known: Sequence[Tombstone], keys: Mapping[str, bytes]) -> list[Erased]:
+def apply(ws: Workspace, known: Sequence[Tombstone], folders: Sequence[Path]) -> list[Erased]:
     """Erase again what tombstones of a newer state of this workspace say. For a workspace that nobody uses yet.
 
     Args:
-        keys: name to key, of those that the tombstones were made with.
+        folders: state folders that may have the keys that the tombstones were made with.
+
+    Raises:
+        NotFound: a key is in none of them.
     """
     with ws.store.read() as conn:
-        done = {one.id for one in erasures.listing(conn) if one.facts.get("state") == DONE}
+        done = {one.id for one in erasures.listing(conn) if one.facts["state"] == DONE}
+    newer = [one for one in known if one.id not in done]
+    keys = tombstones.key_for(newer, folders)
     found = []
-    for tombstone in known:
-        if tombstone.id in done:
-            continue
-        key = keys.get(tombstone.key, b"")
-        subject = subjects.in_store(ws, tombstone, key)
+    for tombstone in newer:
+        subject = subjects.in_store(ws, tombstone, keys.get(tombstone.key, b""))
         if subject is None:  # of a channel that came later
             tombstones.append(ws, tombstone)
             continue
         tombstones.append(ws, replace(tombstone, state=BEGUN))
         planned, uses = _planned(ws, subject, subjects.rows_of(ws, subject))
         _write_down(ws, tombstone, planned, uses)
-        found.append(_finished(ws, tombstone, key, lambda *_args, **_facts: None))
+        found.append(_finished(ws, tombstone, keys, lambda *_args, **_facts: None))
     return found
 
 
@@ -206,12 +210,8 @@ def _unfinished(ws: Workspace) -> list[Tombstone]:
 
 
 def _planned(ws: Workspace, subject: Subject, rows: Rows) -> tuple[Plan, Affected]:
-    counts: dict[str, int] = {}
     with ws.store.read() as conn:
-        for step in erasures.steps(rows.doomed):
-            if n := erasures.count(conn, step):
-                counts[step.table.name] = counts.get(step.table.name, 0) + n
-    counts.pop(erasures.SIDES, None)  # some are left by what goes: they cannot be counted before
+        counts = erasures.counts(conn, rows.doomed)
     found = (
         affected.of_channel(ws, subject.channel)
         if rows.doomed.whole_channel
@@ -257,8 +257,9 @@ def _write_down(ws: Workspace, tombstone: Tombstone, planned: Plan, found: Affec
         erasures.add(conn, row)
 
 
-def _finished(ws: Workspace, tombstone: Tombstone, key: bytes, report: Report) -> Erased:
+def _finished(ws: Workspace, tombstone: Tombstone, keys: Mapping[str, bytes], report: Report) -> Erased:
     """Do what is left of an erasure that was begun."""
+    key = keys.get(tombstone.key, b"")  # of a channel no digest is needed
     subject = subjects.in_store(ws, tombstone, key)
     assert subject is not None  # a channel is never deleted
     rows = subjects.rows_of(ws, subject)
@@ -318,6 +319,7 @@ def _carried_out(
     facts |= {"state": DONE, "n_log_rows": n_log_rows, "n_files": len(holding), "n_files_left": len(files_left)}
     path = write_receipt(ws, known._replace(facts=facts), done_at=ws.clock())
     tombstones.append(ws, replace(tombstone, state=DONE))
+    report("done", len(_STEPS), len(_STEPS))
     return Erased(
         id=tombstone.id,
         plan=_plan_of(known.kind, facts, [str(path) for path in holding]),

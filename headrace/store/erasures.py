@@ -148,8 +148,20 @@ def _of_labellers(channel_id: str, names: Sequence[str]) -> Iterator[Step]:
     yield Step(_LABELLERS, _LABELLERS.c.id, mine)
 
 
-def count(conn: Connection, step: Step) -> int:
-    return conn.execute(select(func.count()).select_from(step.table).where(step.condition)).scalar_one()
+def counts(conn: Connection, doomed: Doomed) -> dict[str, int]:
+    """Table to the rows that would go, each once, though several steps may mean it; without sides left over by them."""
+    found: dict[str, int] = {}
+    keys: dict[str, set[Any]] = {}
+    for step in steps(doomed):
+        name = step.table.name
+        if name == SIDES:
+            continue
+        if doomed.whole_channel:  # one step a table
+            found[name] = conn.execute(select(func.count()).select_from(step.table).where(step.condition)).scalar_one()
+        else:
+            keys.setdefault(name, set()).update(conn.execute(select(step.key).where(step.condition)).scalars())
+    found |= {name: len(some) for name, some in keys.items()}
+    return {name: n for name, n in found.items() if n}
 
 
 def remove_some(conn: Connection, step: Step, n: int) -> int:

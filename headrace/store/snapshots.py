@@ -32,6 +32,12 @@ def listing(conn: Connection, task: str) -> list[Snapshot]:
     return as_records(Snapshot, conn.execute(query).mappings().all())
 
 
+def need(conn: Connection, digest: str) -> bool:
+    """Whether a snapshot whose rows are there is made of these files."""
+    query = select(_SNAPSHOTS.c.id).where(_SNAPSHOTS.c.artifact == digest, _SNAPSHOTS.c.erased_at.is_(None))
+    return conn.execute(query).first() is not None
+
+
 def mark_erased(conn: Connection, snapshot_id: str, at: datetime) -> None:
     conn.execute(update(_SNAPSHOTS).where(_SNAPSHOTS.c.id == snapshot_id).values(erased_at=at))
 

@@ -101,7 +101,7 @@ def test_erased_listed_and_its_receipt_checked(say: Say, made: Furnished, root: 
     assert say("erase", "--verify", str(receipt))[0] == 1
     (one,) = json.loads(say("erase", "--json")[1])["erasures"]
     assert (one["kind"], one["versions"], one["rebuilt_at"]) == ("labeller", ["tone/1"], None)
-    assert "by 20" in say("erase")[1]
+    assert "labeller, web: tone/1 used it; to be replaced by 20" in say("erase")[1]
     status, text, _ = say("restore", str(tmp_path / "b"), str(root), "--replace")
     assert (status, "erased again" in text, "what was there before" in text) == (0, True, True)
     assert holders(root, NAME) == []

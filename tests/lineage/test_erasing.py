@@ -91,8 +91,9 @@ def test_nothing_of_it_is_left_in_any_file_nor_in_an_older_backup(
 def test_what_is_others_stays(template: tuple[Path, Furnished], root: Path, kind: str) -> None:
     before = counts(root)
     with open_workspace(root) as ws:
+        planned = erasing.plan(ws, **subject(kind, template[1]))
         done = erasing.erase(ws, **subject(kind, template[1]))
-        assert ws.store is not None
+        assert done.plan.rows == planned.rows
         with ws.store.read() as conn:
             assert conn.exec_driver_sql("PRAGMA foreign_key_check").all() == []
         left = [prediction.text for prediction in retention.read(ws)]
@@ -362,6 +363,21 @@ def test_a_snapshot_that_is_frozen_while_rows_go_is_not_kept(
         snapshot.freeze(workspace, settled={})
     assert holders(workspace.root, CORE) == []
     assert snapshot.freeze(workspace, settled={}).erased_at is None
+
+
+def test_what_was_begun_is_not_called_done_without_its_key(workspace: Workspace, made: Furnished) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(erasing, "_remove_rows", _stop)
+        with pytest.raises(KeyboardInterrupt):
+            erasing.erase(workspace, labeller=NAME, channel="web")
+    key = workspace.state_folder / "keys" / "erasures.key"
+    right = key.read_bytes()
+    key.write_bytes(b"another")
+    with pytest.raises(NotFound, match="key of these erasures"):
+        erasing.erase(workspace, labeller=NAME, channel="web")
+    key.write_bytes(right)
+    erasing.erase(workspace, labeller=NAME, channel="web")
+    assert holders(workspace.root, NAME) == []
 
 
 def test_an_import_that_died_halfway_leaves_nothing_either(workspace: Workspace, made: Furnished) -> None:
