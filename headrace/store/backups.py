@@ -14,7 +14,8 @@ def faults_in(conn: sqlite3.Connection) -> list[str]:
 
 def artifacts_in(conn: sqlite3.Connection) -> list[str]:
     """Digests of the artifacts that there should be: all but those of erased snapshots."""
-    gone = "SELECT artifact FROM snapshots WHERE erased_at IS NOT NULL"
+    needed = "SELECT artifact FROM snapshots WHERE erased_at IS NULL"
+    gone = f"SELECT artifact FROM snapshots WHERE erased_at IS NOT NULL AND artifact NOT IN ({needed})"
     rows = conn.execute(f"SELECT digest FROM artifacts WHERE digest NOT IN ({gone}) ORDER BY digest")
     return [digest for (digest,) in rows]
 
