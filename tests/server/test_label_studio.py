@@ -11,6 +11,8 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sqlalchemy import select
 
 from headrace.data.label_studio import config_for
@@ -40,8 +42,8 @@ def served(tmp_path_factory: pytest.TempPathFactory, plugin_env: dict[str, str])
         for channel in ("shop", "phone"):
             plant_channel(ws, channel)
         plant_stub(ws, answer="negative")
-    settings = {"serve__default_channel": "shop", "serve__max_rows": 3, "feedback__audit_share": 1.0}
-    with running(root, plugin_env, **settings) as server:
+    small = {"serve__default_channel": "shop", "serve__max_rows": 3, "feedback__audit_share": 1.0}
+    with running(root, plugin_env, **small) as server:
         yield server
 
 
@@ -249,6 +251,29 @@ def test_what_says_nothing_changes_nothing(http: httpx.Client, ws: Workspace, ch
 )
 def test_what_cannot_be_used_is_refused(http: httpx.Client, path: str, body: dict[str, Any], status: int) -> None:
     assert http.post(path, json=body).status_code == status
+
+
+KEYS = st.sampled_from(["id", "data", "text", "result", "value", "type", "choices", "from_name", "headrace_id", "task"])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner),
+    max_leaves=10,
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(JSON, JSON, st.lists(st.dictionaries(KEYS, JSON), max_size=3))
+def test_no_shape_at_all_makes_the_server_fail(
+    http: httpx.Client, annotation: Any, task: Any, tasks: list[dict[str, Any]]
+) -> None:
+    said = sent("webhook-annotation_created")
+    for body in ({"annotation": annotation, "task": task}, {"annotation": said["annotation"] | {"result": annotation}}):
+        assert http.post("/label-studio/webhook", json=said | body).status_code == 200
+    for body in (said | {"project": task}, {"action": "ANNOTATION_CREATED", "annotation": annotation}):
+        assert http.post("/label-studio/webhook", json=body).status_code in (200, 422)
+    answer = http.post("/label-studio/predict", json=sent("predict", tasks=tasks))
+    assert answer.status_code == 200
+    assert len(answer.json()["results"]) == len(tasks)
 
 
 def test_its_own_export_is_read() -> None:
