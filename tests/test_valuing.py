@@ -2,6 +2,7 @@
 another side than test rows; feedback that counts as its channel's examples; values that are computed twice."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ from headrace.data import channels, snapshot
 from headrace.data.importing import import_rows
 from headrace.errors import BadInput, WrongState
 from headrace.feedback import labels as feedback_labels
+from headrace.records import SnapshotRow
 from headrace.stats.ridge_probe import Points
+from headrace.stats.valuation import Rows
 from headrace.store import channels as channel_rows
 from headrace.valuing import curves, frozen, sources
+from headrace.valuing.sources import Material, Source
 from headrace.workspace import Workspace, init
 from planted import plant_answer, plant_correction, plant_version
 from vectored import make_up_vectors, plant_rows
@@ -172,3 +176,36 @@ def test_one_of_many_that_harms_nobody_contradicts(
     assert (bad["source"], bad["verdict"]) == ("bad", "contradicts")
     assert bad["kappa"]["high"] < 0 < min(one["kappa"]["low"] for one in found["sources"][:-1])
     assert found["harmful"] == ["bad"]
+
+
+def rows_of(channel: str, n: int) -> list[SnapshotRow]:
+    return [SnapshotRow(f"ex{i}", channel, str(i), f"text {i}", LABELS[0], "train", 1.0, "import") for i in range(n)]
+
+
+def test_of_many_rows_a_part_of_each_source_is_used() -> None:
+    chosen = sources._spread_by_source([*rows_of("large", 4000), *rows_of("small", 250), *rows_of("tiny", 9)], 1000)
+    counts = Counter(row.channel for row in chosen)
+    assert counts["large"] == round(1000 * 4000 / 4259)
+    assert counts["small"] == 200  # more than its share
+    assert counts["tiny"] == 9
+    assert len({(row.channel, row.key) for row in chosen}) == len(chosen)
+
+
+def test_many_classes_leave_fewer_rows_but_every_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frozen, "_MOST_CELLS", 300)
+    owners = np.array([0] * 399 + [1])
+    rows = Rows(np.zeros((400, 3)), np.arange(400) % 5, owners)
+    named = [Source("a", "examples"), Source("b", "examples")]
+    thinned = frozen._thinned(Material(named, ["a", "b"], {}, rows, owners, rows, 5))
+    assert 55 < len(thinned.targets) < 70
+    assert set(thinned.owners.tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize("n", [14, 25, 40])
+def test_a_handful_of_rows_is_no_fault(ws: Workspace, tmp_path: Path, n: int) -> None:
+    plant_rows(ws, tmp_path, {"a": n, "b": 5, "c": 1})
+    found = valuing.value(ws)
+    json.dumps(found, allow_nan=False)  # as PostgreSQL keeps it
+    assert all("reason" in one for one in found["curves"] if one["channel"])
+    assert not found["harmful"]
+    assert "act" not in verdicts(advise_technical(ws, tries_methods=False)["sentences"], "label-noise")

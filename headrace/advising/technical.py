@@ -25,6 +25,7 @@ from headrace.workspace import Workspace
 ALPHA = 0.05
 _WORTH_POINTS = 0.1  # of 100 labels, that are worth a word
 _MOST_SAID = 10
+_LEAST_PROBED = 20
 _N_PROBED = 4_000  # rows whose labels are looked at
 _LEAST_SHARE = 0.01  # of all answers, from which something stands in the way
 
@@ -120,9 +121,9 @@ def _in_the_way(case: Case, values: Mapping[str, Any], report: Report) -> list[S
     given = sources.material(case.ws, case.sides, report)
     step = max(1, len(given.train.targets) // _N_PROBED)
     vectors, labels = given.train.vectors[::step], given.train.targets[::step]
-    if len(labels) < 20:
-        return [not_known("label-noise", "Too few rows to tell wrong labels from right ones.", command=command)]
     same = np.unique(vectors, axis=0, return_inverse=True)[1].reshape(-1)  # of one text, which keeps to one fold
+    if same.max(initial=0) < _LEAST_PROBED:
+        return [not_known("label-noise", "Too few rows to tell wrong labels from right ones.", command=command)]
     probs = linear_probe.out_of_fold(vectors, labels, given.n_classes, seed=0, groups=same)
     is_suspect = np.zeros(len(labels), dtype=bool)
     is_suspect[label_errors.suspects(probs, labels).rows] = True
