@@ -9,6 +9,7 @@ from typing import Any
 from headrace.errors import NotFound, nearest
 from headrace.records import Channel
 from headrace.serve.pool import Pool
+from headrace.server.handover import Handover
 from headrace.server.lineup import Lineup
 from headrace.server.live_gauges import LiveGauges
 from headrace.server.metrics import Metrics
@@ -34,6 +35,8 @@ class ControlPlane:
         """Of the versions in charge; candidates have their own."""
         self.lineup = Lineup(ws, self.pool, make_pool=self._make_pool, on_swap=self.metrics.note_swap)
         self.watch = ReleaseWatch(ws, self.lineup, self.metrics)
+        self.handover = Handover()
+        """Of what the writer's thread finished, to the event loop."""
         self.draining = False
         """True once the server was told to stop: it answers what it has, and is not ready."""
         self._channels: dict[str, Channel] = {}

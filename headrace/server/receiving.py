@@ -20,7 +20,7 @@ async def receive(plane: ControlPlane, given: Given) -> Feedback:
     """
     timeout_s = plane.ws.settings.serve.timeout_s
     try:
-        feedback: Feedback = await asyncio.wait_for(asyncio.wrap_future(plane.log.add_feedback(given)), timeout_s)
+        feedback: Feedback = await asyncio.wait_for(plane.handover.awaited(plane.log.add_feedback(given)), timeout_s)
     except TimeoutError:
         raise Unavailable(
             "the feedback was not written in time",
