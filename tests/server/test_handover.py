@@ -1,4 +1,4 @@
-"""Futures of a thread as futures of the loop. Catches: one that is never woken for, an error or a cancellation that gets
+"""Futures of a thread as futures of the loop. Catches: one that is never woken for, an error or a cancellation that is
 lost on the way, a wake-up for each of a group."""
 
 import asyncio
