@@ -22,7 +22,8 @@ from headrace.tasks import TaskType
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, RowMapping
 
-ERRORS = "errors"
+CLASSES, CONFIDENCE, ERRORS, EMBEDDINGS = "classes", "confidence", "errors", "embeddings"
+"""The streams."""
 _MIN_BEFORE = 50
 """Answered audits before a change from which they may say what accuracy was, where held-out rows say it less well."""
 _LATELY = 200
@@ -55,7 +56,9 @@ class Alarm:
         where = "all channels" if self.channel is None else f"channel {self.channel}"
         since = self.evidence["since"]
         when = "" if since is None else f" since {since[:16].replace('T', ' ')} UTC"
-        what = ", ".join(map(_changed, self.evidence["changes"][:3])) or f"{self.stream} are not what they were"
+        sort = "confidence " if self.stream == CONFIDENCE else ""
+        told = [sort + _changed(change) for change in self.evidence["changes"][:3]]
+        what = ", ".join(told) or f"{self.stream} not what was usual"
         return f"{where}{when}: {what}; {_effect_in_words(self.evidence['effect'])}"
 
 

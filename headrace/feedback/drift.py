@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.errors import NotFound, nearest
 from headrace.feedback import alarms
-from headrace.feedback.alarms import Alarm, Scope
+from headrace.feedback.alarms import CLASSES, CONFIDENCE, EMBEDDINGS, ERRORS, Alarm, Scope
 from headrace.feedback.panels import Bars, ErrorStream, Stream, bars, class_of, number_of
 from headrace.ids import first_id, made_at, new_id
 from headrace.records import Input
@@ -33,7 +33,6 @@ from headrace.workspace import Workspace
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, RowMapping
 
-CLASSES, CONFIDENCE, ERRORS, EMBEDDINGS = "classes", "confidence", "errors", "embeddings"
 _LAG = timedelta(seconds=60)  # answers are logged behind requests: later than that, none comes before another
 _CHUNK = 5_000  # answers at once
 _SHOWN, _ENDED = 500, 10  # alarms, and those that are over, shown
