@@ -120,8 +120,8 @@ def _pairs(annotations: Any, tasks: Any) -> list[tuple[dict[str, Any], dict[str,
     """Each annotation with its task; several come as two lists, whose order need not be the same."""
     if not isinstance(annotations, list):
         return [(_dict(annotations), _dict(tasks))]
-    by_id = {_dict(one).get("id"): _dict(one) for one in (tasks if isinstance(tasks, list) else [tasks])}
-    return [(_dict(one), by_id.get(_dict(one).get("task"), {})) for one in annotations]
+    by_id = {str(_dict(one).get("id")): _dict(one) for one in (tasks if isinstance(tasks, list) else [tasks])}
+    return [(_dict(one), by_id.get(str(_dict(one).get("task")), {})) for one in annotations]
 
 
 def _taken(
