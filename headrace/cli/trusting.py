@@ -48,19 +48,21 @@ def _show_trust(sources: "tuple[SourceTrust, ...]", held: "list[Suspension]") ->
         ]
         table(("source", "labels", "share", "right on known answers", "counts", "because"), rows)
     if held:
-        head = ("suspension", "source", "since", "until", "reason", "lifted")
-        table(head, [_row(one) for one in held], title="Suspended")
-        print("Take one back in: headrace trust lift ID --because ...")
+        print("Suspended (headrace trust lift ID --because ...):")
+        for one in held:
+            print(f"  {_in_words(one)}")
 
 
 def _ends(found: "Interval | None") -> str:
     return "not asked" if found is None else f"{found.estimate:.0%} [{found.low:.0%}, {found.high:.0%}]"
 
 
-def _row(one: "Suspension") -> tuple[object, ...]:
+def _in_words(one: "Suspension") -> str:
     source = one.channel if one.labeller is None else f"{one.channel}/{one.labeller}"
-    lifted = "" if one.lifted_at is None else f"by {one.lifted_by}: {one.lifted_because}"
-    return one.id, source, one.since, one.until, one.reason, lifted
+    since = f"from {one.since:%Y-%m-%d %H:%M}" if one.since.year > 1970 else "all"
+    until = "" if one.until is None else f" to {one.until:%Y-%m-%d %H:%M}"
+    lifted = "" if one.lifted_at is None else f"; lifted by {one.lifted_by}: {one.lifted_because}"
+    return f"{one.id}  {source}, {since}{until}: {one.reason}{lifted}"
 
 
 @_trust.command("suspend")
