@@ -25,6 +25,8 @@ def check(sentences: Sequence[Any], about: str) -> list[Any]:
             command = command.commands[words.pop(0)]
         assert command.name != "headrace", one["command"]
         assert not hasattr(command, "commands"), one["command"]
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in shlex.split(one["command"]) if word.startswith("-")} <= options, one["command"]
         if one["number"] is None:
             assert one["verdict"] == "not known"
         else:

@@ -18,7 +18,6 @@ from headrace.data import channels, snapshot
 from headrace.data.importing import import_rows
 from headrace.errors import BadInput, WrongState
 from headrace.feedback import labels as feedback_labels
-from headrace.records import SnapshotRow
 from headrace.stats.ridge_probe import Points
 from headrace.stats.valuation import Rows
 from headrace.store import channels as channel_rows
@@ -26,7 +25,7 @@ from headrace.valuing import curves, frozen, sources
 from headrace.valuing.sources import Material, Source
 from headrace.workspace import Workspace, init
 from planted import plant_answer, plant_correction, plant_version
-from vectored import make_up_vectors, plant_rows
+from vectored import make_up_vectors, plant_rows, rows_of
 
 
 def plant_feedback(ws: Workspace, channel: str, n: int) -> None:
@@ -176,10 +175,6 @@ def test_one_of_many_that_harms_nobody_contradicts(
     assert (bad["source"], bad["verdict"]) == ("bad", "contradicts")
     assert bad["kappa"]["high"] < 0 < min(one["kappa"]["low"] for one in found["sources"][:-1])
     assert found["harmful"] == ["bad"]
-
-
-def rows_of(channel: str, n: int) -> list[SnapshotRow]:
-    return [SnapshotRow(f"ex{i}", channel, str(i), f"text {i}", LABELS[0], "train", 1.0, "import") for i in range(n)]
 
 
 def test_of_many_rows_a_part_of_each_source_is_used() -> None:

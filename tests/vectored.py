@@ -12,6 +12,7 @@ from conftest import LABELS, write_jsonl
 from headrace import vectors
 from headrace.data import channels
 from headrace.data.importing import import_rows
+from headrace.records import SnapshotRow
 from headrace.workspace import Workspace
 
 WIDTH = 24
@@ -47,3 +48,7 @@ def plant_rows(ws: Workspace, folder: Path, n_by_channel: Mapping[str, int], fli
             noise = hashlib.sha256(f"{channel} {i}".encode()).hexdigest()
             rows.append({"id": f"{channel}-{i}", "text": f"{LABELS[k]} {noise}", "label": LABELS[said]})
         import_rows(ws, channel, write_jsonl(folder / f"{channel}.jsonl", rows))
+
+
+def rows_of(channel: str, n: int) -> list[SnapshotRow]:
+    return [SnapshotRow(f"ex{i}", channel, str(i), f"text {i}", LABELS[0], "train", 1.0, "import") for i in range(n)]

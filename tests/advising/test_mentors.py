@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from advised import check, verdicts
-from headrace.advising import advise_technical, business, technical
+from headrace.advising import advise_technical, business, domain, technical
 from headrace.advising.case import Case
 from headrace.config import AdviseTable
 from headrace.release import controls
-from headrace.workspace import Workspace
+from headrace.workspace import Workspace, open_workspace
 from planted import plant_version
-from vectored import make_up_vectors, plant_rows
+from vectored import make_up_vectors, plant_rows, rows_of
 
 
 @pytest.fixture
@@ -140,3 +140,25 @@ def test_before_there_is_a_version_the_ways_of_advise_method_tell(workspace: Wor
     (one,) = check(business.training_by_method(case, None, measured), "training")
     assert (one["verdict"], one["number"]) == ("fine", 0.715)
     assert verdicts(business.training_by_method(case, None, {}), "training") == ["not known"]
+
+
+def test_where_there_are_several_tasks_commands_name_theirs(workspace: Workspace) -> None:
+    with (workspace.root / "headrace.toml").open("a") as file:
+        file.write('[tasks.other]\nlabels = ["x", "y"]\n')
+    with open_workspace(workspace.root) as ws:
+        plant_version(ws)
+        controls.ensure_control(ws, "tone")
+        case, flags = Case(ws, "tone"), np.arange(300) < 30
+        said = [
+            *technical.more_labels(case, {"inconclusive": "no vectors"}),
+            *technical.in_the_way(case, flags, flags, flags, {}, who="tone/1"),
+            *technical.precision(case, {}, 300, "int8"),
+            *domain.drift_of(case, []),
+            *domain.personal_data(case, rows_of("a", 9)),
+            *domain.doubt(case, np.linspace(0, 1, 300), ~flags, 0.2),
+            *business.costs(case, [0.1, 0.2], 9, AdviseTable()),
+            *business.training(case, {"estimate": 0.1, "low": 0.0, "high": 0.2, "level": 0.95}),
+            *business.training_by_method(case, None, {}),
+        ]
+        assert check(said, "cost")
+        assert {"--task tone" in one.command for one in said} == {True}
