@@ -33,6 +33,7 @@ from headrace.workspace import Workspace
 
 INTERVAL_S = 300.0
 _ACTOR = "loop"
+_WAITS = ("hold", "advance", "wait")  # steps after which a turn has nothing to do
 _MOST_TIMES = 16  # as long between turns as usual, after failures in a row
 Report = Callable[..., None]
 
@@ -105,7 +106,7 @@ def _turn(ws: Workspace, task: str, stop: threading.Event, report: Report) -> It
             return
         for step in do(ws, task, report):
             yield step
-            if stop.is_set() or step.step in ("hold", "wait"):
+            if stop.is_set() or step.step in _WAITS:
                 return
 
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 
 from headrace import config_sources
@@ -36,7 +37,7 @@ class Workspace:
     def state_folder(self) -> Path:
         return self.root / STATE_FOLDER
 
-    @property
+    @cached_property
     def config_hash(self) -> str:
         return self.settings.hash()
 

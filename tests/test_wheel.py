@@ -24,6 +24,7 @@ from sqlalchemy import select
 from headrace import wheel
 from headrace.errors import JobFailed, WrongState
 from headrace.feedback import labels
+from headrace.records import Decision
 from headrace.release import controls, ledger
 from headrace.store import schema
 from headrace.workspace import Workspace, open_workspace, utc_now
@@ -96,6 +97,18 @@ def test_without_anything_new_it_waits_and_says_for_what(ws: Workspace) -> None:
     last = turn(ws)[-1]
     assert (last.step, last.facts) == ("wait", {})
     assert "a new version needs 20" in last.said
+
+
+def test_a_release_that_goes_into_its_next_stage_is_left_to_its_traffic(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn(ws)
+    correct(ws, controls.serving(ws, "tone").control, 40, seed=3)  # so that something is due
+    further = Decision("advance", "more traffic", weights={"control": 0.9, "candidate": 0.1})
+    monkeypatch.setattr(wheel.judging, "decision_of", lambda *_, **__: further)
+    assert [step.step for step in turn(ws)][3:] == ["advance"]
+    assert kinds(ws)[-1] == "advance"
+    assert states(ws) == ["open"]
 
 
 def test_a_second_process_is_told_who_is_at_it(ws: Workspace) -> None:
