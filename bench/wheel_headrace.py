@@ -45,7 +45,7 @@ N_FIRST = 3
 """Questions to a newcomer."""
 _PATIENCE = 4
 """Rounds after which a release without a decision is stopped for a candidate that knows more."""
-MARGIN = 0.01
+MARGIN = 0.02
 """release.margin: single raters agree with the mean of all in two of three cases, so that a gain takes long to show."""
 _MIN_NEW = 50  # as feedback.min_new_labels
 _AUDIT_SHARE = 0.01
