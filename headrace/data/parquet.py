@@ -61,8 +61,8 @@ def count_rows(folder: Path, channel: str, example_ids: Collection[str] | None) 
 def find_row(folder: Path, example_id: str) -> dict[str, Any] | None:
     """An example's row without its texts: channel, key, side, target, weight, origin. None where it is not there.
 
-    Row groups whose statistics rule it out are passed over. pyarrow could do that, too, by a part of it that takes
-    longer to import than this takes to look through a million rows.
+    Row groups whose statistics rule it out are passed over. pyarrow does that, too, by parts that import pandas, which
+    takes longer than this takes to look through a million rows.
     """
     with pq.ParquetFile(folder / FILE) as file:
         names = file.schema_arrow.names
@@ -71,9 +71,9 @@ def find_row(folder: Path, example_id: str) -> dict[str, Any] | None:
             known = file.metadata.row_group(group).column(place).statistics
             if known is not None and known.has_min_max and not known.min <= example_id <= known.max:
                 continue
-            at = pc.index(file.read_row_group(group, columns=["example_id"]).column(0), example_id).as_py()
-            if at >= 0:
-                (row,) = file.read_row_group(group, columns=columns).slice(at, 1).to_pylist()
+            ids = file.read_row_group(group, columns=["example_id"]).column(0).to_pylist()
+            if example_id in ids:
+                (row,) = file.read_row_group(group, columns=columns).slice(ids.index(example_id), 1).to_pylist()
                 if _JSON_TARGET in row:
                     row["target"] = json.loads(row.pop(_JSON_TARGET))
                 return dict(row)
