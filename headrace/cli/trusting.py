@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _trust = typer.Typer(help="See whose feedback counts, suspend it, or take it back in.", no_args_is_help=True)
 _known = typer.Typer(help="Questions with a known answer, by which sources are judged.", no_args_is_help=True)
+_MOST_CHARS = 50  # of an input in a table, so that ids stay whole
 Because = Annotated[str, typer.Option("--because", help="Why; kept with the decision.")]
 
 
@@ -150,8 +151,12 @@ def known_list(
 
 
 def _show_known(found: "list[Asked]") -> None:
-    rows = [(one.known.id, one.known.text, str(one.known.answer), one.n_asked, one.n_right) for one in found]
+    rows = [(one.known.id, _cut(one.known.text), str(one.known.answer), one.n_asked, one.n_right) for one in found]
     table(("known answer", "input", "answer", "asked", "right"), rows)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MOST_CHARS else f"{text[: _MOST_CHARS - 1]}…"
 
 
 @_known.command("retire")

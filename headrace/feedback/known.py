@@ -122,12 +122,12 @@ def listing(ws: Workspace, task: str | None = None, *, retired: bool = False) ->
     """Known answers in the order they came, with how sources answered.
 
     Args:
-        retired: those that are not in force, too.
+        retired: those that are not in force, too; nobody is asked them, so nothing is counted.
     """
     name = ws.task_name(task)
     with ws.store.read() as conn:
         known = known_answers.listing(conn, name, retired=retired)
-        said = [(vote.text_hash, vote.value) for vote in votes.cast(conn, name)]
+        said = [(vote.text_hash, vote.value) for vote in votes.cast(conn, name, on_known=True)]
         said += [(line["text_hash"], line["answer"]) for line in known_answers.reviewed(conn, name)]
     answer_of = {one.text_hash: one.answer for one in known}
     n_asked = Counter(digest for digest, _ in said)

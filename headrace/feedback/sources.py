@@ -53,8 +53,8 @@ def gather(ws: Workspace, task: str, *, on_known: bool = False) -> Said:
     """
     task_type: TaskType = TASK_TYPES.get(ws.task(task).type)(ws.task(task))
     with ws.store.read() as conn:
-        cast = votes.cast(conn, task, on_known=on_known)
         known = {one.text_hash: one.answer for one in known_answers.listing(conn, task)}
+        cast = votes.cast(conn, task, on_known=on_known) if known or not on_known else []
         reviewed = [dict(line) for line in known_answers.reviewed(conn, task)]
         held = [one for one in suspensions.listing(conn, task) if one.lifted_at is None]
         n_checked = 0 if on_known else votes.n_checked(conn, task, "train")
