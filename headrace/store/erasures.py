@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Table, Text, and_, cast, delete, func, ins
 from sqlalchemy.engine import Connection
 
 from headrace.store import schema
-from headrace.store.lineage import chunks
+from headrace.store.noun import in_parts
 
 _ERASURES = schema.erasures
 _EXAMPLES = schema.examples
@@ -107,21 +107,21 @@ def _of_channel(channel_id: str) -> Iterator[Step]:
 
 def _of_lists(doomed: Doomed) -> Iterator[Step]:
     channel_id, names = doomed.channel_id, list(doomed.names)
-    for hashes in chunks(doomed.text_hashes):
+    for hashes in in_parts(doomed.text_hashes):
         known = and_(_KNOWN.c.text_hash.in_(hashes), _KNOWN.c.text_hash.not_in(_elsewhere(channel_id, hashes)))
         yield Step(_REVIEWS, _REVIEWS.c.id, _REVIEWS.c.known_answer_id.in_(select(_KNOWN.c.id).where(known)))
         yield Step(_KNOWN, _KNOWN.c.id, known)
-    for ids in chunks(doomed.prediction_ids):
+    for ids in in_parts(doomed.prediction_ids):
         yield Step(_REVIEWS, _REVIEWS.c.id, _REVIEWS.c.prediction_id.in_(ids))
         yield Step(_FEEDBACK, _FEEDBACK.c.id, _FEEDBACK.c.prediction_id.in_(ids))
-    for ids in chunks(doomed.example_ids):
+    for ids in in_parts(doomed.example_ids):
         yield Step(_REVIEWS, _REVIEWS.c.id, _REVIEWS.c.example_id.in_(ids))
         yield Step(_LABELS, _LABELS.c.id, _LABELS.c.example_id.in_(ids))
     if names:
         yield from _of_labellers(channel_id, names)
-    for ids in chunks(doomed.example_ids):
+    for ids in in_parts(doomed.example_ids):
         yield Step(_EXAMPLES, _EXAMPLES.c.id, _EXAMPLES.c.id.in_(ids))
-    for ids in chunks(doomed.prediction_ids):
+    for ids in in_parts(doomed.prediction_ids):
         yield Step(_PREDICTIONS, _PREDICTIONS.c.id, _PREDICTIONS.c.id.in_(ids))
     for start in range(0, len(doomed.quarantined), 400):
         yield Step(_QUARANTINE, _QUARANTINE.c.seq, _QUARANTINE.c.seq.in_(doomed.quarantined[start : start + 400]))

@@ -3,9 +3,8 @@
 Rows of an import that is not done are not there for anybody but that import: every reader goes through `_visible`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from itertools import islice
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select
@@ -14,7 +13,7 @@ from sqlalchemy.engine import Connection
 from headrace.ids import new_id
 from headrace.records import Input
 from headrace.store import schema
-from headrace.store.noun import insert_many
+from headrace.store.noun import in_parts, insert_many
 
 _CHANNELS = schema.channels
 _LABELLERS = schema.labellers
@@ -22,7 +21,6 @@ _EXAMPLES = schema.examples
 _LABELS = schema.labels
 _GROUPS = schema.split_groups
 _DONE = select(schema.imports.c.id).where(schema.imports.c.state == "done").scalar_subquery()
-_CHUNK = 900  # bound values per query; SQLite allows 999 in old builds
 
 
 class Known(NamedTuple):
@@ -98,7 +96,7 @@ def known(conn: Connection, channel_id: str, keys: Sequence[str]) -> dict[str, K
     """Those of `keys` that a channel has, also of the import that is running."""
     query = select(_EXAMPLES.c.key, _EXAMPLES.c.id, _EXAMPLES.c.text_hash).where(_EXAMPLES.c.channel_id == channel_id)
     found: dict[str, Known] = {}
-    for part in _parts(keys):
+    for part in in_parts(keys):
         for key, example_id, text_hash in conn.execute(query.where(_EXAMPLES.c.key.in_(part))):
             found[key] = Known(example_id, text_hash)
     return found
@@ -108,7 +106,7 @@ def labels_of(conn: Connection, task: str, example_ids: Sequence[str]) -> dict[s
     """Example id to its labels of a task as (labeller id, origin, value)."""
     query = select(_LABELS.c.example_id, _LABELS.c.labeller_id, _LABELS.c.origin, _LABELS.c.value)
     found: dict[str, list[tuple[str, str, Any]]] = {}
-    for part in _parts(example_ids):
+    for part in in_parts(example_ids):
         mine = query.where(_LABELS.c.task == task, _LABELS.c.example_id.in_(part))
         for example_id, *label in conn.execute(mine):
             found.setdefault(example_id, []).append((label[0], label[1], label[2]))
@@ -214,9 +212,3 @@ def add_sides(conn: Connection, side_of: Mapping[str, str], now: datetime) -> No
 
 def _visible(table: Any) -> ColumnElement[bool]:
     return or_(table.c.import_id.is_(None), table.c.import_id.in_(_DONE))
-
-
-def _parts(values: Iterable[str]) -> Iterator[list[str]]:
-    left = iter(values)
-    while part := list(islice(left, _CHUNK)):
-        yield part

@@ -7,6 +7,7 @@ from sqlalchemy import Select, or_, select
 from sqlalchemy.engine import Connection
 
 from headrace.store import schema
+from headrace.store.noun import in_parts
 
 _CHANNELS = schema.channels
 _EXAMPLES = schema.examples
@@ -14,7 +15,6 @@ _LABELS = schema.labels
 _PREDICTIONS = schema.predictions
 _FEEDBACK = schema.feedback
 _REVIEWS = schema.reviews
-_CHUNK = 400  # bound values per query; SQLite allows 999 in old builds
 
 Line = dict[str, Any]
 
@@ -34,7 +34,7 @@ def like(conn: Connection, channel_id: str, text_hashes: Sequence[str]) -> list[
     """Ids of a channel's examples of these inputs."""
     query = select(_EXAMPLES.c.id).where(_EXAMPLES.c.channel_id == channel_id).order_by(_EXAMPLES.c.id)
     found: list[str] = []
-    for part in chunks(text_hashes):
+    for part in in_parts(text_hashes):
         found += conn.execute(query.where(_EXAMPLES.c.text_hash.in_(part))).scalars()
     return found
 
@@ -42,7 +42,7 @@ def like(conn: Connection, channel_id: str, text_hashes: Sequence[str]) -> list[
 def labels(conn: Connection, example_ids: Sequence[str]) -> list[Line]:
     """All labels of examples, with the labeller's name."""
     query = _labels().order_by(_LABELS.c.created_at, _LABELS.c.id)
-    return [line for part in chunks(example_ids) for line in _all(conn, query.where(_LABELS.c.example_id.in_(part)))]
+    return [line for part in in_parts(example_ids) for line in _all(conn, query.where(_LABELS.c.example_id.in_(part)))]
 
 
 def label(conn: Connection, label_id: str) -> Line | None:
@@ -58,7 +58,9 @@ def feedback(conn: Connection, prediction_ids: Sequence[str]) -> list[Line]:
     """All that was said of predictions, in the order it came."""
     query = select(_FEEDBACK).order_by(_FEEDBACK.c.id)
     return [
-        line for part in chunks(prediction_ids) for line in _all(conn, query.where(_FEEDBACK.c.prediction_id.in_(part)))
+        line
+        for part in in_parts(prediction_ids)
+        for line in _all(conn, query.where(_FEEDBACK.c.prediction_id.in_(part)))
     ]
 
 
@@ -86,7 +88,7 @@ def reviews(conn: Connection, example_ids: Sequence[str], prediction_ids: Sequen
     """What people were asked about examples and predictions."""
     found: dict[str, Line] = {}
     for column, ids in ((_REVIEWS.c.example_id, example_ids), (_REVIEWS.c.prediction_id, prediction_ids)):
-        for part in chunks(ids):
+        for part in in_parts(ids):
             found |= {line["id"]: line for line in _all(conn, select(_REVIEWS).where(column.in_(part)))}
     return [found[name] for name in sorted(found)]
 
@@ -152,7 +154,7 @@ def asked(conn: Connection, channel_id: str, text_hashes: Sequence[str]) -> list
     """Ids of a channel's predictions for these inputs."""
     query = select(_PREDICTIONS.c.id).where(_PREDICTIONS.c.channel_id == channel_id)
     found: list[str] = []
-    for part in chunks(text_hashes):
+    for part in in_parts(text_hashes):
         found += conn.execute(query.where(_PREDICTIONS.c.text_hash.in_(part))).scalars()
     return found
 
@@ -167,14 +169,14 @@ def only_from_feedback(conn: Connection, example_ids: Sequence[str], but: Sequen
         .exists()
     )
     query = select(_EXAMPLES.c.id).where(_EXAMPLES.c.import_id.is_(None), ~others)
-    return [i for part in chunks(example_ids) for i in conn.execute(query.where(_EXAMPLES.c.id.in_(part))).scalars()]
+    return [i for part in in_parts(example_ids) for i in conn.execute(query.where(_EXAMPLES.c.id.in_(part))).scalars()]
 
 
 def from_feedback_like(conn: Connection, channel_id: str, text_hashes: Sequence[str]) -> list[str]:
     """Ids of a channel's examples of these inputs that came back as feedback."""
     query = select(_EXAMPLES.c.id).where(_EXAMPLES.c.channel_id == channel_id, _EXAMPLES.c.import_id.is_(None))
     found: list[str] = []
-    for part in chunks(text_hashes):
+    for part in in_parts(text_hashes):
         found += conn.execute(query.where(_EXAMPLES.c.text_hash.in_(part))).scalars()
     return found
 
@@ -203,14 +205,14 @@ def inputs_in(conn: Connection, channel_id: str) -> set[str]:
 def oldest(conn: Connection, example_ids: Sequence[str]) -> Any:
     """When the first of some examples came; None where there are none."""
     query = select(_EXAMPLES.c.created_at).order_by(_EXAMPLES.c.created_at).limit(1)
-    found = [conn.execute(query.where(_EXAMPLES.c.id.in_(part))).scalar() for part in chunks(example_ids)]
+    found = [conn.execute(query.where(_EXAMPLES.c.id.in_(part))).scalar() for part in in_parts(example_ids)]
     return min((at for at in found if at is not None), default=None)
 
 
 def texts(conn: Connection, example_ids: Sequence[str], prediction_ids: Sequence[str]) -> Iterator[str]:
     """Every text of examples and predictions."""
     for table, ids in ((_EXAMPLES, example_ids), (_PREDICTIONS, prediction_ids)):
-        for part in chunks(ids):
+        for part in in_parts(ids):
             for row in conn.execute(select(table.c.text, table.c.text_pair).where(table.c.id.in_(part))):
                 yield from (one for one in row if one)
 
@@ -244,11 +246,6 @@ def channel_named(conn: Connection, name_or_id: str) -> Line | None:
     """A channel by its name or its id."""
     either = or_(_CHANNELS.c.name == name_or_id, _CHANNELS.c.id == name_or_id)
     return _first(conn, select(_CHANNELS).where(either))
-
-
-def chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(values), _CHUNK):
-        yield values[start : start + _CHUNK]
 
 
 def _first(conn: Connection, query: Select[Any]) -> Line | None:

@@ -1,8 +1,9 @@
 """What every noun module needs: rows to records, and the origin that is stored on each row."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import lru_cache
+from itertools import islice
 from operator import itemgetter
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from sqlalchemy.engine import Connection, Dialect, RowMapping
 from headrace.version import VERSION
 
 T = TypeVar("T")
+_N_BOUND = 400  # values in a query, which may name them twice; SQLite allows 999 in old builds
 
 
 def origin(config_hash: str) -> dict[str, str]:
@@ -30,6 +32,13 @@ def as_records(kind: type[T], rows: Sequence[RowMapping]) -> list[T]:
 
 def one_or_none(kind: type[T], row: Any) -> T | None:
     return None if row is None else as_record(kind, row)
+
+
+def in_parts(values: Iterable[str]) -> Iterator[list[str]]:
+    """As many values at a time as a query can have."""
+    left = iter(values)
+    while part := list(islice(left, _N_BOUND)):
+        yield part
 
 
 def lock_table(conn: Connection, table: Table) -> None:

@@ -1,6 +1,6 @@
 """Predictions joined to the feedback about them: what a release is judged by, and what labels are made of."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -8,12 +8,12 @@ from sqlalchemy import ColumnElement, and_, func, insert, or_, select, update
 from sqlalchemy.engine import Connection, RowMapping
 
 from headrace.store import schema
+from headrace.store.noun import in_parts
 
 _PREDICTIONS = schema.predictions
 _FEEDBACK = schema.feedback
 _EXAMPLES = schema.examples
 _LABELS = schema.labels
-_CHUNK = 400  # bound values per query; SQLite allows 999 in old builds
 
 
 def shadowed_corrections(conn: Connection, release_id: str) -> Sequence[RowMapping]:
@@ -136,7 +136,7 @@ def examples_like(conn: Connection, channel_id: str, text_hashes: Sequence[str])
         .order_by(_EXAMPLES.c.id)
     )
     found: list[tuple[str, str, str, bool]] = []
-    for part in _chunks(text_hashes):
+    for part in in_parts(text_hashes):
         mine = query.where(or_(_EXAMPLES.c.text_hash.in_(part), _EXAMPLES.c.key.in_(part)))
         found += [(row.id, row.key, row.text_hash, bool(row.visible)) for row in conn.execute(mine)]
     return found
@@ -148,7 +148,7 @@ def feedback_labels(conn: Connection, task: str, example_ids: Sequence[str]) -> 
         _LABELS.c.task == task, _LABELS.c.origin == "feedback"
     )
     found: dict[tuple[str, str], str] = {}
-    for part in _chunks(example_ids):
+    for part in in_parts(example_ids):
         for row in conn.execute(query.where(_LABELS.c.example_id.in_(part))):
             found[row.example_id, row.labeller_id] = row.id
     return found
@@ -171,10 +171,5 @@ def replace_label(conn: Connection, label_id: str, *, value: Any, feedback_id: s
 
 
 def mark_used(conn: Connection, feedback_ids: Sequence[str]) -> None:
-    for part in _chunks(feedback_ids):
+    for part in in_parts(feedback_ids):
         conn.execute(update(_FEEDBACK).where(_FEEDBACK.c.id.in_(part)).values(used=True))
-
-
-def _chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
-    for i in range(0, len(values), _CHUNK):
-        yield values[i : i + _CHUNK]

@@ -11,12 +11,11 @@ from sqlalchemy.engine import Connection
 from headrace.ids import first_id
 from headrace.records import Feedback, Input, Prediction
 from headrace.store import schema
-from headrace.store.noun import as_record, insert_many, one_or_none, origin
+from headrace.store.noun import as_record, in_parts, insert_many, one_or_none, origin
 
 _PREDICTIONS = schema.predictions
 _FEEDBACK = schema.feedback
 _CHANNELS = schema.channels
-_CHUNK = 400  # bound values per query; SQLite allows 999 in old builds
 
 
 class LogRow(NamedTuple):
@@ -58,7 +57,7 @@ def find(conn: Connection, prediction_id: str) -> Prediction | None:
 def find_all(conn: Connection, ids: Collection[str]) -> dict[str, Prediction]:
     """Those of the ids that are in the store."""
     found: dict[str, Prediction] = {}
-    for part in _chunks(list(ids)):
+    for part in in_parts(ids):
         query = _with_channel().where(_PREDICTIONS.c.id.in_(part))
         found.update((row["id"], as_record(Prediction, row)) for row in conn.execute(query).mappings())
     return found
@@ -156,14 +155,14 @@ def oldest_movable(
 
 def remove(conn: Connection, ids: Sequence[str]) -> None:
     """Take rows out of the store, except those that feedback came for."""
-    for part in _chunks(ids):
+    for part in in_parts(ids):
         conn.execute(delete(_PREDICTIONS).where(_PREDICTIONS.c.id.in_(part), ~_has_feedback()))
 
 
 def present(conn: Connection, ids: Sequence[str]) -> set[str]:
     """Those of the ids that are in the store."""
     found: set[str] = set()
-    for part in _chunks(ids):
+    for part in in_parts(ids):
         found.update(conn.execute(select(_PREDICTIONS.c.id).where(_PREDICTIONS.c.id.in_(part))).scalars())
     return found
 
@@ -177,7 +176,7 @@ def add_feedback(conn: Connection, several: Iterable[Feedback], *, config_hash: 
 def feedback_with_keys(conn: Connection, keys: Collection[str]) -> dict[str, Feedback]:
     """Idempotency key to the feedback that came with it."""
     found: dict[str, Feedback] = {}
-    for part in _chunks(list(keys)):
+    for part in in_parts(keys):
         query = select(_FEEDBACK).where(_FEEDBACK.c.idempotency_key.in_(part))
         found.update((row["idempotency_key"], as_record(Feedback, row)) for row in conn.execute(query).mappings())
     return found
@@ -206,8 +205,3 @@ def _has_feedback() -> ColumnElement[bool]:
         .correlate(_PREDICTIONS)
         .exists()
     )
-
-
-def _chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
-    for i in range(0, len(values), _CHUNK):
-        yield values[i : i + _CHUNK]

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 from headrace.ids import first_id
 from headrace.records import Input
 from headrace.store import schema
-from headrace.store.noun import as_record, lock_table, origin
+from headrace.store.noun import as_record, in_parts, lock_table, origin
 
 _REVIEWS = schema.reviews
 _PREDICTIONS = schema.predictions
@@ -21,7 +21,6 @@ _KNOWN = schema.known_answers
 _LABELS = schema.labels
 _CHANNELS = schema.channels
 _ABOUT = ("prediction_id", "example_id", "known_answer_id", "release_id")
-_CHUNK = 400  # bound values per query; SQLite allows 999 in old builds
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -222,7 +221,7 @@ def unlabelled(conn: Connection, task: str, *, limit: int) -> Rows:
 def places_of(conn: Connection, example_ids: Sequence[str]) -> dict[str, str]:
     """Example id to the id of its channel, of those examples that are there."""
     found: dict[str, str] = {}
-    for part in _parts(example_ids):
+    for part in in_parts(example_ids):
         query = select(_EXAMPLES.c.id, _EXAMPLES.c.channel_id).where(_EXAMPLES.c.id.in_(part))
         found |= {example_id: channel_id for example_id, channel_id in conn.execute(query)}
     return found
@@ -238,7 +237,7 @@ def reviewed_predictions(conn: Connection, task: str, ids: Sequence[str], *, is_
     """Those of the predictions about which there is a review, an audit or another one."""
     reason = _REVIEWS.c.reason == "audit" if is_audit else _REVIEWS.c.reason != "audit"
     found: set[str] = set()
-    for part in _parts(ids):
+    for part in in_parts(ids):
         query = select(_REVIEWS.c.prediction_id).where(_REVIEWS.c.task == task, reason)
         found.update(conn.execute(query.where(_REVIEWS.c.prediction_id.in_(part))).scalars())
     return found
@@ -304,8 +303,3 @@ def _is_corrected(prediction: Any) -> ColumnElement[bool]:
 
 def _is_reviewed(prediction: Any) -> ColumnElement[bool]:
     return select(_REVIEWS.c.id).where(_REVIEWS.c.prediction_id == prediction.c.id).correlate(prediction).exists()
-
-
-def _parts(values: Sequence[str]) -> Iterator[Sequence[str]]:
-    for i in range(0, len(values), _CHUNK):
-        yield values[i : i + _CHUNK]
