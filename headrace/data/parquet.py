@@ -13,7 +13,7 @@ from headrace.records import SnapshotRow
 
 FILE = "rows.parquet"
 _TEXT_FIELDS = ("example_id", "channel", "key", "text", "side", "origin")
-_GROUP_ROWS = 50_000  # ids of an import are in order, so most groups are passed over when one row is looked for
+_GROUP_ROWS = 10_000  # ids of an import are in order, so most groups are passed over when one row is looked for
 _JSON_TARGET = "target_json"  # in place of `target` where targets are lists or objects
 
 
