@@ -5,7 +5,7 @@ Real store and files, synthetic rows: three channels, a label each, predictions 
 several snapshots of all rows with a run and a version each.
 
 Beside it, what was chosen among: how a row is found in a snapshot (all of a column; row groups passed over by their
-statistics; a table of the store that lists the rows of every snapshot), and what an erasure takes.
+statistics; a table of the store that lists the rows of every snapshot), and what erasures, a backup and a restore take.
 
 Run: python -m bench.lineage [--rows 1000000] [--snapshots 5]
 """
@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 from sqlalchemy import update
 
 from bench.reporting import Measured, write
+from headrace import backups
 from headrace.data import channels, parquet
 from headrace.ids import new_id
 from headrace.lineage import erasing, tracing
@@ -257,11 +258,15 @@ def erased(root: Path, rows: Sequence[SnapshotRow]) -> list[Measured]:
 
     with open_workspace(root) as ws:
         n_bytes = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
+        copied = seconds(backups.backup, ws, root.with_name("backup"))
+        restored = seconds(backups.restore, root.with_name("backup"), root.with_name("again"))
         planned = seconds(erasing.plan, ws, example=rows[-1].example_id)
         of_example = seconds(erasing.erase, ws, example=rows[0].example_id)
         of_labeller = seconds(erasing.erase, ws, labeller="user-7", channel=CHANNELS[0])
     return [
         Measured("size of the workspace", n_bytes / 1e6, "MB"),
+        Measured("backup, every byte hashed", copied, "s"),
+        Measured("restore, every byte checked", restored, "s"),
         Measured("plan of an erasure, one example", planned, "s"),
         Measured("erasure of one example, with all snapshots", of_example, "s"),
         Measured("erasure of a labeller, after that", of_labeller, "s"),
