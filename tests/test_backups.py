@@ -4,6 +4,7 @@ restored, or that costs the workspace that was there; a secret that leaves the m
 
 import json
 import os
+import resource
 import shutil
 import sqlite3
 import stat
@@ -21,7 +22,7 @@ from conftest import LABELS, sentences, write_jsonl
 from furnished import NAME, OTHERS, Furnished, furnish, holders
 from headrace import backups, retention
 from headrace.data import importing, snapshot
-from headrace.errors import AlreadyExists, Damaged, NotFound, Unavailable, WrongState
+from headrace.errors import AlreadyExists, Damaged, NotFound, Unavailable, Unusable, WrongState
 from headrace.lineage import erasing, receipts, tombstones
 from headrace.release import controls, ledger
 from headrace.workspace import Workspace, init, open_workspace
@@ -269,6 +270,17 @@ def test_a_backup_beside_a_writer_is_one_moment_with_all_that_was_there_before(r
                     assert found == [f"c{n:06d}" for n in range(len(found))]  # no hole
         finally:
             writer.kill()
+
+
+def test_a_disk_without_room_to_rewrite_the_database_is_told_of(workspace: Workspace) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
+    try:
+        with pytest.raises(Unusable, match="cannot be used"):
+            workspace.store.scrub()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    workspace.store.scrub()
 
 
 def test_a_reader_that_stays_keeps_the_log_from_being_emptied(root: Path) -> None:

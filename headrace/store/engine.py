@@ -171,15 +171,16 @@ def _said_plainly(url: str) -> Iterator[None]:
     """What SQLite says of its file or its disk, as an error of ours; all else passes as it is."""
     try:
         yield
-    except sa.exc.DatabaseError as error:
-        name = getattr(error.orig, "sqlite_errorname", "")
+    except (sa.exc.DatabaseError, sqlite3.DatabaseError) as error:
+        reason = getattr(error, "orig", error)
+        name = getattr(reason, "sqlite_errorname", "")
         if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
             raise Damaged(
-                f"the database is damaged: {error.orig}", value=url, next_step="Restore it from a backup"
+                f"the database is damaged: {reason}", value=url, next_step="Restore it from a backup"
             ) from None
         if name.startswith(("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_IOERR")):
             raise Unusable(
-                f"the database cannot be used: {error.orig}", value=url, next_step="Check its rights and the disk"
+                f"the database cannot be used: {reason}", value=url, next_step="Check its rights and the disk"
             ) from None
         raise
 
