@@ -216,7 +216,14 @@ def _unknown_database(name: str) -> BadConfig:
 
 def _on_connect(raw: Any, _record: Any) -> None:
     raw.isolation_level = None  # SQLAlchemy says BEGIN, not the driver
-    for pragma in ("journal_mode=WAL", "wal_autocheckpoint=0", "foreign_keys=ON", "busy_timeout=5000"):
+    # Without a limit the log's file stays as long as it ever was, and says no more how much is in it.
+    for pragma in (
+        "journal_mode=WAL",
+        "wal_autocheckpoint=0",
+        "journal_size_limit=0",
+        "foreign_keys=ON",
+        "busy_timeout=5000",
+    ):
         raw.execute(f"PRAGMA {pragma}")
 
 
