@@ -144,9 +144,12 @@ def erase(
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Train what is in charge again without what was erased.")
     ] = False,
-    keep_files: Annotated[
-        bool, typer.Option("--keep-files", help="Leave files of yours in the workspace that hold some of it.")
-    ] = False,
+    files: Annotated[
+        bool | None,
+        typer.Option(
+            "--files/--keep-files", help="Take it out of files of yours in the workspace; with --yes, leave them."
+        ),
+    ] = None,
     verify: Annotated[Path | None, typer.Option(help="Only check this receipt.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     where: Where = Path("."),
@@ -171,7 +174,9 @@ def erase(
 
             _ask(erasing.plan(ws, **given), yes=yes, as_json=as_json)
             with progress_bar("erase", quiet=as_json) as bar:
-                result["erased"] = erasing.erase(ws, **given, keep_files=keep_files, report=bar)
+                result["erased"] = erasing.erase(
+                    ws, **given, keep_files=not (files or (files is None and not yes)), report=bar
+                )
         if rebuild:
             from headrace.lineage import rebuilding
 
@@ -244,7 +249,7 @@ def _show_erased(done: "Erased") -> None:
     n_rows = sum(done.plan.rows.values())
     print(f"Erased {done.id}: {n_rows} rows of the store, {done.n_log_rows} old predictions in files.")
     for path in done.files_left:
-        print(f"Left, by --keep-files: {path}")
+        print(f"Left, a file of yours that holds some of it (--files takes it out): {path}")
     if done.ledger_lines:
         print(f"Somebody wrote such a name into the ledger, which keeps it: lines {done.ledger_lines}")
     if done.plan.versions:

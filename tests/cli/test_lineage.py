@@ -90,9 +90,15 @@ def test_a_person_may_say_no(say: Say, made: Furnished, root: Path, monkeypatch:
     assert holders(root, CORE) == []
 
 
+def test_without_a_question_files_of_yours_are_left_and_named(say: Say, made: Furnished, root: Path) -> None:
+    status, text, _ = say("erase", "--example", made.example, "--yes")
+    assert (status, "web.jsonl" in holders(root, CORE), "notes.txt" in holders(root, CORE)) == (0, True, True)
+    assert f"--files takes it out): {root / 'web.jsonl'}" in text
+
+
 def test_erased_listed_and_its_receipt_checked(say: Say, made: Furnished, root: Path, tmp_path: Path) -> None:
     assert say("backup", str(tmp_path / "b"))[0] == 0
-    status, text, _ = say("erase", "--labeller", NAME, "--channel", "web", "--yes")
+    status, text, _ = say("erase", "--labeller", NAME, "--channel", "web", "--yes", "--files")
     assert (status, "headrace erase --rebuild" in text) == (0, True)
     (receipt,) = (root / ".headrace" / "receipts").iterdir()
     status, text, _ = say("erase", "--verify", str(receipt))
