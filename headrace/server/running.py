@@ -7,6 +7,7 @@ finish what is under way, write what is queued, stop the worker, end with status
 import asyncio
 import contextlib
 import errno
+import gc
 import ipaddress
 import itertools
 import json
@@ -94,6 +95,7 @@ async def _serve(ws: Workspace, listener: socket.socket, url: str) -> None:
     if failure is not None:
         stop()
     elif not was_stopped:
+        gc.freeze()  # what is there now stays: looking through it now and then would hold answers up for 60 ms
         print(f"headrace serves {', '.join(sorted(plane.lineup.now()))} at {url}", flush=True)
     await running
     watching.cancel()
