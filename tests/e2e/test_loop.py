@@ -42,6 +42,7 @@ min_new_labels = 20
 
 [release]
 max_drop_share = 1.0
+max_latency_times = 1000.0
 """
 
 
