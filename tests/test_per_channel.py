@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -232,7 +233,8 @@ def test_an_erasure_costs_the_one_adapter_that_used_the_row(
 ) -> None:
     pytest.importorskip("cryptography")
     ws, _ = trained
-    releases.promote(ws, "2", reason="tried", actor="test")
+    with suppress(WrongState):  # another test of this workspace did the same
+        releases.promote(ws, "2", reason="tried", actor="test")
     headrace.import_rows(ws, "few", write_jsonl(tmp_path / "more.jsonl", rows_of("few", 150, 2, seed=8)))
     before = headrace.train(ws, per_channel=True, channel="few")["version"]
     releases.promote(ws, before.rpartition("/")[2], reason="tried", actor="test")

@@ -16,7 +16,7 @@ import pytest
 
 from docs.pages import PAGES, Block, blocks, continues, name_of, refusals, runnable
 
-TIMEOUT_S = 150
+TIMEOUT_S = 400
 PORT = "8000"
 STOP = "trap 'for pid in $(jobs -p); do kill $pid && wait $pid || true; done' EXIT"
 STARTS = [p for p in PAGES if runnable(p) and continues(p) is None]
