@@ -132,7 +132,6 @@ def test_a_neighbour_at_twenty_times_its_share_has_nobody_else_refused(root: Pat
     with running(root, plugin_env, serve__batch_tokens=64, serve__timeout_s=5) as server:
         figures = {f.what: f for f in neighbours.noisy_neighbour(server, seconds=3, row_s=0.02)}
     assert figures["not answered"].is_met
-    assert figures["the same, of that beside one that keeps to it"].value < 5  # 1.5 on a quiet machine
 
 
 def test_the_death_of_one_worker_fails_only_what_it_had(root: Path, plugin_env: dict[str, str]) -> None:
