@@ -27,8 +27,6 @@ from headrace.lineage import erasing, receipts, tombstones
 from headrace.release import controls, ledger
 from headrace.workspace import Workspace, init, open_workspace
 
-pytest.importorskip("cryptography")
-
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Furnished]:

@@ -231,7 +231,6 @@ def test_one_channel_trains_alone_and_the_others_stay(
 def test_an_erasure_costs_the_one_adapter_that_used_the_row(
     trained: tuple[Workspace, dict[str, Any]], tmp_path: Path
 ) -> None:
-    pytest.importorskip("cryptography")
     ws, _ = trained
     with suppress(WrongState):  # another test of this workspace did the same
         releases.promote(ws, "2", reason="tried", actor="test")

@@ -50,5 +50,6 @@ async def _beside(server: "Server", seconds: float, share: float) -> list[Figure
         Figure("p99 beside one at 20 times its share", p99_ms(beside), "ms"),
         Figure("the same, of that beside one that keeps to it", p99_ms(beside) / p99_ms(fair), "x", at_most=1.5),
         Figure("not answered", n_bad(beside), f"of {len(beside)}", at_most=0),
+        Figure("the neighbour: p99 of what was answered", p99_ms([one for one in web if one.status == 200]), "ms"),
         Figure("the neighbour: refused", sum(reply.status in (429, 503) for reply in web), f"of {len(web)}"),
     ]

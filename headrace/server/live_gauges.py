@@ -13,35 +13,23 @@ from headrace.workspace import Workspace
 
 _log = logging.getLogger("headrace.server")
 
-_FIRST_S, _EVERY_S = 10.0, 300.0
+FIRST_S, EVERY_S = 10.0, 300.0
 _MOST_CHANNELS = 100
 _ALL = "all"
 
 
 class LiveGauges:
-    """A thread beside the server. Use as a context manager."""
+    """What is looked at, and where it is shown."""
 
     def __init__(self, ws: Workspace, metrics: Metrics) -> None:
         self._ws, self._metrics = ws, metrics
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="headrace-gauges", daemon=True)
 
-    def __enter__(self) -> "LiveGauges":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        wait_s = _FIRST_S
-        while not self._stop.wait(wait_s):
-            wait_s = _EVERY_S
-            try:
-                self.look()
-            except Exception:  # the border of one look: what serves goes on serving
-                _log.warning("live accuracy could not be looked at", exc_info=True)
+    def renew(self, _stop: threading.Event) -> None:
+        """`look`, which may fail."""
+        try:
+            self.look()
+        except Exception:  # the border of one look: what serves goes on serving
+            _log.warning("live accuracy could not be looked at", exc_info=True)
 
     def look(self) -> None:
         """Set the gauges to what is known now."""

@@ -11,10 +11,11 @@ from headrace.records import Channel
 from headrace.serve.pool import Pool
 from headrace.server.handover import Handover
 from headrace.server.lineup import Lineup
-from headrace.server.live_gauges import LiveGauges
+from headrace.server.live_gauges import EVERY_S, FIRST_S, LiveGauges
 from headrace.server.metrics import Metrics
-from headrace.server.prediction_log import Moving, PredictionLog
+from headrace.server.prediction_log import FIRST_MOVE_S, MOVE_EVERY_S, Moving, PredictionLog
 from headrace.server.release_watch import ReleaseWatch
+from headrace.server.repeating import repeating
 from headrace.store import channels
 from headrace.tasks import TASK_TYPES, TaskType
 from headrace.workspace import Workspace
@@ -64,8 +65,8 @@ class ControlPlane:
     def open(self) -> None:
         for part in (
             self.log.writer,
-            Moving(self.ws),
-            LiveGauges(self.ws, self.metrics),
+            repeating("headrace-moving", Moving(self.ws).move, first_s=FIRST_MOVE_S, every_s=MOVE_EVERY_S),
+            repeating("headrace-gauges", LiveGauges(self.ws, self.metrics).renew, first_s=FIRST_S, every_s=EVERY_S),
             self.watch,
             self.lineup,
             self.pool,

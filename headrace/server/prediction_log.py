@@ -31,7 +31,7 @@ from headrace.workspace import Workspace
 
 _log = logging.getLogger("headrace.server")
 
-_FIRST_MOVE_S, _MOVE_EVERY_S = 60.0, 600.0
+FIRST_MOVE_S, MOVE_EVERY_S = 60.0, 600.0
 _TELL_EVERY_S = 10.0
 _TERMINATE_S = 5.0
 
@@ -135,7 +135,7 @@ class PredictionLog:
 
 class Moving:
     """Has old rows moved to files now and then, and people asked about those that were drawn for audits, in a process
-    of low priority. Use as a context manager.
+    of low priority.
 
     A process of its own, since what it reads and packs would stand in the way of requests here; ended at any moment it
     leaves nothing half done.
@@ -145,34 +145,22 @@ class Moving:
         settings = {f"serve.{name}": value for name, value in ws.settings.serve if name.startswith("log_")}
         settings |= {f"feedback.{name}": getattr(ws.settings.feedback, name) for name in ("audit_salt", "review_rows")}
         self._command = [sys.executable, "-m", "headrace.upkeep", str(ws.root), json.dumps(settings)]
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="headrace-moving", daemon=True)
 
-    def __enter__(self) -> "Moving":
-        self._thread.start()
-        return self
+    def move(self, stop: threading.Event) -> None:
+        """Have it done once; when told to stop, at once."""
+        try:
+            self._move(stop)
+        except OSError as error:  # no process to be had: the next time, perhaps
+            _log.warning("old predictions could not be moved: %s", error)
 
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        wait_s = _FIRST_MOVE_S
-        while not self._stop.wait(wait_s):
-            wait_s = _MOVE_EVERY_S
-            try:
-                self._move()
-            except OSError as error:  # no process to be had: the next time, perhaps
-                _log.warning("old predictions could not be moved: %s", error)
-
-    def _move(self) -> None:
+    def _move(self, stop: threading.Event) -> None:
         with subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
             while process.poll() is None:
-                if self._stop.wait(0.2):
+                if stop.wait(0.2):
                     process.terminate()
                     try:
                         process.wait(_TERMINATE_S)
                     except subprocess.TimeoutExpired:
                         process.kill()
-        if process.returncode and not self._stop.is_set():
+        if process.returncode and not stop.is_set():
             _log.warning("old predictions could not be moved; the process ended with status %d", process.returncode)

@@ -16,8 +16,6 @@ from headrace.cli.main import main
 from headrace.release import controls
 from headrace.workspace import init
 
-pytest.importorskip("cryptography")
-
 Say = Callable[..., tuple[int, str, str]]
 
 

@@ -1,4 +1,4 @@
-"""A point of the kill drill for each command (tests/kill_drill.py has the whole of it).
+"""A few points of the kill drill (tests/kill_drill.py has the whole of it).
 
 Catches: what a kill -9 leaves half done, in sight, or in the way of the same command.
 """
@@ -10,7 +10,7 @@ import pytest
 
 from kill_drill import KINDS, drill_points, make_drills, reference_of
 
-N_POINTS = 1
+N_POINTS = 2
 
 
 @pytest.mark.slow

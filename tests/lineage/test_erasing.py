@@ -31,8 +31,6 @@ from headrace.workspace import Workspace, init, open_workspace
 from planted import plant_version
 from stub_model import START_TIMEOUT_S, install_plugin, plant_stub, running
 
-pytest.importorskip("cryptography")
-
 OF_EXAMPLE = (CORE,)
 OF_LABELLER = (NAME, COMMENT, ASKED, OLD_ASKED)
 OF_CHANNEL = (*OF_EXAMPLE, *OF_LABELLER, OTHERS)

@@ -17,8 +17,6 @@ from headrace.release import controls, releases
 from headrace.workspace import Workspace
 from planted import plant_version
 
-pytest.importorskip("cryptography")
-
 WEB, APP = {"version": "tone/3", "channel": "web"}, {"version": "tone/3", "channel": "app"}
 
 

@@ -21,8 +21,6 @@ from headrace.lineage import receipts, tombstones, workspace_files
 from headrace.lineage.tombstones import Tombstone
 from headrace.workspace import Workspace, init
 
-pytest.importorskip("cryptography")
-
 CONTENT = {"id": "era_1", "kind": "labeller", "rows": {"labels": 3}, "versions": ["tone/1"], "channel": "wéb"}
 ONCE = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

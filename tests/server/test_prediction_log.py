@@ -17,6 +17,7 @@ from headrace.serve.pool import Answer
 from headrace.server import prediction_log
 from headrace.server.metrics import Metrics
 from headrace.server.prediction_log import Moving, PredictionLog
+from headrace.server.repeating import repeating
 from headrace.store import predictions
 from headrace.workspace import Workspace, open_workspace
 from planted import plant_answer, plant_channel
@@ -113,13 +114,12 @@ def test_rows_that_cannot_be_written_are_counted_and_told_of_once(
     assert n_logged(ws) == 0
 
 
-def test_a_server_has_old_rows_moved(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_has_old_rows_moved(ws: Workspace) -> None:
     old, _ = plant_answer(ws, plant_channel(ws, "old"), plant_stub(ws), "positive")
     with ws.store.write() as conn:
         ancient = first_id("prediction", ws.clock().replace(year=2020))
         conn.exec_driver_sql(f"update predictions set id = '{ancient}' where id = '{old}'")
-    monkeypatch.setattr(prediction_log, "_FIRST_MOVE_S", 0.01)
-    with Moving(ws):
+    with repeating("moving", Moving(ws).move, first_s=0.01, every_s=600):
         until = time.monotonic() + WAIT_S
         while n_logged(ws):
             assert time.monotonic() < until
@@ -128,10 +128,10 @@ def test_a_server_has_old_rows_moved(ws: Workspace, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_server_that_stops_does_not_wait_for_a_move(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prediction_log, "_FIRST_MOVE_S", 0.01)
     monkeypatch.setattr(prediction_log.sys, "executable", "/bin/sleep")
-    with Moving(ws) as moving:
-        moving._command[1:] = ["60"]
+    moving = Moving(ws)
+    moving._command[1:] = ["60"]
+    with repeating("moving", moving.move, first_s=0.01, every_s=600):
         time.sleep(0.3)
         stopped_at = time.monotonic()
     assert time.monotonic() - stopped_at < 2
