@@ -142,9 +142,10 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def _meanings() -> dict[tuple[str, str], str]:
-    """(table, key) to the string below the key in config.py."""
+    """(table, key) to the string below the key in headrace/config/."""
     found = {}
-    for node in ast.parse(Path(config.__file__).read_text("utf-8")).body:
+    sources = [path.read_text("utf-8") for path in sorted(Path(config.__file__).parent.glob("*.py"))]
+    for node in [node for source in sources for node in ast.parse(source).body]:
         if not isinstance(node, ast.ClassDef):
             continue
         for key, below in zip(node.body, node.body[1:], strict=False):

@@ -474,3 +474,73 @@ erasures = Table(
     Column("at", Instant, nullable=False),
     Column("receipt", JSON, nullable=False),
 )
+
+api_keys = Table(
+    "api_keys",  # never deleted: once there was one, the server answers nobody without a key
+    metadata,
+    _id(),  # the public part of the key
+    Column("name", String(200), nullable=False),
+    Column("secret_hash", String(64), nullable=False),
+    Column("scopes", JSON, nullable=False),
+    Column("channels", JSON(none_as_null=True)),  # names; null: all
+    Column("requests_per_s", Float),  # null: as headrace.toml says
+    Column("rows_per_day", Integer),  # null: as headrace.toml says
+    Column("created_at", Instant, nullable=False),
+    Column("expires_at", Instant),
+    Column("revoked_at", Instant),
+    Column("last_used_at", Instant),
+    Column("replaces", String(48)),  # the key that this one takes the place of
+    *_origin(),
+)
+
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=False),  # given in the write transaction: no gaps
+    Column("actor", String(200), nullable=False),  # id of a key, or the user of this machine
+    Column("action", String(64), nullable=False),
+    Column("object", String(200), nullable=False),
+    Column("before_hash", String(64)),
+    Column("after_hash", String(64)),
+    Column("request_id", String(128)),
+    Column("facts", JSON, nullable=False),
+    Column("at", Instant, nullable=False),
+    *_origin(),
+    Column("prev_hash", String(80), nullable=False),
+    Column("hash", String(80), nullable=False),
+)
+
+usage = Table(
+    "usage",
+    metadata,
+    Column("key_id", String(48), primary_key=True),  # empty: no key was asked for
+    Column("channel_id", String(80), ForeignKey("channels.id"), primary_key=True),
+    Column("task", String(64), primary_key=True),
+    Column("hour", Instant, primary_key=True),
+    Column("source", String(48), primary_key=True),  # the server process that counted
+    Column("n_requests", Integer, nullable=False),
+    Column("n_refused", Integer, nullable=False),
+    Column("n_rows", Integer, nullable=False),
+    Column("n_tokens", Integer, nullable=False),
+    Column("seconds", Float, nullable=False),  # of workers, shared out by tokens
+)
+
+subject_keys = Table(
+    "subject_keys",
+    metadata,
+    _id(),  # keyed digest of the person's name in the channel
+    _ref("channel_id", "channels.id"),
+    Column("wrapped", Text, nullable=False),  # the key that encrypts what was replaced, itself encrypted
+    Column("created_at", Instant, nullable=False),
+)
+
+replaced = Table(
+    "replaced",  # what a surrogate stands for, where that is kept
+    metadata,
+    _id(),
+    Column("subject_id", String(80), ForeignKey("subject_keys.id"), nullable=False, index=True),
+    Column("kind", String(32), nullable=False),
+    Column("surrogate", String(200), nullable=False, index=True),
+    Column("ciphertext", Text, nullable=False),
+    Column("created_at", Instant, nullable=False),
+)

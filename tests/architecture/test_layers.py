@@ -76,7 +76,7 @@ HEAVY = {  # library -> where it may be imported at module level
     "alembic": ("store",),
     "cryptography": ("lineage",),
 }
-LONG_FILES: dict[str, str] = {}  # path -> why it may exceed 500 lines
+LONG_FILES: dict[str, str] = {"store.schema": "the tables are one list"}  # path -> why it may exceed 500 lines
 LONG_FUNCTIONS: dict[str, str] = {"m0001_first_tables.upgrade": "one migration is one list of tables"}
 DRAWERS = {"utils", "util", "common", "helpers", "core", "base", "manager", "misc"}
 BANNED_WORDS = {"dataset_version", "variant", "inference", "experiment", "deployment", "manager"}

@@ -9,7 +9,6 @@ import bench_table
 import docs_tables
 import pytest
 import typer
-from pydantic import BaseModel
 
 import headrace
 from docs.pages import PAGES, ROOT, anchors, links, name_of
@@ -107,11 +106,11 @@ def test_every_verb_has_its_help_in_the_reference() -> None:
 
 def test_every_setting_says_what_it_means() -> None:
     meanings = docs_tables._meanings()
-    tables = [config.TaskTable, *(type(f.default) for n, f in config.Settings.model_fields.items() if n != "tasks")]
+    tables = [table for field in config.Settings.model_fields.values() if (table := config.table_of(field))]
     for table in tables:  # which grows by the tables inside
         for key, field in table.model_fields.items():
-            if isinstance(field.default, BaseModel):
-                tables.append(type(field.default))
+            if inner := config.table_of(field):
+                tables.append(inner)
             else:
                 assert meanings.get((table.__name__, key)), f"{table.__name__}.{key}"
 
