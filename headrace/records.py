@@ -323,6 +323,26 @@ class LedgerEntry:
 
 
 @dataclass(frozen=True)
+class AuditLine:
+    """One line of the audit log: who did what. Never changed, and free of personal data."""
+
+    seq: int
+    actor: str
+    """Id of a key, or `user:NAME` of the machine."""
+    action: str
+    """A noun and a verb, such as `key.create`."""
+    object: str
+    before_hash: str | None
+    after_hash: str | None
+    request_id: str | None
+    facts: dict[str, Any]
+    at: datetime
+    config_hash: str
+    hash: str
+    """sha256 over the line with the hash of the line before."""
+
+
+@dataclass(frozen=True)
 class Prediction:
     """One answered input."""
 

@@ -1,8 +1,9 @@
 """A workspace: a folder with headrace.toml, and the four handles that every stage function takes."""
 
+import getpass
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,14 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def os_user() -> str:
+    """`user:NAME` of who runs this process, or `user:NUMBER` where the machine has no name for it."""
+    try:
+        return f"user:{getpass.getuser()}"
+    except (KeyError, OSError):
+        return f"user:{os.getuid()}"
+
+
 @dataclass(frozen=True)
 class Workspace:
     """Settings, store, artifacts and clock of one folder. Close it when done, or use it as a context manager."""
@@ -32,6 +41,8 @@ class Workspace:
     store: Store
     artifacts: ArtifactStore
     clock: Callable[[], datetime] = utc_now
+    actor: str = field(default_factory=os_user)
+    """Who acts, as the audit log names it: the user of this machine, or the id of a key."""
 
     @property
     def state_folder(self) -> Path:

@@ -38,15 +38,9 @@ def verify(ws: Workspace) -> dict[str, Any]:
         none), and head, the hash of the newest line. Lines cut off at the end leave a sound ledger behind: note the
         head somewhere else to see that.
     """
-    n_lines, prev_hash, first_broken = 0, "", None
     with ws.store.read() as conn:
-        for line in lines.chain(conn):
-            n_lines += 1
-            sound = line["seq"] == n_lines and line["prev_hash"] == prev_hash and line["hash"] == lines.line_hash(line)
-            if not sound and first_broken is None:
-                first_broken = n_lines
-            prev_hash = line["hash"]
-    return {"n_lines": n_lines, "first_broken": first_broken, "head": prev_hash}
+        found = lines.check(conn)
+    return {"n_lines": found.n_lines, "first_broken": found.first_broken, "head": found.head}
 
 
 @contextmanager

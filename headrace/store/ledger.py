@@ -1,25 +1,18 @@
-"""The append-only ledger: lines numbered without gaps, each holding the hash of the one before.
+"""The append-only ledger: a chain (see chain.py) of lines that the database itself refuses to change or delete."""
 
-Whoever changes a line has to change every hash after it; whoever noted the newest hash somewhere else sees that. The
-database itself refuses to change or delete a line.
-"""
-
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, func, insert, or_, select
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 from sqlalchemy.engine import Connection
 
 from headrace.records import LedgerEntry
-from headrace.store import schema
+from headrace.store import chain, schema
 from headrace.store.noun import as_record, as_records, lock_table, origin
 
 _LEDGER = schema.ledger
 _CHANNELS = schema.channels
-_COLUMNS = tuple(column.name for column in _LEDGER.c)
 IN_CHARGE = ("promote", "rollback")
 """The kinds of line that put a version in charge."""
 
@@ -36,31 +29,18 @@ def append(conn: Connection, *, config_hash: str, channel: str | None = None, **
         channel: name of a channel that is there; None: the line is about the whole task.
         content: the columns of the table but `seq` and the hashes.
     """
-    lock(conn)
-    seq, prev_hash = head(conn)
     channel_id = None if channel is None else conn.execute(select(_id_of(channel))).scalar_one()
-    line = {**content, "seq": seq + 1, "channel_id": channel_id, "prev_hash": prev_hash, **origin(config_hash)}
-    conn.execute(insert(_LEDGER).values(**line, hash=line_hash(line)))
-    return entry(conn, seq + 1)
+    return entry(conn, chain.append(conn, _LEDGER, {**content, "channel_id": channel_id, **origin(config_hash)}))
 
 
 def line_hash(line: Mapping[str, Any]) -> str:
-    """Over the canonical JSON of all columns but `hash`: keys sorted, instants in UTC, evidence as JSON gives it back.
-
-    Existing ledgers hang on this: it may never change.
-    """
-    content = {name: line[name] for name in _COLUMNS if name != "hash"}
-    at = line["at"].astimezone(UTC).isoformat(timespec="microseconds")
-    evidence = json.loads(json.dumps(line["evidence"]))  # keys become text, so that they sort
-    text = json.dumps({**content, "at": at, "evidence": evidence}, sort_keys=True, separators=(",", ":"))
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+    """See `chain.line_hash`."""
+    return chain.line_hash(_LEDGER, line)
 
 
-def head(conn: Connection) -> tuple[int, str]:
-    """Number and hash of the newest line; 0 and nothing where there is none."""
-    newest = select(_LEDGER.c.seq, _LEDGER.c.hash).order_by(_LEDGER.c.seq.desc()).limit(1)
-    found = conn.execute(newest).first()
-    return (0, "") if found is None else (found.seq, found.hash)
+def check(conn: Connection) -> chain.Checked:
+    """Read every line and compute its hash again."""
+    return chain.check(conn, _LEDGER)
 
 
 def last_seq(conn: Connection) -> int:
@@ -152,11 +132,9 @@ def controls(conn: Connection, task: str) -> dict[str | None, str]:
     return found
 
 
-def chain(conn: Connection) -> Iterator[dict[str, Any]]:
+def all_lines(conn: Connection) -> Iterator[dict[str, Any]]:
     """All lines with all their columns, oldest first, a few at a time."""
-    query = select(_LEDGER).order_by(_LEDGER.c.seq)
-    for row in conn.execute(query, execution_options={"yield_per": 1000}).mappings():
-        yield dict(row)
+    return chain.rows(conn, _LEDGER)
 
 
 def _version_of(conn: Connection, seq: int | None) -> str | None:

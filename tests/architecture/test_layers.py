@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2] / "headrace"
 
 LAYERS = [
     {"errors", "ids", "records", "registry", "config", "config_sources", "version"},
-    {"stats", "store", "artifacts", "jobs", "workspace"},
+    {"stats", "store", "artifacts", "jobs", "workspace", "auditing"},
     {"tasks", "retention"},
     {"checkpoints"},
     {"data", "finetune", "evaluate", "export", "release", "serve", "feedback"},
@@ -31,6 +31,7 @@ LAYERS = [
 ]
 SIDEWAYS = {
     ("workspace", "store"), ("workspace", "artifacts"), ("jobs", "store"), ("jobs", "workspace"),
+    ("auditing", "store"), ("auditing", "workspace"),
     ("config_sources", "config"), ("config_sources", "errors"), ("registry", "errors"), ("serve", "export"),
     ("cli", "client"), ("cli", "server"), ("cli", "console"), ("server", "console"),
 }  # fmt: skip

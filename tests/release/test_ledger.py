@@ -96,7 +96,7 @@ def test_a_line_that_was_hashed_anew_breaks_the_next(workspace: Workspace) -> No
     fill(workspace)
     with workspace.store.write() as conn:
         unlock(conn)
-        (line,) = [dict(row) for row in lines.chain(conn) if row["seq"] == 2]
+        (line,) = [dict(row) for row in lines.all_lines(conn) if row["seq"] == 2]
         forged = {**line, "reason": "forged"}
         conn.execute(sa.update(TABLE).where(TABLE.c.seq == 2).values(reason="forged", hash=lines.line_hash(forged)))
     assert ledger.verify(workspace)["first_broken"] == 3

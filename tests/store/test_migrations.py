@@ -113,7 +113,7 @@ def test_a_ledger_without_hashes_gets_them_and_is_locked_again(store_url: str, t
     old.close()
     again = open_store(store_url, lock_path=tmp_path / "store.lock")
     with again.read() as conn:
-        lines = list(ledger.chain(conn))
+        lines = list(ledger.all_lines(conn))
         assert [(line["seq"], line["id"], line["reason"]) for line in lines] == [
             (1, "led_1", "because"), (2, "led_2", "because"), (3, "led_5", "because"),
         ]  # fmt: skip

@@ -12,6 +12,16 @@ _APPEND_ONLY = """
 CREATE TRIGGER audit_log_no_{verb} BEFORE {verb} ON audit_log
 BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END
 """
+_POSTGRES_APPEND_ONLY = (
+    """
+CREATE FUNCTION audit_log_refuse() RETURNS trigger LANGUAGE plpgsql
+AS $$ BEGIN RAISE EXCEPTION 'the audit log is append-only'; END $$
+""",
+    """
+CREATE TRIGGER audit_log_no_change BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_log
+FOR EACH STATEMENT EXECUTE FUNCTION audit_log_refuse()
+""",
+)
 
 
 def upgrade() -> None:
@@ -56,9 +66,12 @@ def _make_audit_log() -> None:
         sa.Column("hash", sa.String(length=80), nullable=False),
         sa.PrimaryKeyConstraint("seq", name=op.f("pk_audit_log")),
     )
-    if op.get_bind().dialect.name == "sqlite":
-        for verb in ("UPDATE", "DELETE"):
-            op.execute(_APPEND_ONLY.format(verb=verb))
+    on_sqlite = op.get_bind().dialect.name == "sqlite"
+    statements = (
+        [_APPEND_ONLY.format(verb=verb) for verb in ("UPDATE", "DELETE")] if on_sqlite else _POSTGRES_APPEND_ONLY
+    )
+    for statement in statements:
+        op.execute(statement)
 
 
 def _make_usage() -> None:
