@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.artifacts import sync
 from headrace.errors import BadInput, Damaged, NotFound
-from headrace.lineage.tombstones import KEYS, write_secret
+from headrace.lineage.tombstones import KEYS
+from headrace.secret_files import write_secret
 from headrace.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from headrace.artifacts import sync
 from headrace.errors import Damaged, NotFound
+from headrace.secret_files import write_secret
 from headrace.workspace import Workspace
 
 FILE = "erasures.jsonl"
@@ -63,24 +64,6 @@ def key_name(key: bytes) -> str:
 def digest(key: bytes, *parts: str) -> str:
     """HMAC-SHA256 of some texts, in hex."""
     return hmac.new(key, "\0".join(parts).encode(), hashlib.sha256).hexdigest()
-
-
-def write_secret(path: Path, content: bytes) -> None:
-    """Write a file that its owner alone may read: whole or not at all, and never over another one."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(draft, path)
-    except FileExistsError:  # another process was faster
-        pass
-    finally:
-        draft.unlink()
-    sync(path.parent)
 
 
 def append(ws: Workspace, tombstone: Tombstone) -> None:

@@ -18,7 +18,7 @@ LAYERS = [
     {"stats", "store", "artifacts", "jobs", "workspace", "auditing"},
     {"tasks", "retention"},
     {"checkpoints"},
-    {"data", "finetune", "evaluate", "export", "release", "serve", "feedback"},
+    {"data", "finetune", "evaluate", "export", "release", "serve", "feedback", "access"},
     {"vectors"},
     {"trusting"},
     {"making"},
@@ -33,6 +33,7 @@ SIDEWAYS = {
     ("workspace", "store"), ("workspace", "artifacts"), ("jobs", "store"), ("jobs", "workspace"),
     ("auditing", "store"), ("auditing", "workspace"),
     ("config_sources", "config"), ("config_sources", "errors"), ("registry", "errors"), ("serve", "export"),
+    ("secret_files", "artifacts"),
     ("cli", "client"), ("cli", "server"), ("cli", "console"), ("server", "console"),
 }  # fmt: skip
 HEAVY = {  # library -> where it may be imported at module level

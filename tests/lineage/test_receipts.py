@@ -19,6 +19,7 @@ from headrace.errors import BadInput, Damaged, HeadraceError, NotFound
 from headrace.ids import new_id
 from headrace.lineage import receipts, tombstones, workspace_files
 from headrace.lineage.tombstones import Tombstone
+from headrace.secret_files import write_secret
 from headrace.workspace import Workspace, init
 
 CONTENT = {"id": "era_1", "kind": "labeller", "rows": {"labels": 3}, "versions": ["tone/1"], "channel": "wéb"}
@@ -97,7 +98,7 @@ def test_nobody_else_may_read_the_keys(workspace: Workspace) -> None:
 
 def test_a_key_that_is_there_is_never_replaced(tmp_path: Path) -> None:
     first = tombstones.key_of(tmp_path)
-    tombstones.write_secret(tmp_path / "keys" / "erasures.key", b"another")
+    write_secret(tmp_path / "keys" / "erasures.key", b"another")
     assert tombstones.key_of(tmp_path) == first
     assert [path.name for path in (tmp_path / "keys").iterdir()] == ["erasures.key"]
 
