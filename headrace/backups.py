@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headrace import retention
+from headrace import auditing, retention
 from headrace.artifacts import file_hash, sync
 from headrace.config_sources import FILE_NAME
 from headrace.errors import AlreadyExists, Damaged, NotFound, Unusable, WrongState
@@ -88,11 +88,12 @@ def backup(ws: Workspace, destination: Path | str) -> Backup:
             _copy_tree(ws.state_folder / retention.FOLDER, folder / retention.FOLDER)
         with closing(sqlite3.connect(folder / DATABASE)) as copy:
             _check_sound(copy, folder / DATABASE)
-            digests, head = rows.artifacts_in(copy), rows.ledger_head(copy)
+            digests, head, anchor = rows.artifacts_in(copy), rows.ledger_head(copy), rows.audit_anchor(copy)
         missing = [digest for digest in digests if not _copied(ws, digest, folder)]
         _copy_settings(ws, folder)
         files = _listed(folder)
         facts = {"form": _FORM, "made_at": ws.clock().isoformat(), "headrace": VERSION, "ledger": head, "files": files}
+        facts["audit_log"] = anchor
         _write_json(folder / MANIFEST, {**facts, "missing": missing})
         _sync_tree(folder)
         os.rename(folder, to)
@@ -126,6 +127,9 @@ def restore(
         _lay_out(backup_, folder, to, manifest["files"])
         with open_workspace(folder, overrides=_ELSEWHERE) as ws:
             again = erasing.apply(ws, newer, [ws.state_folder, *folders])
+            with ws.store.write() as conn:
+                restored = {"made_at": manifest["made_at"], "n_erased_again": len(again)}
+                auditing.note(ws, conn, "restore", to.name, facts=restored)
         with open_workspace(folder) as ws:
             named = [f"{one.key} = {one.value}" for one in ws.shown if one.key in _ELSEWHERE and one.value]
         _sync_tree(folder)

@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headrace.auditing import note
 from headrace.data import label_studio, snapshot
 from headrace.data.sources import Options, open_source
 from headrace.errors import BadInput, Unusable, UserError, WrongState
@@ -148,6 +149,7 @@ def import_labels(
     refused: list[Refused] = []
     while some := list(islice(rows, _AT_ONCE)):
         n_rows += len(some)
+        n_before = n_labels
         with ws.store.write() as conn:
             for row in some:
                 given = list(_given(row, labeller))
@@ -158,6 +160,8 @@ def import_labels(
                     problem, is_new = _taken(ws, conn, task, row, said, who)
                     n_labels += is_new
                     refused += [] if problem is None else [Refused(row.line, _plain(row.key or ""), problem)]
+            if n_labels > n_before:
+                note(ws, conn, "label.import", task, facts={"n_rows": len(some), "n_labels": n_labels - n_before})
     return Imported(n_rows, n_labels, n_unlabelled, tuple(refused))
 
 

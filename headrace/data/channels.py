@@ -2,6 +2,7 @@
 
 import re
 
+from headrace import auditing
 from headrace.errors import AlreadyExists, BadInput, NotFound, nearest
 from headrace.ids import new_id
 from headrace.records import Channel
@@ -31,6 +32,7 @@ def add(ws: Workspace, name: str, *, description: str = "", owner: str = "", lic
                 "there is a channel of this name", value=name, next_step="Use it, or choose another name"
             )
         rows.add(conn, channel)
+        auditing.note(ws, conn, "channel.add", channel.id, facts={"channel": name})
     return channel
 
 

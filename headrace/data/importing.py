@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from headrace import auditing
 from headrace.config import TaskTable
 from headrace.data import channels
 from headrace.data.checking import Checked, Checker, put_aside
@@ -186,6 +187,9 @@ def _run(intake: _Intake, rows: Iterator[RawRow], *, strict: bool, progress: Pro
     report = _report(intake, time.monotonic() - began)
     with ws.store.write() as conn:
         imports.finish(conn, intake.id, asdict(report), ws.clock())
+        counts = {name: getattr(report, name) for name in ("n_rows", "n_added", "n_labels", "n_quarantined")}
+        facts = {"channel": report.channel, "task": intake.task, **counts}
+        auditing.note(ws, conn, "import", intake.id, facts=facts)
     return report
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from headrace import auditing
 from headrace.errors import NotFound, nearest
 from headrace.feedback import alarms
 from headrace.feedback.alarms import CLASSES, CONFIDENCE, EMBEDDINGS, ERRORS, Alarm, Scope
@@ -174,6 +175,7 @@ def accept(ws: Workspace, task: str | None = None, *, channel: str | None = None
             rows.forget(conn, task, scope)
             fresh = {CONFIDENCE: Stream().state()} | ({} if scope[0] else {EMBEDDINGS: _blocks(cursor)})
             rows.put(conn, task, scope, fresh, seen=cursor, now=now)
+        auditing.note(ws, conn, "drift.accept", task, facts={"channel": channel, "n_alarms": len(ended)})
     return [replace(alarm, ended_at=now) for alarm in ended]
 
 

@@ -11,6 +11,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
+from headrace import auditing
 from headrace.errors import BadInput, NotFound, WrongState
 from headrace.feedback.sources import is_same
 from headrace.ids import new_id
@@ -58,6 +59,8 @@ def add(ws: Workspace, answers: Sequence[tuple[Input, object]], *, task: str | N
                 known_answers.renew(conn, old.id, answer=answer)
                 changed.add(digest)
         known_answers.add(conn, list(fresh.values()))
+        if fresh or changed:
+            auditing.note(ws, conn, "known.add", name, facts={"n_added": len(fresh), "n_changed": len(changed)})
     return Added(len(fresh), len(changed), len(parsed) - len(fresh) - len(changed))
 
 
@@ -104,7 +107,8 @@ def retire(ws: Workspace, known_id: str) -> KnownAnswer:
             raise NotFound("no such known answer", value=known_id, next_step="Run: headrace known list")
         known_answers.retire(conn, known_id, ws.clock())
         found = known_answers.find(conn, known_id)
-    assert found is not None
+        assert found is not None
+        auditing.note(ws, conn, "known.retire", known_id, facts={"task": found.task})
     return found
 
 

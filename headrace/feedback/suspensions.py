@@ -9,9 +9,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from headrace import auditing
 from headrace.config import FeedbackTable
 from headrace.errors import BadInput, NotFound, WrongState, nearest
 from headrace.feedback.sources import Source, covered
@@ -20,6 +22,9 @@ from headrace.records import Suspension
 from headrace.stats import annotators
 from headrace.store import channels, suspensions, votes
 from headrace.workspace import Workspace
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
 
 WINDOW_S = 3600
 _N_BEFORE = 28 * 24  # windows that a window is compared with, at most
@@ -65,6 +70,8 @@ def watch(ws: Workspace, task: str | None = None) -> list[Suspension]:
         fresh = [one for one in found if not any(_is_about(held, one.source, one.window) for held in now_known)]
         made = [_suspension(name, burst, now) for burst in fresh]
         suspensions.add(conn, made, {one.name: one.id for one in channels.listing(conn)})
+        for one in made:
+            _note(ws, conn, "trust.suspend", one)
     return made
 
 
@@ -190,6 +197,7 @@ def suspend(
             new_id("suspension"), name, channel, labeller, since, until, because, {"by": "hand"}, ws.clock()
         )
         suspensions.add(conn, [made], ids)
+        _note(ws, conn, "trust.suspend", made)
     return made
 
 
@@ -213,8 +221,15 @@ def lift(ws: Workspace, suspension_id: str, *, because: str, by: str = "anonymou
                 next_step="Suspend the source again: headrace trust suspend",
             )
         lifted = suspensions.find(conn, suspension_id)
-    assert lifted is not None
+        assert lifted is not None
+        _note(ws, conn, "trust.lift", lifted)
     return lifted
+
+
+def _note(ws: Workspace, conn: "Connection", action: str, about: Suspension) -> None:
+    """Into the audit log, without the labeller's name, which an erasure could not take out of there."""
+    facts = {"task": about.task, "channel": about.channel, "whole_channel": about.labeller is None}
+    auditing.note(ws, conn, action, about.id, facts=facts)
 
 
 def listing(ws: Workspace, task: str | None = None) -> list[Suspension]:

@@ -20,7 +20,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from headrace import jobs, retention
+from headrace import auditing, jobs, retention
 from headrace.data import importing
 from headrace.errors import WrongState
 from headrace.ids import new_id
@@ -255,6 +255,8 @@ def _write_down(ws: Workspace, tombstone: Tombstone, planned: Plan, found: Affec
     )
     with ws.store.write() as conn:
         erasures.add(conn, row)
+        said = {"kind": row.kind, "channel": planned.channel, "rows": planned.rows, "versions": planned.versions}
+        auditing.note(ws, conn, "erase", row.id, facts=said)
 
 
 def _finished(ws: Workspace, tombstone: Tombstone, keys: Mapping[str, bytes], report: Report) -> Erased:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from headrace import auditing
 from headrace.errors import NotFound, nearest
 from headrace.ids import new_id
 from headrace.records import LedgerEntry
@@ -64,8 +65,8 @@ def append(
     release_id: str | None = None,
     channel: str | None = None,
 ) -> LedgerEntry:
-    """Write one line, in a transaction of `writing`."""
-    return lines.append(
+    """Write one line, in a transaction of `writing`; also into the audit log, where it changes anything."""
+    line = lines.append(
         conn,
         config_hash=ws.config_hash,
         channel=channel,
@@ -79,6 +80,10 @@ def append(
         actor=actor,
         at=ws.clock(),
     )
+    if kind != "hold":
+        facts = {"task": task, "channel": channel, "version": version_id, "ledger": line.seq, "by": actor}
+        auditing.note(ws, conn, f"release.{kind}", release_id or version_id, facts=facts)
+    return line
 
 
 def check_channel(conn: "Connection", channel: str | None) -> None:

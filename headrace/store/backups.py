@@ -24,3 +24,9 @@ def ledger_head(conn: sqlite3.Connection) -> str:
     """Hash of the newest line of the ledger; empty where there is none."""
     row = conn.execute("SELECT hash FROM ledger ORDER BY seq DESC LIMIT 1").fetchone()
     return "" if row is None else str(row[0])
+
+
+def audit_anchor(conn: sqlite3.Connection) -> str:
+    """Number and hash of the newest line of the audit log, as `headrace audit verify` takes them; empty without any."""
+    row = conn.execute("SELECT seq, hash FROM audit_log ORDER BY seq DESC LIMIT 1").fetchone()
+    return "" if row is None else f"{row[0]}:{row[1]}"
