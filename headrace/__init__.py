@@ -49,6 +49,8 @@ _PUBLIC = {
     "served_at": "headrace.release.controls:served_at",
     "verify_ledger": "headrace.release.ledger:verify",
     "history": "headrace.release.ledger:history",
+    "audit_log": "headrace.auditing:listing",
+    "verify_audit_log": "headrace.auditing:verify",
     "trace": "headrace.lineage.tracing:trace",
     "plan_erasure": "headrace.lineage.erasing:plan",
     "erase": "headrace.lineage.erasing:erase",

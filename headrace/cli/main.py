@@ -8,6 +8,7 @@ import typer
 
 from headrace.cli import (
     advising,
+    auditing,
     compressing,
     data,
     feedback,
@@ -57,6 +58,7 @@ for group in (
     operating,
     monitoring,
     lineage,
+    auditing,
     feedback,
     loop,
     releasing,
