@@ -7,6 +7,8 @@
     │   ├── NotFound               not_found            404   an id, name or path that is not there
     │   ├── AlreadyExists          already_exists       409   a name or id that is taken
     │   ├── WrongState             wrong_state          409   asked too early, too late or twice
+    │   ├── Unauthorized           unauthorized         401   a request without a key that counts
+    │   ├── Forbidden              forbidden            403   the key does not allow it
     │   ├── MissingExtra           missing_extra        501   an optional part of the package is not installed
     │   └── Unusable               unusable             507   a directory, port or database that cannot be used
     ├── Damaged                    damaged              500   stored bytes do not match their hash
@@ -75,6 +77,16 @@ class AlreadyExists(UserError):
 class WrongState(UserError):
     code = "wrong_state"
     http_status = 409
+
+
+class Unauthorized(UserError):
+    code = "unauthorized"
+    http_status = 401
+
+
+class Forbidden(UserError):
+    code = "forbidden"
+    http_status = 403
 
 
 class MissingExtra(UserError):

@@ -155,6 +155,28 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
+class ApiKey:
+    """Who may ask a server for what; without the secret, which nobody keeps."""
+
+    id: str
+    """All of the key before its secret."""
+    name: str
+    scopes: tuple[str, ...]
+    channels: tuple[str, ...] | None
+    """Names of those that it may speak of; None: all."""
+    requests_per_s: float | None
+    """None: as headrace.toml says."""
+    rows_per_day: int | None
+    """None: as headrace.toml says."""
+    created_at: datetime
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+    last_used_at: datetime | None = None
+    replaces: str | None = None
+    """Id of the key that this one takes the place of."""
+
+
+@dataclass(frozen=True)
 class Job:
     """Background work. States: queued -> running -> done | failed | cancelled; a dead process shows as interrupted."""
 

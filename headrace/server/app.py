@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from headrace.server import border, direct
+from headrace.server import border, direct, guard
 from headrace.server.disk import Disk
 from headrace.server.plane import ControlPlane
 from headrace.server.routes import (
@@ -38,10 +38,18 @@ def create_app(ws: Workspace) -> FastAPI:
         finally:
             await plane.close()
 
-    app = FastAPI(title="headrace", version=VERSION, lifespan=lifespan, redoc_url=None)
+    app = FastAPI(
+        title="headrace",
+        version=VERSION,
+        lifespan=lifespan,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+        redirect_slashes=False,
+    )
     app.state.plane = plane
     app.state.disk = Disk(ws.state_folder)
     app.add_middleware(direct.Direct, plane=plane)
+    app.add_middleware(guard.Guard, keyring=plane.keyring)
     app.add_middleware(border.Border, plane=plane)
     border.install(app)
     for noun in (

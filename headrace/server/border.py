@@ -4,7 +4,7 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
@@ -12,9 +12,10 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from headrace.errors import BadInput, HeadraceError, NotFound, TooMany, Unavailable
+from headrace.errors import BadInput, HeadraceError, NotFound, TooMany, Unauthorized, Unavailable
 from headrace.serve.process import RETRY_AFTER_S
 from headrace.server import error_forms
+from headrace.server.hosts import Hosts
 from headrace.server.plane import ControlPlane
 from headrace.server.terms import CURRENT, Terms, given_id, time_allowed_s
 
@@ -23,6 +24,7 @@ _log = logging.getLogger("headrace.server")
 _MAX_BODY_BYTES = 16 * 2**20  # 1000 inputs of 4,000 characters in UTF-8; a body is read whole before it is parsed
 _MAX_SMALL_BODY_BYTES = 2**20
 _SMALL_BODIES = "/v1/feedback"
+_NOT_ALLOWED = 405
 
 
 class Border:
@@ -30,7 +32,7 @@ class Border:
 
     def __init__(self, app: ASGIApp, plane: ControlPlane) -> None:
         self._app, self._plane, self._metrics = app, plane, plane.metrics
-        self._serve = plane.ws.settings.serve
+        self._serve, self._hosts = plane.ws.settings.serve, Hosts(plane.ws.settings.access.hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -48,6 +50,7 @@ class Border:
 
         try:
             _check_head(scope, headers)
+            self._hosts.check(scope, headers)
             allowed_s = time_allowed_s(headers, self._serve.timeout_s)
             CURRENT.set(Terms(request_id, started_at + allowed_s, scope.setdefault("state", {})))
             await self._app(scope, _limited(receive, _max_bytes(scope["path"])), watched_send)
@@ -121,9 +124,24 @@ def render(
     headers = dict(headers or {})
     if isinstance(error, Unavailable | TooMany):
         headers["Retry-After"] = str(RETRY_AFTER_S)
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
     status, written = error_forms.written(error, status or error.http_status, path)
     body = json.dumps(written)  # in ASCII: a value may hold half a surrogate pair, which UTF-8 does not have
     return Response(body, status, headers, media_type="application/json")
+
+
+def not_served(method: str, path: str, methods: Sequence[str]) -> Response:
+    """The answer to what no route is for.
+
+    Args:
+        methods: by which the path is served.
+    """
+    asked = f"{method} {path}"
+    if not methods:
+        return render(NotFound("no such address", value=asked, next_step="GET /docs lists them"), path=path)
+    failure = BadInput("Method Not Allowed", value=asked, next_step="GET /docs shows what is possible")
+    return render(failure, path=path, status=_NOT_ALLOWED, headers={"Allow": ", ".join(methods)})
 
 
 def install(app: FastAPI) -> None:
@@ -150,10 +168,6 @@ async def _unsound_request(request: Request, error: Exception) -> Response:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, AnyHTTPException)
-    path = request.scope["path"]
-    asked, problem = f"{request.method} {path}", str(error.detail)
-    if error.status_code == NotFound.http_status:
-        failure: HeadraceError = NotFound("no such address", value=asked, next_step="GET /docs lists them")
-    else:
-        failure = BadInput(problem, value=asked, next_step="GET /docs shows what is possible")
+    path, asked = request.scope["path"], f"{request.method} {request.scope['path']}"
+    failure = BadInput(str(error.detail), value=asked, next_step="GET /docs shows what is possible")
     return render(failure, path=path, status=error.status_code, headers=error.headers)

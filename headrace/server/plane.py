@@ -6,6 +6,8 @@ from collections.abc import Coroutine
 from contextlib import ExitStack
 from typing import Any
 
+from headrace.access import keyring
+from headrace.access.keyring import Keyring
 from headrace.errors import NotFound, nearest
 from headrace.records import Channel
 from headrace.serve.pool import Pool
@@ -30,6 +32,7 @@ class ControlPlane:
 
     def __init__(self, ws: Workspace) -> None:
         self.ws = ws
+        self.keyring = Keyring(ws)
         self.metrics = Metrics()
         self.log = PredictionLog(ws, self.metrics)
         self.pool = self._make_pool(0)
@@ -65,6 +68,7 @@ class ControlPlane:
     def open(self) -> None:
         for part in (
             self.log.writer,
+            repeating("headrace-keys", self.keyring.renew, first_s=keyring.EVERY_S, every_s=keyring.EVERY_S),
             repeating("headrace-moving", Moving(self.ws).move, first_s=FIRST_MOVE_S, every_s=MOVE_EVERY_S),
             repeating("headrace-gauges", LiveGauges(self.ws, self.metrics).renew, first_s=FIRST_S, every_s=EVERY_S),
             self.watch,

@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from headrace.access.keyring import NOBODY, Caller
 from headrace.errors import BadInput
 from headrace.ids import new_id
 from headrace.server.http import when_gone
@@ -23,6 +24,7 @@ class Terms:
     deadline: float
     state: dict[str, Any] = field(default_factory=dict)
     """Of its ASGI scope."""
+    caller: Caller = NOBODY
 
     @property
     def time_left_s(self) -> float:
