@@ -26,7 +26,7 @@ _TAKEN_WITHIN_S = 3.0
 _LISTENS = "0A"  # states of /proc/net/tcp
 _NAMESPACE = ["unshare", "--net", "--map-root-user"]
 _ROOT = Path(__file__).parents[2]
-_HEAD = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+_HEAD = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 KINDS = ("idle", "silent", "body", "waits", "reads nothing")
 
 

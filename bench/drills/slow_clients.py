@@ -16,7 +16,7 @@ from bench.drills.asking import Asker, Reply, arrivals, arrivals_during, n_bad, 
 if TYPE_CHECKING:
     from stub_model import Server
 
-_HEAD = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+_HEAD = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 _BEGINNINGS = {"silent": b"", "slow head": _HEAD + b"X-A: ", "slow body": _HEAD + b"Content-Length: 100000\r\n\r\n"}
 _LONG = 500  # rows whose answer is more than the kernel keeps for somebody who reads nothing
 _SMALL_BUFFER = 2048

@@ -44,7 +44,7 @@ def create_app(ws: Workspace) -> FastAPI:
         lifespan=lifespan,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
-        redirect_slashes=False,
+        redirect_slashes=False,  # what is not in the table of routes is not there
     )
     app.state.plane = plane
     app.state.disk = Disk(ws.state_folder)

@@ -25,6 +25,11 @@ _MAX_BODY_BYTES = 16 * 2**20  # 1000 inputs of 4,000 characters in UTF-8; a body
 _MAX_SMALL_BODY_BYTES = 2**20
 _SMALL_BODIES = "/v1/feedback"
 _NOT_ALLOWED = 405
+_NEXT_STEPS = {
+    400: "Call the server by its address, or add the name to access.hosts",
+    413: "Send less, or send it in parts",
+    415: "Send the body as it is",
+}
 
 
 class Border:
@@ -57,7 +62,7 @@ class Border:
         except HeadraceError as error:  # of the head, or of the short way: no route was asked
             await render(error, path=scope["path"])(scope, receive, watched_send)
         except HTTPException as error:
-            refused = BadInput(error.detail, value=scope["path"], next_step="Send less, or send it in parts")
+            refused = BadInput(error.detail, value=scope["path"], next_step=_NEXT_STEPS[error.status_code])
             await render(refused, path=scope["path"], status=error.status_code)(scope, receive, watched_send)
         except Exception:  # the border of a request: the server goes on
             error_id = uuid.uuid4().hex

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
+from fastapi import HTTPException
 from starlette.types import Scope
 
-from headrace.errors import BadInput, Forbidden
+from headrace.errors import Forbidden
 
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
+_SHOWN_CHARS = 100
 _SAFE = ("GET", "HEAD", "OPTIONS")
 
 
@@ -23,16 +25,12 @@ class Hosts:
         server sends its own as Origin.
 
         Raises:
-            BadInput: the Host is none of the names.
+            HTTPException: the Host is none of the names.
             Forbidden: the Origin is none of them, and the request may change something.
         """
         host = headers.get(b"host")
         if host is not None and not self._is_known(host, scope):
-            raise BadInput(
-                "this server has another name",
-                value=host.decode("latin-1"),
-                next_step="Call it by its address, or add the name to access.hosts",
-            )
+            raise HTTPException(400, f"this server has another name than {host[:_SHOWN_CHARS].decode('latin-1')}")
         origin = headers.get(b"origin")
         if origin is not None and scope["method"] not in _SAFE and not self._is_known(_host_in(origin), scope):
             raise Forbidden(

@@ -84,7 +84,7 @@ def connect(server: Server) -> socket.socket:
 
 def raw_request(body: object, *, extra: str = "") -> bytes:
     content = json.dumps(body).encode()
-    head = f"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{extra}"
+    head = f"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{extra}"
     return f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content
 
 

@@ -112,7 +112,7 @@ def test_a_stream_is_answered_while_it_is_sent(served: Server, client: Client) -
     line = json.dumps({"prediction_id": name, "comment": "x"}).encode() + b"\n"
     host, port = served.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=TIMEOUT_S) as link:
-        head = "POST /v1/feedback/stream HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-ndjson\r\n"
+        head = "POST /v1/feedback/stream HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-ndjson\r\n"
         link.sendall(f"{head}transfer-encoding: chunked\r\n\r\n".encode())
         answers = link.makefile("rb")
         for n in range(3):
