@@ -514,8 +514,8 @@ usage = Table(
     "usage",
     metadata,
     Column("key_id", String(48), primary_key=True),  # empty: no key was asked for
-    Column("channel_id", String(80), ForeignKey("channels.id"), primary_key=True),
-    Column("task", String(64), primary_key=True),
+    Column("channel_id", String(80), primary_key=True),  # empty: refused before it was read, so it is no reference
+    Column("task", String(64), primary_key=True),  # empty then, too
     Column("hour", Instant, primary_key=True),
     Column("source", String(48), primary_key=True),  # the server process that counted
     Column("n_requests", Integer, nullable=False),
@@ -524,6 +524,7 @@ usage = Table(
     Column("n_tokens", Integer, nullable=False),
     Column("seconds", Float, nullable=False),  # of workers, shared out by tokens
 )
+Index(None, usage.c.hour)
 
 subject_keys = Table(
     "subject_keys",

@@ -85,9 +85,9 @@ def _make_usage() -> None:
         sa.Column("source", sa.String(length=48), nullable=False),
         *(sa.Column(f"n_{name}", sa.Integer(), nullable=False) for name in ("requests", "refused", "rows", "tokens")),
         sa.Column("seconds", sa.Float(), nullable=False),
-        sa.ForeignKeyConstraint(["channel_id"], ["channels.id"], name=op.f("fk_usage_channel_id")),
         sa.PrimaryKeyConstraint(*refs, name=op.f("pk_usage")),
     )
+    op.create_index(op.f("ix_usage_hour"), "usage", ["hour"])
 
 
 def _make_subjects() -> None:
