@@ -20,8 +20,10 @@ from typing import Any
 from filelock import FileLock
 
 from headrace.errors import Damaged, MissingExtra, NotFound, Unusable
+from headrace.files.names import inside, plain_files
 
 MANIFEST = "headrace-manifest.json"
+_MAX_MANIFEST_BYTES = 4 * 2**20
 
 
 def file_hash(path: Path) -> str:
@@ -31,13 +33,13 @@ def file_hash(path: Path) -> str:
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:
-    """Size and hash of every file below `folder`."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST)
-    return {
-        "files": {
-            p.relative_to(folder).as_posix(): {"n_bytes": p.stat().st_size, "sha256": file_hash(p)} for p in files
-        }
-    }
+    """Size and hash of every file below `folder`.
+
+    Raises:
+        Damaged: there is a link, or something else that is no file.
+    """
+    files = [(name, path) for name, path in plain_files(folder) if name != MANIFEST]
+    return {"files": {name: {"n_bytes": path.stat().st_size, "sha256": file_hash(path)} for name, path in files}}
 
 
 def digest_of(manifest: dict[str, Any]) -> str:
@@ -56,16 +58,25 @@ def verify(folder: Path, digest: str) -> None:
         Damaged: a file is missing, added or changed, or the manifest is another one.
     """
     try:
-        text = (folder / MANIFEST).read_text("utf-8")
-        manifest = json.loads(text)
-    except (OSError, ValueError):
+        text = (folder / MANIFEST).read_bytes()
+    except OSError:
         raise Damaged("an artifact has no readable manifest", value=str(folder), next_step=_AGAIN) from None
-    if digest_of(manifest) != digest or text != _text_of(manifest):
-        raise Damaged("an artifact's manifest is not the one its digest names", value=digest, next_step=_AGAIN)
+    manifest = _parsed(text, digest)
     found = manifest_of(folder)
     for name in sorted(manifest["files"].keys() | found["files"].keys()):
         if manifest["files"].get(name) != found["files"].get(name):
             raise Damaged(f"a file of artifact {digest} does not match its hash", value=name, next_step=_AGAIN)
+
+
+def _parsed(text: bytes, digest: str) -> dict[str, Any]:
+    """The manifest that a digest names, before anything in it is believed."""
+    try:
+        manifest: dict[str, Any] = json.loads(text)
+        if digest_of(manifest) != digest or text != _text_of(manifest).encode():
+            raise Damaged("an artifact's manifest is not the one its digest names", value=digest, next_step=_AGAIN)
+    except (ValueError, RecursionError):
+        raise Damaged("an artifact has no readable manifest", value=digest, next_step=_AGAIN) from None
+    return manifest
 
 
 _AGAIN = "Export the version again, or restore the workspace from a backup"
@@ -201,12 +212,12 @@ class ArtifactStore:
         filesystem, key = self._remote[0], self._key(digest)
         if not filesystem.exists(f"{key}/{MANIFEST}"):
             return
+        if filesystem.size(f"{key}/{MANIFEST}") > _MAX_MANIFEST_BYTES:
+            raise Damaged("an artifact's manifest is larger than any", value=digest, next_step=_AGAIN)
+        manifest = _parsed(filesystem.cat_file(f"{key}/{MANIFEST}"), digest)
         folder = self.new_folder()
-        manifest = json.loads(filesystem.cat_file(f"{key}/{MANIFEST}"))
         for name in [*manifest["files"], MANIFEST]:
-            target = (folder / name).resolve()
-            if not target.is_relative_to(folder.resolve()):
-                raise Damaged("an artifact's manifest names a file outside it", value=name, next_step=_AGAIN)
+            target = inside(folder, name)
             target.parent.mkdir(parents=True, exist_ok=True)
             filesystem.get_file(f"{key}/{name}", str(target))
         verify(folder, digest)

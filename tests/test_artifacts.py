@@ -1,6 +1,7 @@
 """Artifacts are whole or absent, and checked. Catches: a changed byte that passes, a half folder under a digest, a put
 that overwrites or collides, a remote store that gives back something else."""
 
+import json
 import os
 import shutil
 import signal
@@ -209,9 +210,19 @@ def test_a_remote_manifest_cannot_write_outside(tmp_path: Path) -> None:
     here = ArtifactStore(f"file://{tmp_path}/remote", scratch=tmp_path / "here")
     digest = put(here, {"a": b"1"})
     (manifest,) = (tmp_path / "remote").rglob(MANIFEST)
-    manifest.write_text(manifest.read_text().replace("sub/a", "../../../evil"))
-    with pytest.raises(Damaged, match="outside"):
-        ArtifactStore(f"file://{tmp_path}/remote", scratch=tmp_path / "elsewhere").get(digest)
+    evil = manifest.read_text().replace("sub/a", "../../../evil")
+    manifest.write_text(evil)
+    elsewhere = ArtifactStore(f"file://{tmp_path}/remote", scratch=tmp_path / "elsewhere")
+    with pytest.raises(Damaged, match="not the one its digest names"):
+        elsewhere.get(digest)
+    digest = digest_of(json.loads(evil))  # of somebody who can write the database, too
+    name = digest.removeprefix("sha256:")
+    folder = tmp_path / "remote" / name[:2] / name
+    folder.parent.mkdir()
+    manifest.parent.rename(folder)
+    assert (folder / MANIFEST).exists()
+    with pytest.raises(Damaged, match="out of its folder"):
+        elsewhere.get(digest)
     assert not list(tmp_path.rglob("evil"))
 
 

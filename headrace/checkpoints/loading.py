@@ -10,6 +10,7 @@ from torch import nn
 
 from headrace.checkpoints.network import Form, Network
 from headrace.checkpoints.saving import BASE, read_decoding
+from headrace.files import model_folder
 from headrace.tasks import TaskType
 
 _DROPOUT = (
@@ -44,7 +45,12 @@ def fresh(base_folder: Path, task_type: TaskType, *, form: Form = "head", dropou
 
 
 def load(folder: Path, task_type: TaskType) -> tuple[Network, Any]:
-    """The network of a checkpoint in float32, ready to answer, and its tokenizer."""
+    """The network of a checkpoint in float32, ready to answer, and its tokenizer.
+
+    Raises:
+        Damaged: a file of it could run code or lead elsewhere.
+    """
+    model_folder.check(folder)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     if (folder / "modules.json").exists():
         network = _embedding(folder, task_type)

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from headrace.errors import Damaged
+from headrace.files import safetensors_file
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -79,6 +80,7 @@ def read(folder: Path) -> LowRank:
     Raises:
         Damaged: missing, unreadable, or not what `write` writes.
     """
+    safetensors_file.check(folder / WEIGHTS)
     try:
         config: dict[str, Any] = json.loads((folder / CONFIG).read_text("utf-8"))
         tensors = {name.removeprefix(_PREFIX): array for name, array in load_file(folder / WEIGHTS).items()}

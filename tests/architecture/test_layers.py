@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2] / "headrace"
 
 LAYERS = [
     {"errors", "ids", "records", "registry", "config", "config_sources", "version"},
-    {"stats", "store", "artifacts", "jobs", "workspace", "auditing"},
+    {"stats", "store", "files", "isolation", "artifacts", "jobs", "workspace", "auditing", "signing"},
     {"tasks", "retention"},
     {"checkpoints"},
     {"data", "finetune", "evaluate", "export", "release", "serve", "feedback", "access"},
@@ -33,7 +33,8 @@ SIDEWAYS = {
     ("workspace", "store"), ("workspace", "artifacts"), ("jobs", "store"), ("jobs", "workspace"),
     ("auditing", "store"), ("auditing", "workspace"),
     ("config_sources", "config"), ("config_sources", "errors"), ("registry", "errors"), ("serve", "export"),
-    ("secret_files", "artifacts"),
+    ("secret_files", "artifacts"), ("artifacts", "files"), ("jobs", "isolation"), ("signing", "artifacts"),
+    ("signing", "secret_files"), ("signing", "workspace"),
     ("cli", "client"), ("cli", "server"), ("cli", "console"), ("server", "console"),
 }  # fmt: skip
 HEAVY = {  # library -> where it may be imported at module level

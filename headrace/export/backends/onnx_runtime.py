@@ -14,6 +14,7 @@ from headrace.checkpoints.windows import outputs_of
 from headrace.config import TaskTable
 from headrace.errors import Damaged
 from headrace.export.artifact import ArtifactFacts
+from headrace.files import onnx_file
 from headrace.records import Input
 from headrace.registry import resolve
 from headrace.tasks import TASK_TYPES, Outputs, TaskType
@@ -50,6 +51,7 @@ class ONNXPredictor:
     """A session, which several threads may use at once."""
 
     def __init__(self, folder: Path, problem: str, *, n_threads: int = 0) -> None:
+        onnx_file.check(folder / MODEL)
         self._problem = problem
         self._encoder = Encoder.read(folder / TOKENIZER)
         try:

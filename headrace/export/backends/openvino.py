@@ -18,11 +18,13 @@ from headrace.config import TaskTable
 from headrace.errors import Damaged
 from headrace.export.artifact import ArtifactFacts
 from headrace.export.backends.slots import OWNERS, SLOTS, Slot, Slots, read_head
+from headrace.files import openvino_file
 from headrace.records import Input
 from headrace.registry import resolve
 from headrace.tasks import TASK_TYPES, Adapter, Outputs, Predictor, TaskType
 
 MODEL = "model.xml"
+WEIGHTS = "model.bin"
 # Not tuned: on a busy machine, 256 to 4096 tokens and one or two streams did not differ by more than the noise.
 _BATCH_TOKENS = 1024
 _MULTIPLE = 8  # lengths are rounded up to this: fewer shapes, so fewer kernels to make on first use
@@ -71,6 +73,7 @@ class OpenVINOPredictor:
     """A compiled model. Calls from several threads are worked on side by side."""
 
     def __init__(self, folder: Path, facts: ArtifactFacts, *, n_threads: int = 0) -> None:
+        openvino_file.check(folder / MODEL, folder / WEIGHTS)
         task_type: TaskType = TASK_TYPES.get(facts.task.type)(facts.task)
         self._problem = task_type.problem
         self._encoder = Encoder.read(folder / TOKENIZER)

@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 
 from headrace.checkpoints.low_rank import LowRank, read, weights_digest
 from headrace.errors import Damaged, NotFound
+from headrace.files import safetensors_file
 
 HEAD = "head.safetensors"
 """The shared model's last linear layer, beside the graph."""
@@ -42,6 +43,7 @@ def read_head(folder: Path) -> Arrays:
     Raises:
         Damaged: missing or unreadable.
     """
+    safetensors_file.check(folder / HEAD)
     try:
         found: Arrays = load_file(folder / HEAD)
     except (OSError, SafetensorError) as error:
