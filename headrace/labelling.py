@@ -7,13 +7,13 @@ of rows read. In CSV, a cell that a spreadsheet would take for a formula is writ
 
 import csv
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headrace import cells
 from headrace.auditing import note
 from headrace.data import label_studio, snapshot
 from headrace.data.sources import Options, open_source
@@ -31,7 +31,6 @@ ID = "headrace_id"
 FORMATS = {"label-studio": ".json", "csv": ".csv", "jsonl": ".jsonl"}
 _ALL = 1_000_000
 _AT_ONCE = 200  # rows of a transaction, so that a server's writes find gaps
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")  # OWASP, "CSV Injection"
 
 
 @dataclass(frozen=True)
@@ -155,11 +154,11 @@ def import_labels(
                 given = list(_given(row, labeller))
                 n_unlabelled += not given and row.error is None
                 if row.error is not None:
-                    refused.append(Refused(row.line, _plain(row.key or ""), row.detail or row.error))
+                    refused.append(Refused(row.line, cells.plain(row.key or ""), row.detail or row.error))
                 for who, said in given:
                     problem, is_new = _taken(ws, conn, task, row, said, who)
                     n_labels += is_new
-                    refused += [] if problem is None else [Refused(row.line, _plain(row.key or ""), problem)]
+                    refused += [] if problem is None else [Refused(row.line, cells.plain(row.key or ""), problem)]
             if n_labels > n_before:
                 note(ws, conn, "label.import", task, facts={"n_rows": len(some), "n_labels": n_labels - n_before})
     return Imported(n_rows, n_labels, n_unlabelled, tuple(refused))
@@ -178,14 +177,14 @@ def _taken(
         return f"no {ID}", False
     try:
         with conn.begin_nested():
-            return None, reviews.take(ws, conn, task, _plain(row.key), said, labeller)
+            return None, reviews.take(ws, conn, task, cells.plain(row.key), said, labeller)
     except UserError as error:
         return str(error), False
 
 
 def _given(row: RawRow, labeller: str) -> Iterator[tuple[str, Any]]:
     """Who labelled a row, and what they said."""
-    own = _plain(row.label) if isinstance(row.label, str) else row.label
+    own = cells.plain(row.label) if isinstance(row.label, str) else row.label
     if own is not None and own != "":
         yield labeller, own
     for one in row.labels:
@@ -251,8 +250,8 @@ def _write_csv(path: Path, rows: Sequence[_Row], task_type: TaskType) -> None:
         writer = csv.writer(file)
         writer.writerow([ID, "channel", *task_type.fields, "label", "prelabel"])
         for row in rows:
-            cells = [row.id, row.channel, *_parts(row, task_type).values(), _cell(row.label), _cell(row.prelabel)]
-            writer.writerow([_safe(cell) for cell in cells])
+            said = [row.id, row.channel, *_parts(row, task_type).values(), _cell(row.label), _cell(row.prelabel)]
+            writer.writerow([cells.safe(cell) for cell in said])
 
 
 def _write_jsonl(path: Path, rows: Sequence[_Row], task_type: TaskType) -> None:
@@ -273,13 +272,3 @@ def _cell(target: Any) -> str:
     if target is None or isinstance(target, str):
         return target or ""
     return json.dumps(target, ensure_ascii=False)
-
-
-def _safe(cell: str) -> str:
-    """A cell that no spreadsheet takes for a formula."""
-    return f"'{cell}" if _FORMULA.match(cell) else cell
-
-
-def _plain(cell: str) -> str:
-    """What `_safe` was given."""
-    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell

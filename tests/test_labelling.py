@@ -16,7 +16,8 @@ from headrace.data import channels, importing, label_studio, snapshot
 from headrace.errors import BadInput, NotFound, Unusable, WrongState
 from headrace.feedback import reviews
 from headrace.ids import new_id
-from headrace.labelling import _plain, _safe, export_labels, import_labels
+from headrace.cells import plain, safe
+from headrace.labelling import export_labels, import_labels
 from headrace.loop import init as make
 from headrace.store import schema
 from headrace.tasks import TASK_TYPES
@@ -131,7 +132,7 @@ def test_no_cell_is_a_formula(ws: Workspace, tmp_path: Path) -> None:
         head, *lines = csv.reader(file)
     cells = [cell for line in (head, *lines) for cell in line]
     assert not [cell for cell in cells if cell[:1] in tuple("=+-@\t\r")]
-    assert sorted(_plain(line[head.index("text")]) for line in lines) == sorted(texts)
+    assert sorted(plain(line[head.index("text")]) for line in lines) == sorted(texts)
     labelled(path, "'=sum")
     done = import_labels(ws, path)
     assert (done.n_labels, done.refused) == (len(made), ())
@@ -140,8 +141,8 @@ def test_no_cell_is_a_formula(ws: Workspace, tmp_path: Path) -> None:
 
 @given(st.text(st.sampled_from("'=+-@\t\r ab"), max_size=8))
 def test_cells_come_back_as_they_were(cell: str) -> None:
-    assert _plain(_safe(cell)) == cell
-    assert _safe(cell)[:1] not in tuple("=+-@\t\r") or not cell
+    assert plain(safe(cell)) == cell
+    assert safe(cell)[:1] not in tuple("=+-@\t\r") or not cell
 
 
 def test_audits_go_out_without_the_answer(ws: Workspace, tmp_path: Path) -> None:
