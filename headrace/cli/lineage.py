@@ -1,4 +1,4 @@
-"""Verbs for where rows came from and how they go: history, erase, backup, restore."""
+"""Verbs for where rows came from and how they go: history, erase."""
 
 import sys
 from collections.abc import Mapping
@@ -34,8 +34,6 @@ _history = typer.Typer(help="Print the ledger, or where a row came from and what
 def register(app: typer.Typer) -> None:
     app.add_typer(_history, name="history")
     app.command("erase")(erase)
-    app.command("backup")(backup)
-    app.command("restore")(restore)
 
 
 @_history.callback(invoke_without_command=True)
@@ -255,50 +253,3 @@ def _show_erased(done: "Erased") -> None:
     if done.plan.versions:
         print(f"Replace {', '.join(done.plan.versions)} by {done.retrain_by:%Y-%m-%d}: headrace erase --rebuild")
     print(f"Receipt: {done.receipt}")
-
-
-def backup(
-    destination: Annotated[Path, typer.Argument(help="New folder.")],
-    where: Where = Path("."),
-    as_json: AsJson = False,
-) -> None:
-    """Copy the workspace into a new folder, while servers go on."""
-    from headrace.backups import backup as make
-
-    with opened(where) as ws:
-        made = make(ws, destination)
-
-    def show() -> None:
-        print(f"Backup {made.path}: {made.n_files} files, {made.n_bytes:,} bytes, {made.seconds:.1f} s")
-        for digest in made.missing:
-            print(f"  not in it, since the workspace does not have it: {digest}")
-
-    emit(made, as_json, show)
-
-
-def restore(
-    source: Annotated[Path, typer.Argument(help="Folder of a backup.")],
-    destination: Annotated[Path, typer.Argument(help="Folder of the workspace.")],
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Put the workspace that is there aside, and take its place.")
-    ] = False,
-    erasures: Annotated[
-        Path | None, typer.Option(help="erasures.jsonl that is newer than the backup; its key in keys/ beside it.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Make a workspace of a backup, every byte checked, without what was erased since."""
-    from headrace.backups import restore as bring_back
-
-    made = bring_back(source, destination, replace=replace, erasures=erasures)
-
-    def show() -> None:
-        print(f"Restored {made.path} as of {made.made_at}: {made.n_files} files, {made.seconds:.1f} s")
-        if made.erased_again:
-            print(f"  erased again: {', '.join(made.erased_again)}")
-        if made.put_aside:
-            print(f"  what was there before: {made.put_aside}")
-        for setting in made.settings_to_change:
-            print(f"  headrace.toml still says {setting}: take it out, or the restored files are not used")
-
-    emit(made, as_json, show)

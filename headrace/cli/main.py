@@ -20,6 +20,7 @@ from headrace.cli import (
     predictions,
     releasing,
     reviewing,
+    safekeeping,
     trusting,
     value,
 )
@@ -66,6 +67,7 @@ for group in (
     advising,
     value,
     reviewing,
+    safekeeping,
     trusting,
 ):
     group.register(app)

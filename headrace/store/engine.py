@@ -9,7 +9,7 @@ import atexit
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,13 @@ from filelock import FileLock, Timeout
 from sqlalchemy.engine import Connection, Engine
 
 from headrace.errors import BadConfig, Damaged, MissingExtra, Unavailable, Unusable, WrongState
+from headrace.store import wal
 
 _CHECKPOINT_PAGES = 1000  # SQLite's own default for wal_autocheckpoint
+_PAGE_BYTES = 4096
+_FOLLOWED_PAGES = 16_000  # how long the log may get while a backup follows: 64 MB, in case that one is stuck
 _POOL_SIZE = 32
+_ARCHIVE = "Use WAL archiving of PostgreSQL, or a replica"
 _DUMP = "Use the database's own means, such as: pg_dump --format=custom --file=headrace.dump URL"
 
 
@@ -35,6 +39,7 @@ class Store:
         self._busy_timeout_s = busy_timeout_s
         self._thread_lock = threading.RLock()
         self._file_lock = FileLock(lock_path, thread_local=False)
+        self._follow_lock = lock_path.with_name("follow.lock")
         self._closed = False
         atexit.register(self.close)
 
@@ -134,6 +139,34 @@ class Store:
             finally:
                 copy.close()
 
+    @contextmanager
+    def followed(self) -> Iterator[wal.Log]:
+        """The log, for as long as this process alone takes it into the database, by `checkpoint`.
+
+        Raises:
+            WrongState: the database has no such log, or another process follows it.
+        """
+        if not self._is_sqlite:
+            raise WrongState(
+                "this database has means of its own", value=self._engine.url.render_as_string(), next_step=_ARCHIVE
+            )
+        with wal.following(self._follow_lock):
+            with self._writer(), self.read():  # writers that began before it have ended, and the log's index is there
+                log = wal.Log(Path(str(self._engine.url.database)))
+            yield log
+
+    def checkpoint(self, first: Callable[[], None]) -> None:
+        """Call `first` while nobody can write, then take the log into the database.
+
+        Raises:
+            Unavailable, Unusable, Damaged: see `write`.
+        """
+        with self._writer(), _said_plainly(self.url), self._engine.connect() as conn:
+            raw = conn.connection.driver_connection
+            assert raw is not None
+            first()
+            raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
     @property
     def engine(self) -> Engine:
         """For migrations and backups; everything else goes through `read` and `write`."""
@@ -160,9 +193,9 @@ class Store:
 
     def _checkpoint_if_long(self, conn: Connection) -> None:
         raw: Any = conn.connection.driver_connection
-        wal = Path(f"{self._engine.url.database}-wal")
-        page_bytes = 4096
-        if wal.exists() and wal.stat().st_size > _CHECKPOINT_PAGES * page_bytes:
+        log = Path(f"{self._engine.url.database}-wal")
+        n_pages = log.stat().st_size // _PAGE_BYTES if log.exists() else 0
+        if n_pages > _FOLLOWED_PAGES or (n_pages > _CHECKPOINT_PAGES and not wal.is_followed(self._follow_lock)):
             raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 

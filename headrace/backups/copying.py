@@ -1,0 +1,166 @@
+"""A backup of one moment: a folder of plain files. `headrace-backup.json` lists each with its size and SHA-256."""
+
+import os
+import shutil
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headrace import auditing, retention
+from headrace.artifacts import file_hash, sync
+from headrace.backups import sealed
+from headrace.config_sources import FILE_NAME
+from headrace.errors import AlreadyExists, NotFound, Unusable
+from headrace.lineage import receipts, tombstones
+from headrace.release import ledger
+from headrace.store import backups as rows
+from headrace.version import VERSION
+from headrace.workspace import Workspace
+
+MANIFEST = "headrace-backup.json"
+DATABASE = "headrace.db"
+ARTIFACTS = "artifacts"
+FORM = 2
+_PATIENCE_S = 60
+
+
+@dataclass(frozen=True)
+class Backup:
+    """What a backup holds."""
+
+    path: str
+    n_files: int
+    n_bytes: int
+    ledger: str
+    """Hash of the newest line of the ledger; empty where there is none."""
+    audit_log: str
+    """Number and hash of the newest line of the audit log, for `audit verify`; empty where there is none."""
+    missing: list[str]
+    """Digests of artifacts that the workspace itself did not have."""
+    seconds: float
+
+
+def backup(ws: Workspace, destination: Path | str) -> Backup:
+    """Copy a workspace into a new folder, while others read and write it.
+
+    Raises:
+        AlreadyExists: something is there.
+        WrongState: the database is no SQLite file; the message says what to run instead.
+        Damaged: an artifact, or the copy of the database, is not sound.
+        Unusable: the folder cannot be written.
+    """
+    began, to = time.monotonic(), plain(destination)
+    if to.exists():
+        raise AlreadyExists("something is there already", value=str(to), next_step="Choose another folder")
+    with unfinished(to) as folder:
+        made_at, chains = ws.clock().isoformat(), chains_of(ws)
+        with retention.only_one(ws, wait_s=_PATIENCE_S):  # so that no prediction is in neither of the two
+            ws.store.copy_to(folder / DATABASE)
+            _copy_files(ws, folder)
+        with closing(sqlite3.connect(folder / DATABASE)) as copy:
+            check_sound(copy, folder / DATABASE)
+            digests, head, anchor = rows.artifacts_in(copy), rows.ledger_head(copy), rows.audit_anchor(copy)
+        missing = [digest for digest in digests if not _copied(ws, digest, folder)]
+        files = listed(folder)
+        facts = {"form": FORM, "made_at": made_at, "headrace": VERSION, "ledger": head, "audit_log": anchor}
+        sealed.write(folder / MANIFEST, {**facts, "chains": chains, "files": files, "missing": missing})
+        sync_tree(folder)
+        os.rename(folder, to)
+    sync(to.parent)
+    n_bytes = sum(one["n_bytes"] for one in files.values())
+    return Backup(str(to), len(files), n_bytes, head, anchor, missing, round(time.monotonic() - began, 2))
+
+
+def kept_files(ws: Workspace) -> dict[str, Path]:
+    """Files of a workspace that backups hold beside database and artifacts, by their names in there."""
+    state = ws.state_folder
+    tombstones.key_of(state)  # of erasures to come, which this backup will be freed of
+    found = {FILE_NAME: ws.root / FILE_NAME, tombstones.FILE: state / tombstones.FILE}
+    for task in ws.settings.tasks.values():
+        if task.catalogue:
+            found[f"root/{task.catalogue}"] = ws.root / task.catalogue
+    keys = [*(state / tombstones.KEYS).glob("*.pub"), state / tombstones.KEYS / tombstones.KEY_FILE]
+    kept = [path for name in (receipts.FOLDER, retention.FOLDER) for path in (state / name).rglob("*")]
+    found |= {path.relative_to(state).as_posix(): path for path in [*keys, *kept] if path.suffix != ".draft"}
+    return {name: found[name] for name in sorted(found) if found[name].is_file()}
+
+
+def chains_of(ws: Workspace) -> dict[str, int | None]:
+    """Number of the first line of the ledger and of the audit log that is not as it was written; None: all are."""
+    return {"ledger": ledger.verify(ws)["first_broken"], "audit_log": auditing.verify(ws)["first_broken"]}
+
+
+def plain(path: Path | str) -> Path:
+    return Path(os.path.abspath(path))
+
+
+def check_sound(conn: sqlite3.Connection, path: Path) -> None:
+    """
+    Raises:
+        Damaged: the database is not sound.
+    """
+    faults = rows.faults_in(conn)
+    if faults:
+        raise sealed.damaged(f"the database of the backup is not sound ({faults[0]})", path)
+
+
+@contextmanager
+def unfinished(to: Path) -> Iterator[Path]:
+    """A folder beside the destination, gone unless it was renamed."""
+    folder = to.with_name(f".{to.name}.{uuid.uuid4().hex}.unfinished")
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700)
+        yield folder
+    except (OSError, shutil.Error) as error:
+        raise unwritable(error, to) from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def unwritable(error: Exception, to: Path) -> Unusable:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return Unusable(f"the folder cannot be written: {reason}", value=str(to), next_step="Check its disk and rights")
+
+
+def listed(folder: Path) -> dict[str, dict[str, Any]]:
+    """Every file below a folder but the manifest, with size and hash."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    return {path.relative_to(folder).as_posix(): entry_of(path) for path in files}
+
+
+def entry_of(path: Path) -> dict[str, Any]:
+    return {"n_bytes": path.stat().st_size, "sha256": file_hash(path)}
+
+
+def place_of(digest: str) -> str:
+    """Where an artifact is in a backup."""
+    name = digest.removeprefix("sha256:")
+    return f"{ARTIFACTS}/{name[:2]}/{name}"
+
+
+def sync_tree(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        sync(path)
+    sync(folder)
+
+
+def _copied(ws: Workspace, digest: str, folder: Path) -> bool:
+    """Copy an artifact as it is, every byte checked; whether the workspace has it."""
+    try:
+        source = ws.artifacts.get(digest)
+    except NotFound:
+        return False
+    shutil.copytree(source, folder / place_of(digest))
+    return True
+
+
+def _copy_files(ws: Workspace, folder: Path) -> None:
+    for name, path in kept_files(ws).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, folder / name)

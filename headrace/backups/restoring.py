@@ -1,0 +1,319 @@
+"""Bring a workspace back from a backup of either kind: checked and finished beside, before anything is replaced."""
+
+import json
+import os
+import shutil
+import sqlite3
+import time
+import uuid
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from headrace import auditing
+from headrace.artifacts import MANIFEST as _ARTIFACT
+from headrace.artifacts import sync
+from headrace.backups import generations, sealed
+from headrace.backups.copying import (
+    DATABASE,
+    FORM,
+    MANIFEST,
+    chains_of,
+    check_sound,
+    listed,
+    place_of,
+    plain,
+    sync_tree,
+    unfinished,
+)
+from headrace.backups.generations import BASE, FOLLOWED, Kept, Pool
+from headrace.config_sources import FILE_NAME
+from headrace.errors import AlreadyExists, BadInput, NotFound, WrongState
+from headrace.lineage import erasing, receipts, tombstones
+from headrace.lineage.tombstones import Tombstone
+from headrace.store import backups as rows
+from headrace.store.wal import n_frames_of
+from headrace.workspace import STATE_FOLDER, Workspace, open_workspace
+
+_ELSEWHERE = {"store.url": "", "artifacts.url": ""}
+"""Settings under which a restored workspace reads its own files, wherever those of its origin are."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a restore did."""
+
+    path: str
+    n_files: int
+    n_bytes: int
+    made_at: str
+    """The instant that it is a copy of."""
+    erased_again: list[str]
+    """Ids of erasures newer than the backup."""
+    put_aside: str | None
+    """Where the workspace is that was there before."""
+    settings_to_change: list[str]
+    """Settings of headrace.toml that name other places than the restored files."""
+    missing: list[str]
+    """Digests of artifacts that the backup does not have, and says so."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a backup holds; every byte of it was checked."""
+
+    made_at: str
+    files: Mapping[str, Path]
+    """By their names in a backup of one moment, the database included."""
+    chains: Mapping[str, int | None]
+    missing: list[str]
+    logs: list[tuple[Path, int]] = field(default_factory=list)
+    """What came after the database: SQLite's logs, and how many bytes of each count."""
+
+
+def restore(
+    source: Path | str,
+    destination: Path | str,
+    *,
+    replace: bool = False,
+    erasures: Path | str | None = None,
+    at: datetime | None = None,
+) -> Restored:
+    """Make a workspace of a backup, without what was erased since.
+
+    Args:
+        replace: take the place of a workspace that is there; that one is put aside, not deleted. Its erasures are
+            applied, too.
+        erasures: an erasures.jsonl of the same workspace that is newer than the backup, its key in `keys` beside it.
+        at: of a backup that follows, the instant to go back to, with a time zone; None: the newest.
+
+    Raises:
+        NotFound: no backup there, or none of that instant; or a key of the erasures is missing.
+        Damaged: a file of the backup is missing, added or changed.
+        BadInput: a backup of one moment has no other instant.
+        AlreadyExists: the destination is there and `replace` was not said.
+        WrongState: a server answers from the destination.
+        Unusable: the destination cannot be written.
+    """
+    began, backup, to = time.monotonic(), plain(source), plain(destination)
+    content = verify(backup, at=at)
+    _check_place(to, replace=replace)
+    given = None if erasures is None else plain(erasures)
+    with unfinished(to) as folder, unfinished(to) as own:
+        _lay_out(content, folder, to)
+        newer, folders = _newer(_own_erasures(content, own), to, given)
+        with open_workspace(folder, overrides=_ELSEWHERE) as ws:
+            _check_whole(ws, content, backup)
+            again = erasing.apply(ws, newer, [ws.state_folder, *folders])
+            with ws.store.write() as conn:
+                said = {"made_at": content.made_at, "n_erased_again": len(again)}
+                auditing.note(ws, conn, "restore", to.name, facts=said)
+        with open_workspace(folder) as ws:
+            named = [f"{one.key} = {one.value}" for one in ws.shown if one.key in _ELSEWHERE and one.value]
+        sync_tree(folder)
+        aside = _put_aside(to)
+        os.rename(folder, to)
+    sync(to.parent)
+    return Restored(
+        path=str(to),
+        n_files=len(content.files),
+        n_bytes=sum(path.stat().st_size for path in content.files.values()) + sum(n for _, n in content.logs),
+        made_at=content.made_at,
+        erased_again=[one.id for one in again],
+        put_aside=aside,
+        settings_to_change=named,
+        missing=content.missing,
+        seconds=round(time.monotonic() - began, 2),
+    )
+
+
+def verify(folder: Path | str, *, at: datetime | None = None) -> Content:
+    """What a backup holds, every byte checked.
+
+    Raises:
+        NotFound: there is no backup, or none of that instant.
+        Damaged: a file is missing, added or changed, or the database is not sound.
+        BadInput: an instant of a backup of one moment.
+    """
+    folder = plain(folder)
+    if (folder / FOLLOWED).exists():
+        return _followed(folder, at)
+    if at is not None:
+        raise BadInput(
+            "this backup is of one moment", value=str(folder), next_step="Leave --at out, or use one made with --follow"
+        )
+    facts = sealed.read(folder / MANIFEST)
+    _check_form(facts, folder / MANIFEST)
+    found = listed(folder)
+    for name in sorted(facts["files"].keys() | found.keys()):
+        if facts["files"].get(name) != found.get(name):
+            raise sealed.damaged("a file of the backup is not as it was written", folder / name)
+    with closing(sqlite3.connect(f"file:{folder / DATABASE}?mode=ro&immutable=1", uri=True)) as copy:
+        check_sound(copy, folder / DATABASE)
+    files = {name: folder / name for name in found}
+    return Content(facts["made_at"], files, facts["chains"], facts["missing"])
+
+
+def newest_at(folder: Path | str) -> datetime:
+    """The instant that the newest content of a backup is of, without a look at the rest of it.
+
+    Raises:
+        NotFound: there is no backup.
+        Damaged: what says so cannot be read.
+    """
+    folder = plain(folder)
+    if not (folder / FOLLOWED).exists():
+        return datetime.fromisoformat(sealed.read(folder / MANIFEST)["made_at"])
+    newest = generations.folder_of(folder, generations.newest(folder))
+    return datetime.fromisoformat(sealed.read(newest / generations.HEAD)["at"])
+
+
+def _followed(folder: Path, at: datetime | None) -> Content:
+    """The content of a backup that follows, as it was at an instant."""
+    newest, pool = generations.newest(folder), Pool(folder / "files")
+    numbers = [number for number in sorted(generations.all_numbers(folder), reverse=True) if number < newest]
+    for number in (newest, *numbers):
+        kept = generations.read(generations.folder_of(folder, number))
+        _check_form(kept.facts, kept.folder)
+        steps = [step for step in kept.steps if at is None or datetime.fromisoformat(step["at"]) <= at]
+        if steps:
+            return _at_step(kept, steps[-1], pool, kept.facts["at"] if at is None else steps[-1]["at"])
+    raise NotFound("the backup does not go back so far", value=f"{at:%Y-%m-%d %H:%M:%S %Z}", next_step="Leave out --at")
+
+
+def _at_step(kept: Kept, step: Mapping[str, Any], pool: Pool, made_at: str) -> Content:
+    listing = pool.read_json(step["listing"])
+    for entry in listing.values():
+        generations.check(pool.place(entry), entry)
+    files = {name: pool.place(entry) for name, entry in listing.items()} | {DATABASE: kept.folder / BASE}
+    n_logs = step["n_logs"]
+    paths = [kept.folder / generations.log_name(number) for number in range(1, n_logs + 1)]
+    sizes = [entry["n_bytes"] for entry in kept.facts["logs"][:n_logs]]
+    logs = list(zip(paths, [*sizes[:-1], step["n_bytes"]] if sizes else [], strict=True))
+    return Content(made_at, files, kept.facts["chains"], step["missing"], logs)
+
+
+def _check_form(facts: Mapping[str, Any], path: Path) -> None:
+    if facts.get("form") != FORM:
+        raise NotFound(
+            "this backup has another form than this headrace reads",
+            value=f"{path}: form {facts.get('form')}, not {FORM}",
+            next_step="Use the headrace that made it",
+        )
+
+
+def _check_place(to: Path, *, replace: bool) -> None:
+    if to.exists() and not replace:
+        raise AlreadyExists(
+            "something is there already", value=str(to), next_step="Choose another folder, or say --replace"
+        )
+    if not to.exists() or not any(to.iterdir()):
+        return
+    if not (to / FILE_NAME).exists():
+        raise AlreadyExists("what is there is no workspace", value=str(to), next_step="Choose another folder")
+    pid = _server_pid(to)
+    if pid is not None:
+        raise WrongState(
+            "a server answers from this workspace", value=f"process {pid}", next_step="Stop it, then restore again"
+        )
+
+
+def _server_pid(root: Path) -> int | None:
+    """The process that serves a workspace, if it lives."""
+    import psutil
+
+    try:
+        pid = int(json.loads((root / STATE_FOLDER / "server.json").read_text("utf-8"))["pid"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return pid if psutil.pid_exists(pid) else None
+
+
+def _own_erasures(content: Content, folder: Path) -> Path:
+    """The erasures that a backup knows of, and their key, in a folder."""
+    for name in (tombstones.FILE, f"{tombstones.KEYS}/{tombstones.KEY_FILE}"):
+        if name in content.files:
+            (folder / name).parent.mkdir(mode=0o700, exist_ok=True)
+            shutil.copy2(content.files[name], folder / name)
+    return folder
+
+
+def _newer(own: Path, to: Path, given: Path | None) -> tuple[list[Tombstone], list[Path]]:
+    """Every erasure that is known of the workspace, by id, and the folders that may hold the keys."""
+    if given is not None and not given.exists():
+        raise NotFound(
+            "no such file of erasures", value=str(given), next_step=f"It is {STATE_FOLDER}/{tombstones.FILE}"
+        )
+    paths = [own / tombstones.FILE, to / STATE_FOLDER / tombstones.FILE, *([] if given is None else [given])]
+    found = {one.id: one for path in paths for one in tombstones.read(path)}
+    return [found[name] for name in sorted(found)], [path.parent for path in paths]
+
+
+def _lay_out(content: Content, folder: Path, to: Path) -> None:
+    """The files of a backup where a workspace has them, with the keys and receipts of the one that is replaced."""
+    state = folder / STATE_FOLDER
+    for name in (tombstones.KEYS, receipts.FOLDER):
+        if (to / STATE_FOLDER / name).exists():
+            shutil.copytree(to / STATE_FOLDER / name, state / name)
+    for name, path in content.files.items():
+        inside = Path(name)
+        if name == FILE_NAME or inside.parts[0] == "root":
+            target = folder / (inside if name == FILE_NAME else Path(*inside.parts[1:]))
+        else:
+            target = state / inside
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists():
+            shutil.copy2(path, target)
+    (state / ".gitignore").write_text("*\n", "utf-8")
+    for log, n_bytes in content.logs:
+        _replay(state / DATABASE, log, n_bytes)
+    with closing(sqlite3.connect(state / DATABASE)) as copy:
+        check_sound(copy, state / DATABASE)
+
+
+def _replay(database: Path, log: Path, n_bytes: int) -> None:
+    """Have SQLite take a log into the database, whose checksums it checks."""
+    laid = Path(f"{database}-wal")
+    shutil.copyfile(log, laid)
+    os.truncate(laid, n_bytes)
+    try:
+        n_frames = n_frames_of(laid)
+        with closing(sqlite3.connect(database, isolation_level=None)) as conn:
+            conn.execute("PRAGMA journal_mode=WAL")
+            taken = conn.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+    except (ValueError, sqlite3.DatabaseError) as error:
+        raise sealed.damaged(f"a log of the backup cannot be read: {error}", log) from None
+    if taken != (0, n_frames, n_frames):
+        raise sealed.damaged(f"of a log of the backup only {taken[1]} of {n_frames} pages are sound", log)
+
+
+def _check_whole(ws: Workspace, content: Content, backup: Path) -> None:
+    """
+    Raises:
+        Damaged: a chain is broken that was not, or an artifact is missing that was there.
+    """
+    for name, first_broken in chains_of(ws).items():
+        if first_broken != content.chains[name]:
+            raise sealed.damaged(f"line {first_broken} of the {name} of the backup is not as it was written", backup)
+    with ws.store.read() as conn:
+        raw: Any = conn.connection.driver_connection
+        needed = rows.artifacts_in(raw)
+    for digest in needed:
+        if digest not in content.missing and f"{place_of(digest)}/{_ARTIFACT}" not in content.files:
+            raise sealed.damaged(f"the backup lacks artifact {digest}", backup)
+
+
+def _put_aside(to: Path) -> str | None:
+    """Rename what is there; to what."""
+    if not to.exists():
+        return None
+    if not any(to.iterdir()):
+        to.rmdir()
+        return None
+    aside = to.with_name(f"{to.name}.before-{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:4]}")
+    os.rename(to, aside)
+    return str(aside)
