@@ -8,6 +8,7 @@ A labeller who speaks again of the same prediction replaces what was said before
 evidence takes the latest of (labeller, prediction, kind, metric).
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -61,6 +62,8 @@ class Given:
     """Who says it. A prediction of another channel is none for it; None: whoever it is."""
     labeller: str = "anonymous"
     idempotency_key: str | None = None
+    channels: frozenset[str] | None = None
+    """Those of which a prediction may be, by the key of who speaks; None: of all."""
 
     def __post_init__(self) -> None:
         said = [name for name in _KINDS if getattr(self, name) is not None]
@@ -96,7 +99,8 @@ class Given:
         return "comment" if self.comment is not None else "event"
 
 
-_FIELDS = {field.name: field.type for field in fields(Given)}
+_FIELDS = {field.name: field.type for field in fields(Given) if field.name != "channels"}
+"""What may be said; by which key is not for the one who speaks to say."""
 
 
 def parse(said: object) -> Given:
@@ -189,7 +193,8 @@ def receive(ws: Workspace, conn: "Connection", given: Given) -> Feedback:
 def receive_all(ws: Workspace, conn: "Connection", givens: Sequence[Given]) -> list[Feedback | HeadraceError]:
     """What `receive` does, for several at once: of each, in order, the record or why it was refused."""
     found = predictions.find_all(conn, {given.prediction_id for given in givens})
-    known = predictions.feedback_with_keys(conn, {key for given in givens if (key := given.idempotency_key)})
+    keys = {_kept_key(given, found.get(given.prediction_id)) for given in givens}
+    known = predictions.feedback_with_keys(conn, {key for key in keys if key})
     taken: list[Feedback | HeadraceError] = []
     fresh = []
     for given in givens:
@@ -229,7 +234,7 @@ def make(ws: Workspace, prediction: Prediction, given: Given) -> Feedback:
         value=None if given.value is None else float(given.value),
         comment=given.comment,
         labeller=given.labeller,
-        idempotency_key=given.idempotency_key,
+        idempotency_key=_kept_key(given, prediction),
         at=ws.clock(),
         event=given.event,
     )
@@ -247,7 +252,7 @@ def _issued(ws: Workspace, conn: "Connection", found: Prediction | None, given: 
             value=name,
             next_step="The log is off (serve.log), or its queue was full (serve.log_queue_rows)",
         )
-    if found is not None and given.channel not in (None, found.channel):
+    if found is not None and not _may_speak(given, found):
         found = None
     is_late = _is_older(name, ws, settings.feedback.window_days)
     if found is None and not is_late:
@@ -262,6 +267,19 @@ def _issued(ws: Workspace, conn: "Connection", found: Prediction | None, given: 
     if found is None:
         raise NotFound("no such prediction", value=name, next_step="Send the id that /v1/predict gave your channel")
     return found
+
+
+def _may_speak(given: Given, prediction: Prediction) -> bool:
+    is_named = given.channel in (None, prediction.channel)
+    return is_named and (given.channels is None or prediction.channel in given.channels)
+
+
+def _kept_key(given: Given, prediction: Prediction | None) -> str | None:
+    """An idempotency key as it is kept: where keys to the server are bound to channels, each channel has its own."""
+    key = given.idempotency_key
+    if key is None or given.channels is None or prediction is None:
+        return key
+    return hashlib.sha256(f"{prediction.channel}\0{key}".encode()).hexdigest()
 
 
 def _parsed(said: object) -> Given | HeadraceError:

@@ -14,7 +14,7 @@ would say what to answer.
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -106,7 +106,7 @@ def next_of(
         return []
     order = sorted(waiting[:_SPREAD], key=lambda one: (-int(one.priority), auditing.place_of(one.id, labeller)))
     others = iter([*order, *waiting[_SPREAD:]])
-    open_known = iter([one for one in asked if one.state == "open"])
+    open_known = iter([one for one in asked if one.state == "open" and channel in (None, one.channel)])
     n_known = sum(one.state == "answered" for one in asked)
     found: list[Review] = []
     are_left = True
@@ -151,8 +151,18 @@ def listing(
         return rows.listing(conn, ws.task_name(task), state=state, limit=n)
 
 
-def answer(ws: Workspace, review_id: str, answer: Any, labeller: str = "anonymous") -> Review:
+def answer(
+    ws: Workspace,
+    review_id: str,
+    answer: Any,
+    labeller: str = "anonymous",
+    *,
+    channels: Collection[str] | None = None,
+) -> Review:
     """Take a person's answer to a review. The same again changes nothing; another one replaces it, and both are kept.
+
+    Args:
+        channels: names of those of which a review may be; None: of all.
 
     Raises:
         NotFound: no such review, or what it asks about is gone.
@@ -160,13 +170,21 @@ def answer(ws: Workspace, review_id: str, answer: Any, labeller: str = "anonymou
         WrongState: somebody else has answered it, or it was skipped.
     """
     with ws.store.write() as conn:
-        return receive(ws, conn, review_id, answer, labeller)
+        return receive(ws, conn, review_id, answer, labeller, channels=channels)
 
 
-def receive(ws: Workspace, conn: "Connection", review_id: str, answer: Any, labeller: str) -> Review:
+def receive(
+    ws: Workspace,
+    conn: "Connection",
+    review_id: str,
+    answer: Any,
+    labeller: str,
+    *,
+    channels: Collection[str] | None = None,
+) -> Review:
     """`answer`, in a transaction that is there."""
     intake.check_labeller(labeller)
-    review = _answerable(conn, review_id, labeller)
+    review = _answerable(conn, review_id, labeller, channels)
     task_type: TaskType = TASK_TYPES.get(ws.task(review.task).type)(ws.task(review.task))
     parsed = task_type.parse_label(answer, review.input)
     if review.state == "answered" and review.answer == parsed:
@@ -181,8 +199,13 @@ def receive(ws: Workspace, conn: "Connection", review_id: str, answer: Any, labe
     return _found(conn, review_id)
 
 
-def skip(ws: Workspace, review_id: str, labeller: str = "anonymous") -> Review:
+def skip(
+    ws: Workspace, review_id: str, labeller: str = "anonymous", *, channels: Collection[str] | None = None
+) -> Review:
     """Leave a review without an answer. A skipped audit counts as one that might have said anything.
+
+    Args:
+        channels: see `answer`.
 
     Raises:
         NotFound: no such review.
@@ -190,19 +213,29 @@ def skip(ws: Workspace, review_id: str, labeller: str = "anonymous") -> Review:
     """
     intake.check_labeller(labeller)
     with ws.store.write() as conn:
-        review = _found(conn, review_id)
+        review = _found(conn, review_id, channels)
         if not rows.settle(conn, review_id, state="skipped", answer=None, labeller=labeller, at=ws.clock()):
             raise WrongState(f"the review is {review.state}", value=review_id, next_step="Take the next one")
         return _found(conn, review_id)
 
 
-def take(ws: Workspace, conn: "Connection", task: str, about: str, label: Any, labeller: str) -> bool:
+def take(
+    ws: Workspace,
+    conn: "Connection",
+    task: str,
+    about: str,
+    label: Any,
+    labeller: str,
+    *,
+    channels: Collection[str] | None = None,
+) -> bool:
     """Take a label that was given elsewhere; whether it says anything new.
 
     A second opinion, on a review that somebody else has answered, is one about what the review is about.
 
     Args:
         about: id of a review, a prediction or an example.
+        channels: see `answer`.
 
     Raises:
         NotFound: there is none with this id.
@@ -210,17 +243,17 @@ def take(ws: Workspace, conn: "Connection", task: str, about: str, label: Any, l
     """
     intake.check_labeller(labeller)
     if _is_of("review", about):
-        review = _found(conn, about)
+        review = _found(conn, about, channels)
         subject = review.prediction_id or review.example_id
         if subject is None or review.state == "open" or review.labeller == labeller:
             return receive(ws, conn, about, label, labeller) != review
         about = subject
     task_type: TaskType = TASK_TYPES.get(ws.task(task).type)(ws.task(task))
     if _is_of("example", about):
-        parsed = task_type.parse_label(label, _input_of(_example(conn, about)))
+        parsed = task_type.parse_label(label, _input_of(_example(conn, about, channels)))
         return add_label(ws, conn, about, task, parsed, labeller)
     prediction = predictions.find(conn, about) if _is_of("prediction", about) else None
-    if prediction is None or prediction.task != task:
+    if prediction is None or prediction.task != task or not _is_among(prediction.channel, channels):
         raise NotFound("no such review, prediction or example", value=about, next_step="Export what waits for labels")
     parsed = task_type.parse_label(label, _input_of(vars(prediction)))
     said = [one for one in predictions.feedback_on(conn, about) if (one.kind, one.labeller) == ("correction", labeller)]
@@ -400,8 +433,8 @@ def _id_as_old_as(review_id: str) -> str:
     return review_id[:n_chars] + new_id("review")[n_chars:]
 
 
-def _answerable(conn: "Connection", review_id: str, labeller: str) -> Review:
-    review = _found(conn, review_id)
+def _answerable(conn: "Connection", review_id: str, labeller: str, channels: Collection[str] | None) -> Review:
+    review = _found(conn, review_id, channels)
     if review.state == "skipped" or (review.state == "answered" and review.labeller != labeller):
         raise WrongState(f"the review is {review.state} already", value=review_id, next_step="Take the next one")
     if review.text is None:
@@ -413,9 +446,13 @@ def _is_of(noun: str, row_id: str) -> bool:
     return row_id.startswith(f"{PREFIXES[noun]}_")
 
 
-def _example(conn: "Connection", example_id: str) -> Mapping[str, Any]:
+def _is_among(channel: str, channels: Collection[str] | None) -> bool:
+    return channels is None or channel in channels
+
+
+def _example(conn: "Connection", example_id: str, channels: Collection[str] | None = None) -> Mapping[str, Any]:
     example = rows.example(conn, example_id)
-    if example is None:
+    if example is None or not _is_among(example["channel"], channels):
         raise NotFound("no such example", value=example_id, next_step="It may have been erased: take another one")
     return example
 
@@ -425,8 +462,9 @@ def _input_of(row: Mapping[str, Any]) -> Input | None:
     return text if text is None or pair is None else (text, pair)
 
 
-def _found(conn: "Connection", review_id: str) -> Review:
+def _found(conn: "Connection", review_id: str, channels: Collection[str] | None = None) -> Review:
+    """What is of another channel is said to be missing, in the same words as what is."""
     review = rows.find(conn, review_id)
-    if review is None:
+    if review is None or not _is_among(review.channel, channels):
         raise NotFound("no such review", value=review_id, next_step="Run: headrace review list")
     return review

@@ -16,6 +16,7 @@ from headrace.ids import new_id
 from headrace.records import Channel, Input
 from headrace.serve.pool import Answer
 from headrace.serve.process import unavailable
+from headrace.server.coarse import coarse
 from headrace.server.lineup import SHADOW, Drawn
 from headrace.server.plane import ControlPlane
 from headrace.server.terms import CURRENT
@@ -69,12 +70,12 @@ async def predict(
         Cancelled: the client went away.
         HeadraceError: the model failed on every input.
     """
-    started_at = time.monotonic()
+    started_at, caller = time.monotonic(), CURRENT.get().caller
     _check(plane, unit, len(inputs))
     found = await plane.channel(channel)
     request_id, parsed = new_id("request"), _parsed(plane, task, inputs)
-    drawn = plane.lineup.draw(task, channel, unit or request_id, in_charge_only=in_charge_only)
-    asked = _Asked(request_id, task, found, unit, parsed, drawn, started_at, is_audited)
+    drawn = plane.lineup.draw(task, channel, unit or request_id, in_charge_only=in_charge_only or caller.is_test)
+    asked = _Asked(request_id, task, found, unit, parsed, drawn, started_at, is_audited and not caller.is_test)
     answer = await _by_candidate(plane, asked, drawn) if drawn.is_candidate else None
     if answer is None:
         drawn = drawn.without_candidate()
@@ -85,9 +86,14 @@ async def predict(
     if all("error" in row for row in answer.rows):
         first = answer.rows[0]["error"]
         raise HeadraceError(first["message"], value=first["value"], next_step=first["next_step"])
+    shown = dict if "scores" in caller.scopes else coarse
     return {
         "predictions": [
-            {"id": row_id, **result.get("output", {}), **({"error": result["error"]} if "error" in result else {})}
+            {
+                "id": row_id,
+                **shown(result.get("output", {})),
+                **({"error": result["error"]} if "error" in result else {}),
+            }
             for row_id, result in zip(ids, answer.rows, strict=True)
         ],
         "model_version": drawn.version.name,

@@ -4,6 +4,7 @@ import asyncio
 
 from headrace.errors import BadInput
 from headrace.server.plane import ControlPlane
+from headrace.server.terms import CURRENT
 from headrace.store import channels
 
 
@@ -18,7 +19,7 @@ def task_of(plane: ControlPlane) -> str:
 
 
 async def channel_of(plane: ControlPlane, named: str | None, how: str) -> str:
-    """The channel that a request names, else `serve.default_channel`, else the only one.
+    """The channel that a request names, else `serve.default_channel`, else the only one that the caller may use.
 
     Args:
         how: the way in which a request of this protocol names its channel.
@@ -26,9 +27,9 @@ async def channel_of(plane: ControlPlane, named: str | None, how: str) -> str:
     Raises:
         BadInput: neither; the message says how to choose.
     """
-    declared = named or plane.ws.settings.serve.default_channel
-    if declared:
-        return declared
+    default = plane.ws.settings.serve.default_channel
+    if named or (default and CURRENT.get().caller.may_use(default)):
+        return named or default
     return _clear("channel", "", await asyncio.to_thread(_channels, plane), how)
 
 
@@ -46,4 +47,4 @@ def _clear(what: str, declared: str, known: list[str], how: str) -> str:
 
 def _channels(plane: ControlPlane) -> list[str]:
     with plane.ws.store.read() as conn:
-        return [channel.name for channel in channels.listing(conn)]
+        return [one.name for one in channels.listing(conn) if CURRENT.get().caller.may_use(one.name)]

@@ -20,6 +20,7 @@ from headrace.records import Input
 from headrace.server import answering, defaults
 from headrace.server.bodies import storable
 from headrace.server.plane import ControlPlane
+from headrace.server.terms import CURRENT
 from headrace.store import predictions
 from headrace.store import reviews as rows
 from headrace.tasks import TaskType
@@ -100,8 +101,10 @@ async def annotated(plane: ControlPlane, channel: str | None, told: Mapping[str,
     config = label_studio.read_config(str(_dict(told.get("project")).get("label_config", "")))
     pairs = _pairs(told.get("annotation"), told.get("task"))
 
+    channels = CURRENT.get().caller.channels
+
     def take(conn: "Connection") -> list[str | bool]:
-        return [_taken(plane, conn, task, channel_id, config, of, said) for said, of in pairs]
+        return [_taken(plane, conn, task, channel_id, config, of, said, channels) for said, of in pairs]
 
     came = await asyncio.wrap_future(plane.log.writer.submit(take, durable=True))
     refused = [one for one in came if isinstance(one, str)]
@@ -132,6 +135,7 @@ def _taken(
     config: label_studio.Config,
     of: Mapping[str, Any],
     annotation: Mapping[str, Any],
+    channels: frozenset[str] | None,
 ) -> str | bool:
     """Whether an annotation said something new, or why it was not taken."""
     if annotation.get("was_cancelled"):
@@ -149,7 +153,7 @@ def _taken(
             return f"annotation {annotation.get('id')}: no answer or example has its text"
         labeller = label_studio.labeller_of(annotation.get("completed_by"))
         with conn.begin_nested():
-            return reviews.take(plane.ws, conn, task, about, label, labeller)
+            return reviews.take(plane.ws, conn, task, about, label, labeller, channels=channels)
     except (UserError, ValueError) as error:
         return f"annotation {annotation.get('id')}: {error}"
 

@@ -18,6 +18,7 @@ from headrace.server.metrics import Metrics
 from headrace.server.prediction_log import FIRST_MOVE_S, MOVE_EVERY_S, Moving, PredictionLog
 from headrace.server.release_watch import ReleaseWatch
 from headrace.server.repeating import repeating
+from headrace.server.terms import CURRENT
 from headrace.store import channels
 from headrace.tasks import TASK_TYPES, TaskType
 from headrace.workspace import Workspace
@@ -124,16 +125,16 @@ class ControlPlane:
         """The channel called `name`. Channels are never renamed or removed, so a found one is remembered.
 
         Raises:
-            NotFound: there is none; the message has the nearest name.
+            NotFound: there is none, or none that the caller may use; the message has the nearest name.
         """
-        if name not in self._channels:
+        if name not in self._channels or not CURRENT.get().caller.may_use(name):
             self._channels[name] = await asyncio.to_thread(self._find_channel, name)
         return self._channels[name]
 
     def _find_channel(self, name: str) -> Channel:
         with self.ws.store.read() as conn:
-            channel = channels.find(conn, name)
-            if channel is None:
-                known = [c.name for c in channels.listing(conn)]
+            channel, caller = channels.find(conn, name), CURRENT.get().caller
+            if channel is None or not caller.may_use(name):
+                known = [c.name for c in channels.listing(conn) if caller.may_use(c.name)]
                 raise NotFound("no such channel", value=name, next_step=nearest(name, known))
         return channel

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from headrace.errors import HeadraceError, Unavailable
@@ -9,6 +10,7 @@ from headrace.feedback import intake
 from headrace.feedback.intake import Given
 from headrace.records import Feedback
 from headrace.server.plane import ControlPlane
+from headrace.server.terms import CURRENT
 
 
 async def receive(plane: ControlPlane, given: Given) -> Feedback:
@@ -18,7 +20,9 @@ async def receive(plane: ControlPlane, given: Given) -> Feedback:
         NotFound, WrongState, BadInput, AlreadyExists: see `headrace.feedback.intake.give`.
         Unavailable: the write queue is full or the disk is slow.
     """
-    timeout_s = plane.ws.settings.serve.timeout_s
+    timeout_s, channels = plane.ws.settings.serve.timeout_s, CURRENT.get().caller.channels
+    if channels is not None:
+        given = replace(given, channels=channels)
     try:
         feedback: Feedback = await asyncio.wait_for(plane.handover.awaited(plane.log.add_feedback(given)), timeout_s)
     except TimeoutError:

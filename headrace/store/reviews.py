@@ -244,8 +244,9 @@ def reviewed_predictions(conn: Connection, task: str, ids: Sequence[str], *, is_
 
 
 def example(conn: Connection, example_id: str) -> Mapping[str, Any] | None:
-    """An example by its id; columns channel_id, text, text_pair."""
-    query = select(_EXAMPLES.c.channel_id, _EXAMPLES.c.text, _EXAMPLES.c.text_pair)
+    """An example by its id; columns channel_id, channel, text, text_pair."""
+    columns = (_EXAMPLES.c.channel_id, _CHANNELS.c.name.label("channel"), _EXAMPLES.c.text, _EXAMPLES.c.text_pair)
+    query = select(*columns).join(_CHANNELS, _CHANNELS.c.id == _EXAMPLES.c.channel_id)
     found = conn.execute(query.where(_EXAMPLES.c.id == example_id)).mappings().first()
     return None if found is None else dict(found)
 

@@ -174,5 +174,13 @@ def scores_of(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
         return [{"score": answer["value"], "label": "value"}]
     if "hits" in answer:
         return [{"score": hit["score"], "label": hit["label"]} for hit in answer["hits"]]
+    if "score" in answer:
+        return [{"score": answer["score"], "label": answer["label"]}]
+    if "scores" not in answer:  # which the key does not allow
+        return [{"score": answer["confidence"], "label": label} for label in _labels(answer)]
     found = [{"score": score, "label": label} for label, score in answer["scores"].items()]
     return sorted(found, key=lambda one: -one["score"])
+
+
+def _labels(answer: Mapping[str, Any]) -> list[str]:
+    return list(answer["labels"]) if "labels" in answer else [answer["label"]]

@@ -4,10 +4,14 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from headrace.server.terms import CURRENT
+
 router = APIRouter()
 
 
 @router.get("/v1/models")
 async def models(request: Request) -> dict[str, list[dict[str, Any]]]:
     """What serves now: a line per task and arm."""
-    return {"models": request.app.state.plane.serving_models()}
+    channels = CURRENT.get().caller.channels
+    lines = request.app.state.plane.serving_models()
+    return {"models": [line for line in lines if channels is None or line["channel"] in (None, *channels)]}

@@ -11,7 +11,7 @@ from headrace.errors import BadInput, HeadraceError, NotFound, Unavailable, near
 from headrace.server import answering, defaults, tensors
 from headrace.server.plane import ControlPlane
 from headrace.server.tensors import Tensor, TensorRequest
-from headrace.server.terms import allow_at_most
+from headrace.server.terms import CURRENT, allow_at_most
 from headrace.tasks import TaskType
 from headrace.version import VERSION
 
@@ -66,7 +66,7 @@ async def model(request: Request, task: str, version: str | None = None) -> dict
         "inputs": [{"name": name, "datatype": "BYTES", "shape": [-1]} for name in task_type.fields],
         "outputs": [
             {"name": name, "datatype": _datatype(name), "shape": _shape(name, -1, task_type)}
-            for name in output_names(task_type)
+            for name in _names_for_caller(task_type)
         ],
     }
 
@@ -129,13 +129,18 @@ def _check_version(task: str, version: str | None, in_charge: int) -> None:
         )
 
 
-def output_names(task_type: TaskType) -> tuple[str, ...]:
-    """Outputs that the answers of a task have."""
-    return (*_OUTPUTS.get(task_type.problem, ()), "json")
+def output_names(task_type: TaskType, *, with_scores: bool = True) -> tuple[str, ...]:
+    """Outputs that answers of a task have."""
+    names = _OUTPUTS.get(task_type.problem, ())
+    return (*(name for name in names if with_scores or name != "scores"), "json")
+
+
+def _names_for_caller(task_type: TaskType) -> tuple[str, ...]:
+    return output_names(task_type, with_scores="scores" in CURRENT.get().caller.scopes)
 
 
 def _asked_outputs(asked: TensorRequest, task_type: TaskType) -> tuple[str, ...]:
-    known = output_names(task_type)
+    known = _names_for_caller(task_type)
     if not asked.outputs:
         return known
     for output in asked.outputs:

@@ -14,6 +14,7 @@ from headrace.server import defaults
 from headrace.server.bodies import ERRORS, Closed, Correction, Name
 from headrace.server.plane import ControlPlane
 from headrace.server.strictness import StrictRoute
+from headrace.server.terms import CURRENT
 
 router = APIRouter(route_class=StrictRoute)
 
@@ -61,6 +62,8 @@ async def next_reviews(
     """What a labeller is to answer next; the same until it is answered."""
     plane: ControlPlane = request.app.state.plane
     name = task or defaults.task_of(plane)
+    if CURRENT.get().caller.channels is not None:
+        channel = await defaults.channel_of(plane, channel, "name one of the key's")
     if channel is not None:
         await plane.channel(channel)
     asked = partial(reviews.next_of, plane.ws, name, labeller=labeller, channel=channel, n=n)
@@ -72,9 +75,10 @@ async def answer_review(review_id: str, body: AnswerRequest, request: Request) -
     """Answer a review, or skip it. The same answer again changes nothing."""
     if (body.answer is None) != body.skip:
         raise BadInput("exactly one of answer and skip", next_step="Send an answer, or skip as true")
-    plane: ControlPlane = request.app.state.plane
+    ws, channels = request.app.state.plane.ws, CURRENT.get().caller.channels
     if body.skip:
-        taken = await asyncio.to_thread(reviews.skip, plane.ws, review_id, body.labeller)
+        settle = partial(reviews.skip, ws, review_id, body.labeller, channels=channels)
     else:
-        taken = await asyncio.to_thread(reviews.answer, plane.ws, review_id, body.answer, body.labeller)
+        settle = partial(reviews.answer, ws, review_id, body.answer, body.labeller, channels=channels)
+    taken = await asyncio.to_thread(settle)
     return JSONResponse({"id": taken.id, "state": taken.state, "answer": taken.answer})
