@@ -63,6 +63,8 @@ def check_ready(ws: Workspace) -> None:
     if tracker != "none":
         require(tracker, purpose=f"finetune.tracker = {tracker}")
     check_format(ws.settings.export.backend, ws.settings.export.precision)
+    for name in ws.settings.finetune.augment.translators:
+        base_models.find(name)  # fetched here, since jobs have no network
 
 
 def submitted(ws: Workspace, target: str, args: dict[str, Any]) -> Job:

@@ -35,7 +35,7 @@ from headrace.config.making import (
     StoreTable,
     TaskTable,
 )
-from headrace.config.safety import AccessTable, ChannelName, ChannelTable, PrivacyTable, SignTable
+from headrace.config.safety import AccessTable, ChannelName, ChannelTable, JobsTable, PrivacyTable, SignTable
 from headrace.config.serving import ReleaseTable, ServeTable
 from headrace.config.table import Table
 
@@ -53,6 +53,7 @@ __all__ = [
     "ExportTable",
     "FeedbackTable",
     "FinetuneTable",
+    "JobsTable",
     "LossTable",
     "MetricTable",
     "PerChannelTable",
@@ -94,6 +95,7 @@ class Settings(Table):
     privacy: PrivacyTable = PrivacyTable()
     channels: dict[ChannelName, ChannelTable] = Field(default_factory=dict)
     sign: SignTable = SignTable()
+    jobs: JobsTable = JobsTable()
 
     def hash(self) -> str:
         """Sixteen hex digits of the SHA-256 of all resolved values."""

@@ -59,3 +59,8 @@ class SignTable(Table):
     """File of the private key that signs what is exported, in PEM; empty: nothing is signed."""
     public_keys: tuple[str, ...] = ()
     """Files of the public keys whose signatures count."""
+
+
+class JobsTable(Table):
+    network: Literal["denied", "allowed"] = "denied"
+    """Whether jobs may reach other machines; those whose store, artifacts or tracker are on one always may."""

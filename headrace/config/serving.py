@@ -9,7 +9,7 @@ from headrace.config.table import Share, Table
 
 class ServeTable(Table):
     host: str = "127.0.0.1"
-    """Address to listen at; this machine only, since there are no access keys yet."""
+    """Address to listen at; one that other machines reach needs a key (`headrace key create`)."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """Port; 0 takes a free one."""
     batch_tokens: Annotated[int, Field(ge=16)] = 2048
@@ -38,6 +38,8 @@ class ServeTable(Table):
     """Not ready while the workspace's disk cannot be written. Answers do not need it, their log and feedback do."""
     worker_memory_bytes: Annotated[int, Field(ge=0)] = 0
     """Address space that a worker may take; 0: no limit."""
+    network: Literal["denied", "allowed"] = "denied"
+    """Whether workers, which read models, may reach other machines; a backend of your own may need one."""
     log_format: Literal["text", "json"] = "text"
     """Lines of the server's log. None holds what a request said."""
     log_requests: bool = False

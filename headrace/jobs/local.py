@@ -13,6 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from headrace import isolation
 from headrace.errors import Cancelled, HeadraceError, JobFailed, NotFound, WrongState, from_envelope
 from headrace.ids import new_id
 from headrace.records import Job
@@ -114,6 +115,8 @@ def run_here(root: Path, job_id: str) -> int:
         job = rows.find(conn, job_id)
     assert job is not None
     with open_workspace(root, overrides=job.args["overrides"]) as ws:
+        if not isolation.may_reach_others(ws.settings):
+            isolation.leave_network()
         progress = Progress(ws, job_id)
         signal.signal(signal.SIGTERM, progress.stop)
         changes: dict[str, Any]

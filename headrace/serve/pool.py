@@ -261,7 +261,7 @@ class Pool:
         command = [sys.executable, "-m", "headrace.serve.worker", "--batch-tokens", str(settings.batch_tokens)]
         command += ["--threads", str(size.n_threads), "--alive-every-s", str(min(5.0, settings.timeout_s / 4))]
         command += ["--memory-bytes", str(settings.worker_memory_bytes), "--log-format", settings.log_format]
-        command += ["--nice", str(self._nice)]
+        command += ["--nice", str(self._nice), "--network", settings.network]
         return [*command, *(("--cores", ",".join(map(str, size.cores[place]))) if size.cores else ())]
 
 

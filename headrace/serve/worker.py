@@ -29,6 +29,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from headrace import isolation
 from headrace.artifacts import verify
 from headrace.errors import Damaged, HeadraceError, NotFound
 from headrace.export.artifact import load
@@ -362,8 +363,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--cores", type=_numbers, default=[])
     parser.add_argument("--nice", type=int, default=0)
     parser.add_argument("--log-format", default="text")
+    parser.add_argument("--network", choices=("denied", "allowed"), default="denied")
     args = parser.parse_args(argv)
     logs.set_up(args.log_format, process="headrace worker")
+    if args.network == "denied":
+        isolation.leave_network()
     if args.nice:
         os.nice(args.nice)
     if args.memory_bytes:
