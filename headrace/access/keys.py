@@ -20,8 +20,9 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from headrace import auditing
 from headrace.access.scopes import SCOPES
 from headrace.errors import BadInput, NotFound, WrongState, nearest
 from headrace.records import ApiKey
@@ -97,7 +98,7 @@ def create(
             if channel not in known:
                 raise NotFound("no such channel", value=channel, next_step=nearest(channel, known))
 
-    return _write(ws, record, check_channels)
+    return _write(ws, record, "key.create", check_channels)
 
 
 def rotate(
@@ -117,15 +118,14 @@ def rotate(
     now, old = ws.clock(), find(ws, key_id)
     if overlap < timedelta():
         raise BadInput("an overlap is no less than nothing", value=str(overlap), next_step="Leave it out for a day")
-    if old.revoked_at is not None or _has_expired(old, now):
-        said = "was revoked" if old.revoked_at is not None else "has expired"
-        raise WrongState(f"the key {said}", value=key_id, next_step="Make another: headrace key create")
+    if (stands := standing(old, now)) != "valid":
+        raise WrongState(f"the key is {stands}", value=key_id, next_step="Make another: headrace key create")
     if expires_at is None and old.expires_at is not None:
         expires_at = now + (old.expires_at - old.created_at)
     _check(old.name, old.scopes, expires_at, now)
     made_id = key_id[: len(PREFIXES[0])] + _random(_ID_CHARS)
     record = replace(old, id=made_id, created_at=now, expires_at=expires_at, last_used_at=None, replaces=old.id)
-    return _write(ws, record, lambda conn: rows.expire(conn, old.id, now + overlap))
+    return _write(ws, record, "key.rotate", lambda conn: rows.expire(conn, old.id, now + overlap))
 
 
 def revoke(ws: Workspace, key_id: str) -> ApiKey:
@@ -139,13 +139,27 @@ def revoke(ws: Workspace, key_id: str) -> ApiKey:
     with ws.store.write() as conn:
         if not rows.revoke(conn, key_id, ws.clock()):
             raise WrongState("the key was revoked before", value=key_id, next_step="Nothing is to be done")
+        auditing.note(ws, conn, "key.revoke", key_id)
     return find(ws, key_id)
+
+
+def were_made(ws: Workspace) -> bool:
+    """Whether there was ever a key, so that a server asks for one."""
+    with ws.store.read() as conn:
+        return bool(rows.state(conn)[0])
 
 
 def listing(ws: Workspace) -> list[ApiKey]:
     """All keys, the oldest first; revoked and expired ones too."""
     with ws.store.read() as conn:
         return rows.listing(conn)
+
+
+def standing(key: ApiKey, now: datetime) -> str:
+    """valid, expired or revoked."""
+    if key.revoked_at is not None:
+        return "revoked"
+    return "expired" if _has_expired(key, now) else "valid"
 
 
 def find(ws: Workspace, key_id: str) -> ApiKey:
@@ -196,7 +210,7 @@ def read_digest(written: str) -> tuple[bool, bytes]:
     return how == _PEPPERED, base64.b64decode(text)
 
 
-def _write(ws: Workspace, record: ApiKey, also: "Callable[[Connection], None]") -> Made:
+def _write(ws: Workspace, record: ApiKey, action: str, also: "Callable[[Connection], None]") -> Made:
     """Make the key of a record; `also` runs in its transaction, first."""
     body = f"{record.id}_{_random(_SECRET_CHARS)}"
     key = f"{body}_{zlib.crc32(body.encode()):08x}"
@@ -205,7 +219,18 @@ def _write(ws: Workspace, record: ApiKey, also: "Callable[[Connection], None]") 
     with ws.store.write() as conn:
         also(conn)
         rows.add(conn, record, secret_hash=secret_hash, config_hash=ws.config_hash)
+        auditing.note(ws, conn, action, record.id, facts=_told(record))
     return Made(key, record)
+
+
+def _told(record: ApiKey) -> dict[str, Any]:
+    """What the audit log says of a key."""
+    facts: dict[str, Any] = {"scopes": list(record.scopes)}
+    if record.channels is not None:
+        facts["channels"] = list(record.channels)
+    if record.expires_at is not None:
+        facts["expires_at"] = record.expires_at.isoformat()
+    return facts if record.replaces is None else facts | {"replaces": record.replaces}
 
 
 def _random(n_chars: int) -> str:

@@ -12,6 +12,7 @@ from headrace.cli import (
     compressing,
     data,
     feedback,
+    keys,
     lineage,
     loop,
     models,
@@ -69,6 +70,7 @@ for group in (
     reviewing,
     safekeeping,
     trusting,
+    keys,
 ):
     group.register(app)
 

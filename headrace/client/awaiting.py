@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Generator, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
 
-from headrace.client.calls import OPTIONS, Ask, Calls, Came, Given, Reply, Result, Wait, in_parts
+from headrace.client.calls import OPTIONS, Ask, Calls, Came, Given, Reply, Result, Wait, in_parts, trusted
 from headrace.errors import BadInput
 
 _T = TypeVar("_T")
@@ -15,11 +16,21 @@ _T = TypeVar("_T")
 class AsyncClient:
     """`headrace.Client` for asyncio: the same calls, arguments, answers and errors, awaited."""
 
-    def __init__(self, base_url: str, *, timeout_s: float = 30) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        key: str | None = None,
+        timeout_s: float = 30,
+        certificates: Path | str | None = None,
+    ) -> None:
         """See `headrace.Client`."""
-        self._calls = Calls(base_url, timeout_s)
+        self._calls = Calls(base_url, timeout_s, key)
+        verify = trusted(certificates)
         try:
-            self._http = httpx.AsyncClient(base_url=self._calls.url, timeout=None, **OPTIONS)
+            self._http = httpx.AsyncClient(
+                base_url=self._calls.url, headers=self._calls.headers, verify=verify, timeout=None, **OPTIONS
+            )
         except httpx.InvalidURL as error:
             raise BadInput(f"not a URL: {error}", value=base_url, next_step="Use http://HOST:PORT") from None
 

@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
 
-from headrace.client.calls import OPTIONS, Ask, Calls, Came, Given, Reply, Result, Wait, in_parts
+from headrace.client.calls import OPTIONS, Ask, Calls, Came, Given, Reply, Result, Wait, in_parts, trusted
 from headrace.errors import BadInput
 
 _T = TypeVar("_T")
@@ -19,11 +20,27 @@ class Client:
     and a client whose calls keep failing tries again less and less often.
     """
 
-    def __init__(self, base_url: str, *, timeout_s: float = 30) -> None:
-        """Args: timeout_s: for a whole call with its attempts and pauses, where the call gives none."""
-        self._calls = Calls(base_url, timeout_s)
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        key: str | None = None,
+        timeout_s: float = 30,
+        certificates: Path | str | None = None,
+    ) -> None:
+        """
+        Args:
+            key: what the server asks for; default: the environment's HEADRACE_KEY.
+            timeout_s: for a whole call with its attempts and pauses, where the call gives none.
+            certificates: file of the authorities that an https server is checked against; default: the system's.
+
+        Raises:
+            BadInput: no URL, a key that cannot be sent, or a file that cannot be read.
+        """
+        self._calls = Calls(base_url, timeout_s, key)
+        verify = trusted(certificates)
         try:
-            self._http = httpx.Client(base_url=self._calls.url, **OPTIONS)
+            self._http = httpx.Client(base_url=self._calls.url, headers=self._calls.headers, verify=verify, **OPTIONS)
         except httpx.InvalidURL as error:
             raise BadInput(f"not a URL: {error}", value=base_url, next_step="Use http://HOST:PORT") from None
 

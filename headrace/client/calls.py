@@ -5,7 +5,9 @@ awaiting.py carry calls out; neither decides anything.
 """
 
 import json
+import os
 import random
+import ssl
 import threading
 import time
 import uuid
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -41,6 +44,9 @@ _EARNED = (
     0.1  # of a retry by each answer: while a server fails for long, retries add a tenth to its load, not double it
 )
 _IDLE_S = 4.0  # the server closes idle connections after 5 s; one that closes as it is used costs an attempt
+
+KEY_VARIABLE = "HEADRACE_KEY"
+"""Of the environment: the key of a client that is given none."""
 
 OPTIONS: Mapping[str, Any] = {
     "trust_env": False,  # not through a proxy of the environment: the server is on this machine
@@ -84,9 +90,13 @@ Came = Reply | httpx.TransportError | None
 class Calls:
     """The calls to one server. Shared by the threads or tasks of one client."""
 
-    def __init__(self, base_url: str, timeout_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, base_url: str, timeout_s: float, key: str | None = None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.url, self._timeout_s, self._clock = base_url.rstrip("/"), timeout_s, clock
         self._budget = _Budget()
+        self.headers = _of_key(os.environ.get(KEY_VARIABLE) if key is None else key)
+        """Of every request."""
 
     def predict(
         self,
@@ -309,6 +319,32 @@ def _as_object(given: Given) -> dict[str, Any]:
     if isinstance(given, str):
         return {"text": given}
     return {"turns": given} if isinstance(given, list) else dict(given)
+
+
+def _of_key(key: str | None) -> dict[str, str]:
+    if not key:
+        return {}
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise BadInput("a key cannot be sent that has other than letters, digits and _", next_step="Copy it again")
+    return {"Authorization": f"Bearer {key}"}
+
+
+def trusted(certificates: Path | str | None) -> ssl.SSLContext | bool:
+    """What an https server is checked against: the system's authorities, or those of a file in PEM.
+
+    Raises:
+        BadInput: the file cannot be read as that.
+    """
+    if certificates is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=str(certificates))
+    except OSError as error:
+        raise BadInput(
+            f"no certificates can be read there: {error.strerror or error}",
+            value=str(certificates),
+            next_step="Name a file in PEM",
+        ) from None
 
 
 def _as_header(what: str, given: str | None) -> str:

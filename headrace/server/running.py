@@ -1,6 +1,7 @@
 """Run a server until it is told to stop.
 
-Order: check the address, take the port, start the worker, load the models, say where. On SIGTERM or SIGINT: not ready,
+Order: check the address, take the port, start the worker, load the models, say where. Other machines are served only
+where a key was made, so that nobody opens a server to a network by mistake. On SIGTERM or SIGINT: not ready,
 finish what is under way, write what is queued, stop the worker, end with status 0. On the second: end at once.
 """
 
@@ -16,18 +17,25 @@ import os
 import resource
 import signal
 import socket
+import ssl
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
 
+from headrace.access import keys
 from headrace.errors import BadConfig, BadInput, Unusable
 from headrace.serve import logs
-from headrace.server import http
+from headrace.server import http, tls
 from headrace.server.app import create_app
 from headrace.server.plane import ControlPlane
 from headrace.workspace import Workspace
+
+_log = logging.getLogger("headrace.server")
 
 ADDRESS_FILE = "server.json"
 """In the state folder while a server runs: `{"pid", "host", "port", "url"}`."""
@@ -36,6 +44,7 @@ _BACKLOG = 2048
 _OTHER_FILES = 128  # database, pipes to workers, what libraries open
 _DEAD_PEERS = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
 _IDLE_READERS = {"TCP_NOTSENT_LOWAT": 64 * 2**10}  # of an answer that nobody reads, the kernel keeps no megabytes
+_PARTING_S = 5.0
 _GRACE_S = 5  # beyond serve.timeout_s, for requests under way when the server is told to stop
 
 
@@ -43,11 +52,11 @@ def start_server(ws: Workspace, *, host: str | None = None, port: int | None = N
     """Serve a workspace; returns when the server was stopped and everything is written.
 
     Args:
-        host: default `serve.host`; this machine only.
+        host: default `serve.host`; one that other machines reach needs a key.
         port: default `serve.port`; 0 takes a free one, which the printed line and `.headrace/server.json` name.
 
     Raises:
-        BadConfig: the host is not this machine.
+        BadConfig: other machines can reach the host and there is no key, or the certificate cannot be used.
         BadInput: no such port.
         Unusable: the port is taken.
         WrongState: no task has a model version.
@@ -56,12 +65,15 @@ def start_server(ws: Workspace, *, host: str | None = None, port: int | None = N
     serve = ws.settings.serve
     logs.set_up(serve.log_format, process="headrace")
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns of each request that is no HTTP
-    listener = _listen(serve.host if host is None else host, serve.port if port is None else port)
-    with listener, _address_file(ws, listener) as url:
-        asyncio.run(_serve(ws, listener, url))
+    host = serve.host if host is None else host
+    tls_context = tls.context_of(ws)
+    _check_reach(ws, host, is_clear=tls_context is None)
+    listener = _listen(host, serve.port if port is None else port)
+    with listener, _address_file(ws, listener, "http" if tls_context is None else "https") as url:
+        asyncio.run(_serve(ws, listener, url, tls_context))
 
 
-async def _serve(ws: Workspace, listener: socket.socket, url: str) -> None:
+async def _serve(ws: Workspace, listener: socket.socket, url: str, tls_context: ssl.SSLContext | None) -> None:
     app = create_app(ws)
     plane: ControlPlane = app.state.plane
     serve = ws.settings.serve
@@ -77,7 +89,7 @@ async def _serve(ws: Workspace, listener: socket.socket, url: str) -> None:
         lifespan="on",
         timeout_graceful_shutdown=int(serve.timeout_s) + _GRACE_S,
     )
-    server = _Server(config)
+    server = _Server(config, tls_context, handshake_timeout_s=serve.header_timeout_s)
 
     def stop() -> None:
         plane.draining = True
@@ -106,7 +118,37 @@ async def _serve(ws: Workspace, listener: socket.socket, url: str) -> None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers, which end the process by the signal instead of with status 0."""
+    """uvicorn without its signal handlers, which end the process by the signal instead of with status 0.
+
+    And with a limit to how long a client may take to agree on how to encrypt, and to part: it has none of its own.
+    """
+
+    def __init__(self, config: uvicorn.Config, tls_context: ssl.SSLContext | None, *, handshake_timeout_s: float):
+        super().__init__(config)
+        self._tls: dict[str, Any] = {}
+        if tls_context is not None:
+            self._tls = {
+                "ssl": tls_context,
+                "ssl_handshake_timeout": handshake_timeout_s,
+                "ssl_shutdown_timeout": _PARTING_S,
+            }
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            sys.exit(STARTUP_FAILURE)
+        loop = asyncio.get_running_loop()
+        connection = partial(
+            self.config.http_protocol_class,  # type: ignore[call-arg]
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        self.servers = [
+            await loop.create_server(connection, sock=sock, backlog=self.config.backlog, **self._tls)
+            for sock in sockets or ()
+        ]
+        self.started = True
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -125,12 +167,6 @@ def _room_for(n_connections: int) -> int:
 
 def _listen(host: str, port: int) -> socket.socket:
     """A listening socket, taken before anything is loaded."""
-    if not _is_this_machine(host):
-        raise BadConfig(
-            "a server for other machines needs access keys, which this version does not have",
-            value=host,
-            next_step="Use --host 127.0.0.1, behind a proxy that checks who asks",
-        )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # Said to be TCP, or asyncio does not switch Nagle's algorithm off, and an answer waits 40 ms for the client's ACK.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -164,6 +200,20 @@ def _reclaim_dead(listener: socket.socket) -> None:
             listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
+def _check_reach(ws: Workspace, host: str, *, is_clear: bool) -> None:
+    """Check that a server which other machines reach asks for keys."""
+    if _is_this_machine(host):
+        return
+    if not keys.were_made(ws):
+        raise BadConfig(
+            "a server that other machines reach asks for keys, and there is none",
+            value=host,
+            next_step="Make one: headrace key create NAME --scope predict; or use --host 127.0.0.1",
+        )
+    if is_clear:
+        _log.warning("keys and texts cross the network in clear: set access.certificate, or use a proxy with TLS")
+
+
 def _is_this_machine(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -172,10 +222,11 @@ def _is_this_machine(host: str) -> bool:
 
 
 @contextlib.contextmanager
-def _address_file(ws: Workspace, listener: socket.socket) -> Iterator[str]:
-    """Write where the server is, and remove it at the end; the URL."""
+def _address_file(ws: Workspace, listener: socket.socket, scheme: str) -> Iterator[str]:
+    """Write where the server is, and remove it at the end; the URL, for clients on this machine."""
     host, port = listener.getsockname()[:2]
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    url = f"{scheme}://[{name}]:{port}" if ":" in name else f"{scheme}://{name}:{port}"
     path = ws.state_folder / ADDRESS_FILE
     _write_whole(path, json.dumps({"pid": os.getpid(), "host": host, "port": port, "url": url}))
     try:
