@@ -20,7 +20,7 @@ from headrace.errors import BadConfig, nearest
 
 FILE_NAME = "headrace.toml"
 ENV_PREFIX = "HEADRACE_"
-_NO_SETTINGS = {"HEADRACE_WORKSPACE"}  # variables that the command line reads
+_NO_SETTINGS = {"HEADRACE_WORKSPACE", "HEADRACE_KEY"}  # variables that the command line and clients read
 _WHOLE = {"descriptions"}  # tables whose keys are the user's own words, dots and all
 _TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from headrace.server import border, direct, guard
+from headrace.server import border, direct, documented, guard
 from headrace.server.disk import Disk
 from headrace.server.plane import ControlPlane
 from headrace.server.routes import (
@@ -49,9 +49,10 @@ def create_app(ws: Workspace) -> FastAPI:
     app.state.plane = plane
     app.state.disk = Disk(ws.state_folder)
     app.add_middleware(direct.Direct, plane=plane)
-    app.add_middleware(guard.Guard, keyring=plane.keyring)
+    app.add_middleware(guard.Guard, keyring=plane.keyring, metering=plane.metering)
     app.add_middleware(border.Border, plane=plane)
     border.install(app)
+    documented.install(app)
     for noun in (
         predict,
         feedback,

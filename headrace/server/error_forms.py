@@ -7,6 +7,7 @@ from headrace.errors import HeadraceError, UserError
 
 _OVERLOADED = 429
 _FAILED = 424
+_OF_EMBEDDINGS = ("/predict", "/info")
 
 
 def written(error: HeadraceError, status: int, path: str) -> tuple[int, Mapping[str, Any]]:
@@ -15,11 +16,20 @@ def written(error: HeadraceError, status: int, path: str) -> tuple[int, Mapping[
     Args:
         status: what headrace's own interface answers; text-embeddings-inference has others for two kinds of errors.
     """
-    if path == "/v2" or path.startswith("/v2/models/"):
+    if _is_of_tensors(path):
         return status, {"error": str(error)}
-    if path in ("/predict", "/info"):
+    if path in _OF_EMBEDDINGS:
         return _of_embeddings(error, status)
     return status, error.envelope()
+
+
+def is_own(path: str) -> bool:
+    """Whether errors at an address have headrace's envelope."""
+    return not _is_of_tensors(path) and path not in _OF_EMBEDDINGS
+
+
+def _is_of_tensors(path: str) -> bool:
+    return path == "/v2" or path.startswith("/v2/models/")
 
 
 def _of_embeddings(error: HeadraceError, status: int) -> tuple[int, Mapping[str, Any]]:
