@@ -97,10 +97,10 @@ def verify(ws: Workspace, anchors: Iterable[str] = ()) -> dict[str, Any]:
     return {"n_lines": found.n_lines, "first_broken": found.first_broken, "problem": found.problem, "anchor": anchor}
 
 
-def head(ws: Workspace) -> int:
-    """Number of the newest line."""
+def head(ws: Workspace) -> tuple[int, str]:
+    """Number and hash of the newest line; 0 and nothing where there is none."""
     with ws.store.read() as conn:
-        return audit_log.head(conn)[0]
+        return audit_log.head(conn)
 
 
 def note_settings(ws: Workspace) -> AuditLine | None:

@@ -125,6 +125,8 @@ class TooMany(HeadraceError):
     code = "too_many"
     http_status = 429
     retryable = True
+    retry_after_s = 1.0
+    """How long a client is told to wait."""
 
 
 class TooLate(HeadraceError):

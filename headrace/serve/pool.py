@@ -55,6 +55,10 @@ class Answer:
     """Digest of the adapter that answered, from the tensors in use; None: the shared weights alone."""
     queue_s: float = 0.0
     """How long they waited for their turn."""
+    n_tokens: int = 0
+    """About, of the rows that were answered."""
+    busy_s: float = 0.0
+    """Of a worker: of each batch the share that these rows had of its tokens."""
 
 
 class Pool:
@@ -254,7 +258,8 @@ class Pool:
             answer.set_exception(error)
         else:
             said = call.done.result()
-            answer.set_result(Answer(said["digest"], said["rows"], said.get("adapter"), said["queue_s"]))
+            spent = said["queue_s"], said["n_tokens"], said["busy_s"]
+            answer.set_result(Answer(said["digest"], said["rows"], said.get("adapter"), *spent))
 
     def _command(self, size: Size, place: int) -> list[str]:
         settings = self._settings

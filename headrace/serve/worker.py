@@ -4,13 +4,14 @@
                      load_adapter {id, digest, adapter, folder} | unload_adapter {digest, adapter}
                      predict {id, digest, adapter, inputs, background, channel, timeout_ms}
     worker -> pool   ready | alive {batches} | {id, error} | {id, digest}
-                     {id, digest, adapter, rows: [{output} | {error}], queue_s, [batches]}
+                     {id, digest, adapter, rows: [{output} | {error}], queue_s, n_tokens, busy_s, [batches]}
 
 Messages are frames (see frames.py) over stdin and stdout, an input is a text or a list of two; whatever a library
 prints goes to stderr. `timeout_ms` is what is left of the time that the answer may take: no row is begun after it, and
 the pool drops the request then. `digest` is that of an artifact, `adapter` that of the weights of a channel's adapter
-on it or null; in answers, of what lies in memory. `batches` has the figures of those that ended since the last message
-that had them. The process ends when its stdin does, so it never outlives the server.
+on it or null; in answers, of what lies in memory. `n_tokens` and `busy_s` are of the rows that were answered. `batches`
+has the figures of those that ended since the last message that had them. The process ends when its stdin does, so it
+never outlives the server.
 """
 
 import argparse
@@ -187,6 +188,9 @@ class _Request:
     rows: list[Message | None]
     queue_s: float = 0.0
     """The longest that one of its rows waited."""
+    n_tokens: int = 0
+    busy_s: float = 0.0
+    """Of what its batches took, the share of its answered rows by tokens."""
     n_missing: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -238,13 +242,15 @@ class Worker:
         results = answer(batch[0].model, [row.input for row in batch], [row.adapter for row in batch], spent)
         del self._begun[threading.get_ident()]
         n_tokens = sum(row.n_tokens for row in batch)
-        self._batcher.note(n_tokens, time.monotonic() - began_at)
+        took_s = time.monotonic() - began_at
+        self._batcher.note(n_tokens, took_s)
         n_late_rows = sum(row.deadline < began_at for row in batch)
         with self._ending:
             self._batches.append(
                 {"n_rows": len(batch), "n_tokens": n_tokens, "n_late_rows": n_late_rows, **asdict(spent)}
             )
-            ended = [self._finish(row, result, began_at) for row, result in zip(batch, results, strict=True)]
+            token_s = took_s / n_tokens
+            ended = [self._finish(row, result, began_at, token_s) for row, result in zip(batch, results, strict=True)]
         if answers := [said for said in ended if said is not None]:
             answers[0]["batches"] = self._handed_over()
             self._send(*answers)
@@ -329,19 +335,27 @@ class Worker:
             ]
         )
 
-    def _finish(self, row: Row, result: Message, began_at: float) -> Message | None:
-        """Put a row's result to its request; the answer if that was the last one missing. Called with `_ending`."""
+    def _finish(self, row: Row, result: Message, began_at: float, token_s: float) -> Message | None:
+        """Put a row's result to its request; the answer if that was the last one missing. Called with `_ending`.
+
+        Args:
+            token_s: what a token of its batch took.
+        """
         request = self._requests.get(row.request)
         if request is None:  # dropped meanwhile
             return None
         request.rows[row.place] = result
         request.queue_s = max(request.queue_s, began_at - row.arrived_at)
+        if "output" in result:
+            request.n_tokens += row.n_tokens
+            request.busy_s += row.n_tokens * token_s
         request.n_missing -= 1
         if request.n_missing:
             return None
         self._requests.pop(row.request, None)
         said = {"digest": request.digest, "adapter": request.adapter, "rows": request.rows}
-        return {"id": row.request, **said, "queue_s": request.queue_s}
+        spent = {"queue_s": request.queue_s, "n_tokens": request.n_tokens, "busy_s": request.busy_s}
+        return {"id": row.request, **said, **spent}
 
     def _handed_over(self) -> list[Message]:
         with self._ending:

@@ -13,6 +13,7 @@ from typing import Any
 
 from headrace.errors import BadInput, Cancelled, HeadraceError, TooLate, TooMany, Unavailable
 from headrace.ids import new_id
+from headrace.personal import mapping
 from headrace.records import Channel, Input
 from headrace.serve.pool import Answer
 from headrace.serve.process import unavailable
@@ -21,11 +22,12 @@ from headrace.server.lineup import SHADOW, Drawn
 from headrace.server.plane import ControlPlane
 from headrace.server.terms import CURRENT
 from headrace.server.traffic import Seen, abstains
-from headrace.tasks.inputs import parse_inputs
+from headrace.tasks.inputs import parse_inputs, text_hash
 
 _log = logging.getLogger("headrace.server")
 
 _MAX_UNIT_CHARS = 200  # width of the column
+_POINTING = ("token_classification", "question_answering")  # problems whose answers say where in the input
 _CANDIDATE_SHARE = 0.5  # of the time left: the rest is for the control, should the candidate take too long
 
 
@@ -65,7 +67,8 @@ async def predict(
         BadInput: too many inputs, or one that is empty, too long or not of the task's shape.
         NotFound: no such task or channel.
         Unavailable: the workers are restarting or full.
-        TooMany: the channel has more than its share of the queue while others wait.
+        TooMany: the channel has more than its share of the queue while others wait; or it, or the key, was asked for
+            too much.
         TooLate: no answer in the time that the request allows.
         Cancelled: the client went away.
         HeadraceError: the model failed on every input.
@@ -74,27 +77,28 @@ async def predict(
     _check(plane, unit, len(inputs))
     found = await plane.channel(channel)
     request_id, parsed = new_id("request"), _parsed(plane, task, inputs)
+    if is_looked_at := plane.door.policy(channel) != "off":
+        unit, parsed = _cleaned(plane, found, unit, parsed)
     drawn = plane.lineup.draw(task, channel, unit or request_id, in_charge_only=in_charge_only or caller.is_test)
     asked = _Asked(request_id, task, found, unit, parsed, drawn, started_at, is_audited and not caller.is_test)
-    answer = await _by_candidate(plane, asked, drawn) if drawn.is_candidate else None
-    if answer is None:
-        drawn = drawn.without_candidate()
-        answer = await _by_control(plane, asked, drawn)
+    drawn, answer = await _answered(plane, asked)
     ids, is_logged = _log_rows(plane, asked, drawn, answer)
     if drawn.shadow is not None and is_logged:  # half a pair is no evidence
         plane.in_background(_shadow(plane, asked, drawn.shadow))
     if all("error" in row for row in answer.rows):
         first = answer.rows[0]["error"]
         raise HeadraceError(first["message"], value=first["value"], next_step=first["next_step"])
+    says_input = is_looked_at and plane.task_type(task).problem in _POINTING
     shown = dict if "scores" in caller.scopes else coarse
     return {
         "predictions": [
             {
                 "id": row_id,
                 **shown(result.get("output", {})),
+                **({"input": kept} if says_input else {}),
                 **({"error": result["error"]} if "error" in result else {}),
             }
-            for row_id, result in zip(ids, answer.rows, strict=True)
+            for row_id, result, kept in zip(ids, answer.rows, parsed, strict=True)
         ],
         "model_version": drawn.version.name,
         "arm": drawn.arm,
@@ -102,6 +106,25 @@ async def predict(
         "adapter": answer.adapter,
         "artifact": answer.digest,
     }
+
+
+async def _answered(plane: ControlPlane, asked: _Asked) -> tuple[Drawn, Answer]:
+    """Who answered in the end, and what: within limits, and as usage.
+
+    Raises:
+        HeadraceError: see `predict`.
+    """
+    drawn, answer = asked.drawn, None
+    admitted = plane.metering.admit_rows(CURRENT.get().caller.key_id, asked.channel, asked.task, len(asked.inputs))
+    try:
+        if drawn.is_candidate:
+            answer = await _by_candidate(plane, asked, drawn)
+        if answer is None:
+            drawn = drawn.without_candidate()
+            answer = await _by_control(plane, asked, drawn)
+    finally:
+        admitted.settle(answer)
+    return drawn, answer
 
 
 async def _shadow(plane: ControlPlane, asked: _Asked, shadow: Drawn) -> None:
@@ -257,6 +280,29 @@ def _check(plane: ControlPlane, unit: str | None, n_inputs: int) -> None:
         raise BadInput(
             f"a unit has 1 to {_MAX_UNIT_CHARS} characters", value=unit, next_step="Leave it out, or send an id"
         )
+
+
+def _cleaned(
+    plane: ControlPlane, channel: Channel, unit: str | None, inputs: Sequence[Input]
+) -> tuple[str | None, list[Input]]:
+    """The unit and the inputs without what is personal in them; what stands for it is kept where that is asked for.
+
+    Raises:
+        BadInput: the channel takes no personal data; the message names the place.
+    """
+    door, cleaned, kept = plane.door, [], []
+    named = None if unit is None else door.name(channel.name, unit)
+    for place, given in enumerate(inputs):
+        try:
+            said, became = door.input(channel.name, given)
+        except BadInput as error:
+            raise BadInput(f"inputs[{place}]: {error.problem}", value=error.value, next_step=error.next_step) from None
+        cleaned.append(said)
+        if said != given and door.keeps(channel.name):
+            kept += mapping.kept_of(named or text_hash(said), became)
+    if kept:
+        plane.log.keep(channel, kept)
+    return named, cleaned
 
 
 def _parsed(plane: ControlPlane, task: str, inputs: Sequence[object]) -> list[Input]:

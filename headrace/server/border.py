@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from headrace.serve.process import RETRY_AFTER_S
 from headrace.server import error_forms
 from headrace.server.hosts import Hosts
 from headrace.server.plane import ControlPlane
-from headrace.server.terms import CURRENT, Terms, given_id, time_allowed_s
+from headrace.server.terms import CURRENT, LIMITS, Terms, given_id, time_allowed_s
 
 _log = logging.getLogger("headrace.server")
 
@@ -50,7 +51,8 @@ class Border:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode("ascii"))]
+                said = (b"x-request-id", request_id.encode("ascii")), *scope.get("state", {}).get(LIMITS, ())
+                message["headers"] = [*message.get("headers", ()), *said]
             await send(message)
 
         try:
@@ -60,7 +62,7 @@ class Border:
             CURRENT.set(Terms(request_id, started_at + allowed_s, scope.setdefault("state", {})))
             await self._app(scope, _limited(receive, _max_bytes(scope["path"])), watched_send)
         except HeadraceError as error:  # of the head, or of the short way: no route was asked
-            await render(error, path=scope["path"])(scope, receive, watched_send)
+            await render(self._plane.door.error(error), path=scope["path"])(scope, receive, watched_send)
         except HTTPException as error:
             refused = BadInput(error.detail, value=scope["path"], next_step=_NEXT_STEPS[error.status_code])
             await render(refused, path=scope["path"], status=error.status_code)(scope, receive, watched_send)
@@ -127,8 +129,10 @@ def render(
 ) -> Response:
     """An error as a response, in the form of the protocol that `path` belongs to."""
     headers = dict(headers or {})
-    if isinstance(error, Unavailable | TooMany):
+    if isinstance(error, Unavailable):
         headers["Retry-After"] = str(RETRY_AFTER_S)
+    if isinstance(error, TooMany):
+        headers["Retry-After"] = str(math.ceil(error.retry_after_s))
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
     status, written = error_forms.written(error, status or error.http_status, path)
@@ -158,7 +162,7 @@ def install(app: FastAPI) -> None:
 
 async def _headrace_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HeadraceError)
-    return render(error, path=request.scope["path"])
+    return render(request.app.state.plane.door.error(error), path=request.scope["path"])
 
 
 async def _unsound_request(request: Request, error: Exception) -> Response:
@@ -168,11 +172,12 @@ async def _unsound_request(request: Request, error: Exception) -> Response:
     value = where if first["type"] in ("extra_forbidden", "missing") else first.get("input")
     problem = f"{where}: {first['msg']}"
     unsound = BadInput(problem, value=value, next_step="GET /docs shows the fields; send application/json")
-    return render(unsound, path=request.scope["path"])
+    return render(request.app.state.plane.door.error(unsound), path=request.scope["path"])
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, AnyHTTPException)
     path, asked = request.scope["path"], f"{request.method} {request.scope['path']}"
     failure = BadInput(str(error.detail), value=asked, next_step="GET /docs shows what is possible")
+    failure = request.app.state.plane.door.error(failure)
     return render(failure, path=path, status=error.status_code, headers=error.headers)

@@ -17,6 +17,7 @@ from headrace.access.keyring import NOBODY, Caller, Keyring
 from headrace.access.scopes import ANY, OPEN, Need, RouteTable
 from headrace.errors import BadInput, Forbidden, Unauthorized
 from headrace.server import border
+from headrace.server.metering import Metering
 from headrace.server.terms import CURRENT
 
 _CARRIERS = (b"authorization", b"x-api-key")
@@ -26,8 +27,8 @@ _SECRET_IN_URL = re.compile("hr_(live|test)_[0-9A-Za-z]+_[0-9A-Za-z]{8}")
 class Guard:
     """Between the border and everything else; tells what follows who asks, by `CURRENT.get().caller`."""
 
-    def __init__(self, app: ASGIApp, keyring: Keyring) -> None:
-        self._app, self._keyring, self._routes = app, keyring, RouteTable()
+    def __init__(self, app: ASGIApp, keyring: Keyring, metering: Metering) -> None:
+        self._app, self._keyring, self._metering, self._routes = app, keyring, metering, RouteTable()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -40,7 +41,8 @@ class Guard:
             methods = self._routes.methods(path)
             await border.not_served(method, path, methods)(scope, receive, send)
             return
-        _check(caller, need)
+        if need.scope != OPEN:
+            self._admit(caller, need)
         CURRENT.set(replace(CURRENT.get(), caller=caller))
         await self._app(scope, receive, send)
 
@@ -54,12 +56,29 @@ class Guard:
         _check_url(scope)
         key = key_of(scope["headers"])
         try:
-            return self._keyring.caller(key)
-        except Unauthorized:
-            if not self._keyring.may_be_new(key):
-                raise
+            try:
+                return self._keyring.caller(key)
+            except Unauthorized:
+                if not self._keyring.may_be_new(key):
+                    raise
             await asyncio.to_thread(self._keyring.renew)
             return self._keyring.caller(key)
+        except Unauthorized as error:
+            self._metering.note_refused("", error)
+            raise
+
+    def _admit(self, caller: Caller, need: Need) -> None:
+        """
+        Raises:
+            Forbidden: the key does not allow it.
+            TooMany: the key asks too often.
+        """
+        try:
+            _check(caller, need)
+        except Forbidden as error:
+            self._metering.note_refused(caller.key_id, error)
+            raise
+        self._metering.admit(caller.key_id, need.scope)
 
 
 def key_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:

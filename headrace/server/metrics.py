@@ -19,6 +19,7 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._channels: set[str] = set()
+        self._audit_head = (-1, "")
         self.requests = self._counter("requests", "HTTP requests answered", "route", "status")
         self.seconds = self._histogram("request_seconds", "Time to answer", _SECONDS, "route")
         self.predictions = self._counter("predictions", "Rows answered", "task", "arm", "result")
@@ -39,6 +40,9 @@ class Metrics:
         self._tokens = self._counter("tokens", "Tokens of all batches, about")
         self._live = self._gauge("live_accuracy", "Share of right answers by audits", "task", "channel", "end")
         self._alarms = self._gauge("drift_alarms", "Open alarms of drift", "task", "channel")
+        self._refused = self._counter("refused_requests", "Requests that were not let in, by the code of why", "code")
+        self.lost_usage = self._counter("lost_usage", "Requests not counted since too much waits to be written")
+        self._audit_log = self._gauge("audit_log_lines", "Lines of the audit log, with the hash of the newest", "hash")
         self._late_rows = self._counter("late_rows", "Rows begun after their deadline; always 0")
 
     def watch(self, name: str, meaning: str, read: Callable[[], float]) -> None:
@@ -66,6 +70,16 @@ class Metrics:
 
     def note_swap(self, task: str) -> None:
         self._swaps.labels(task).inc()
+
+    def note_refused(self, code: str) -> None:
+        self._refused.labels(code).inc()
+
+    def note_audit_log(self, n_lines: int, head: str) -> None:
+        """The audit log as it is now: whoever keeps what was scraped can tell whether lines are gone."""
+        if (n_lines, head) != self._audit_head:
+            self._audit_log.clear()
+            self._audit_log.labels(head).set(n_lines)
+            self._audit_head = (n_lines, head)
 
     def note_cut(self, why: str) -> None:
         self._cuts.labels(why).inc()

@@ -9,11 +9,13 @@ from typing import Any
 from headrace.access import keyring
 from headrace.access.keyring import Keyring
 from headrace.errors import NotFound, nearest
+from headrace.personal.policies import door_of
 from headrace.records import Channel
 from headrace.serve.pool import Pool
 from headrace.server.handover import Handover
 from headrace.server.lineup import Lineup
 from headrace.server.live_gauges import EVERY_S, FIRST_S, LiveGauges
+from headrace.server.metering import Metering
 from headrace.server.metrics import Metrics
 from headrace.server.prediction_log import FIRST_MOVE_S, MOVE_EVERY_S, Moving, PredictionLog
 from headrace.server.release_watch import ReleaseWatch
@@ -33,8 +35,11 @@ class ControlPlane:
 
     def __init__(self, ws: Workspace) -> None:
         self.ws = ws
+        self.door = door_of(ws)
+        """What every text and name comes through before anything else sees it."""
         self.keyring = Keyring(ws)
         self.metrics = Metrics()
+        self.metering = Metering(ws, self.keyring, self.metrics)
         self.log = PredictionLog(ws, self.metrics)
         self.pool = self._make_pool(0)
         """Of the versions in charge; candidates have their own."""
@@ -69,6 +74,7 @@ class ControlPlane:
     def open(self) -> None:
         for part in (
             self.log.writer,
+            self.metering,
             repeating("headrace-keys", self.keyring.renew, first_s=keyring.EVERY_S, every_s=keyring.EVERY_S),
             repeating("headrace-moving", Moving(self.ws).move, first_s=FIRST_MOVE_S, every_s=MOVE_EVERY_S),
             repeating("headrace-gauges", LiveGauges(self.ws, self.metrics).renew, first_s=FIRST_S, every_s=EVERY_S),

@@ -35,6 +35,9 @@ class Terms:
         when_gone(self.state, tell)
 
 
+LIMITS = "headrace.limits"
+"""Where in the state of a request the headers are that tell its client what is left of its limits."""
+
 CURRENT: ContextVar[Terms] = ContextVar("headrace_terms")
 """Of the request that this task answers."""
 
