@@ -202,7 +202,7 @@ def test_a_port_in_use_is_named_before_anything_is_loaded(root: Path) -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.4", "::", "example.org", ""])
 def test_other_machines_are_not_served_without_keys(workspace: Workspace, host: str) -> None:
-    with pytest.raises(BadConfig, match="access keys"):
+    with pytest.raises(BadConfig, match="asks for keys"):
         start_server(workspace, host=host, port=0)
 
 
