@@ -2,18 +2,14 @@
 file whose bad lines end it or pass without an exit status, a view that leaves out what it was asked for."""
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from conftest import LABELS
-from headrace.cli.main import main
+from conftest import LABELS, Say
 from headrace.workspace import init
 from planted import plant_answer, plant_channel, plant_version
 
-Say = Callable[..., tuple[int, str, str]]
 DECLARED = '[feedback.metrics.kept]\n[feedback.events]\naccepted = "right"\n'
 
 
@@ -27,19 +23,6 @@ def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         version = plant_version(ws)
         web, app = plant_channel(ws, "web"), plant_channel(ws, "app")
         return [plant_answer(ws, channel, version, "positive")[0] for channel in (web, web, web, app)]
-
-
-@pytest.fixture
-def say(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Say:
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["headrace", *words])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        shown = capsys.readouterr()
-        return int(ended.value.code or 0), shown.out, shown.err
-
-    return run
 
 
 def test_the_word_give_may_be_left_out(say: Say, names: list[str]) -> None:

@@ -3,26 +3,20 @@ an answer without its proof, a check that says nothing by its exit status.
 """
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from conftest import LABELS
-from headrace.cli.main import main
+from conftest import LABELS, Say
 from headrace.release import controls, releases
 from headrace.workspace import init, open_workspace
 from planted import plant_channel, plant_version
 
-Say = Callable[..., tuple[int, str]]
 
-
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(autouse=True)
+def root(tmp_path: Path) -> Path:
     """Channels `app` and `web`, three versions, the first in charge."""
-    monkeypatch.setenv("HEADRACE_WORKSPACE", str(tmp_path / "ws"))
     with init(tmp_path / "ws", task="tone", labels=LABELS) as ws:
         for name in ("app", "web"):
             plant_channel(ws, name)
@@ -33,31 +27,16 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "ws"
 
 
-@pytest.fixture
-def say(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, root: Path) -> Say:
-    """Run a command line in this process; its status and what it printed."""
-
-    def run(*words: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["headrace", *words])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        shown = capsys.readouterr()
-        assert not shown.err, shown.err
-        return int(ended.value.code or 0), shown.out
-
-    return run
-
-
 def test_promoted_and_taken_back_in_one_channel(say: Say) -> None:
     assert say("release", "promote", "2", "--channel", "web", "--reason", "web asked") == (
         0,
         "tone/2 is in charge of channel web: web asked\n",
+        "",
     )
-    status, text = say("release", "rollback", "--channel", "web", "--json")
+    status, text, _ = say("release", "rollback", "--channel", "web", "--json")
     line = json.loads(text)
     assert (status, line["kind"], line["channel"], line["seq"]) == (0, "rollback", "web", 3)
-    _, text = say("history", "--channel", "app", "--json")
+    _, text, _ = say("history", "--channel", "app", "--json")
     assert [one["seq"] for one in json.loads(text)] == [1]
     assert "web asked" in say("history")[1]
 
@@ -66,32 +45,32 @@ def test_who_answered_comes_with_its_line(say: Say, root: Path) -> None:
     say("release", "promote", "2", "--channel", "web", "--reason", "web asked")
     with open_workspace(root) as ws:
         at = ws.clock().isoformat()
-    status, text = say("history", "--at", at, "--channel", "web", "--json")
+    status, text, _ = say("history", "--at", at, "--channel", "web", "--json")
     served = json.loads(text)
     assert (status, served["version"], served["rule"], served["tried"]) == (0, "tone/2", "by hand", None)
     assert served["line"]["reason"] == "web asked"
     assert served["line"]["hash"].startswith("sha256:")
     assert served["since"] == served["line"]["at"]
-    _, text = say("history", "--at", at, "--channel", "app")
+    _, text, _ = say("history", "--at", at, "--channel", "app")
     assert "tone/1 was in charge of channel app" in text
     assert "by serve" in text
 
 
 def test_the_check_ends_with_one_where_a_line_was_changed(say: Say, root: Path) -> None:
-    status, text = say("history", "--verify")
+    status, text, _ = say("history", "--verify")
     assert (status, text.startswith("1 lines, as they were written. Newest hash: sha256:")) == (0, True)
     with open_workspace(root) as ws, ws.store.write() as conn:
         conn.execute(sa.text("DROP TRIGGER ledger_no_UPDATE"))
         conn.execute(sa.text("UPDATE ledger SET reason = 'better'"))
-    assert say("history", "--verify") == (1, "Line 1 is missing or not as it was written, of 1 lines.\n")
-    status, text = say("history", "--verify", "--json")
+    assert say("history", "--verify") == (1, "Line 1 is missing or not as it was written, of 1 lines.\n", "")
+    status, text, _ = say("history", "--verify", "--json")
     assert (status, json.loads(text)["first_broken"]) == (1, 1)
 
 
 def test_a_release_in_channels_is_ended_by_hand(say: Say, root: Path) -> None:
     with open_workspace(root) as ws:
         release = releases.start(ws, candidate="3", scope=["app", "web"])
-    assert say("release", "reject", "--channel", "app", "--reason", "rude") == (0, f"Rejected {release.id}: rude\n")
-    assert say("release", "stop", "--channel", "web") == (0, f"Stopped {release.id}: by hand\n")
+    assert say("release", "reject", "--channel", "app", "--reason", "rude") == (0, f"Rejected {release.id}: rude\n", "")
+    assert say("release", "stop", "--channel", "web") == (0, f"Stopped {release.id}: by hand\n", "")
     with open_workspace(root) as ws:
         assert controls.serving(ws).release is None

@@ -4,48 +4,28 @@ asked about, a verb that prints less than it did, the ledger's own verb lost to 
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from conftest import LABELS
+from conftest import LABELS, Say
 from furnished import CORE, NAME, Furnished, furnish, holders
 from headrace.cli import lineage
-from headrace.cli.main import main
 from headrace.release import controls
 from headrace.workspace import init
 
-Say = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("HEADRACE_WORKSPACE", str(tmp_path / "ws"))
+def root(tmp_path: Path) -> Path:
     return tmp_path / "ws"
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def made(root: Path) -> Furnished:
     with init(root, task="tone", labels=LABELS) as ws:
         found = furnish(ws, root)
         controls.ensure_control(ws, "tone", actor="serve")
     return found
-
-
-@pytest.fixture
-def say(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, made: Furnished) -> Say:
-    """Run a command line in this process; its status and what it printed."""
-
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["headrace", *words])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        shown = capsys.readouterr()
-        return int(ended.value.code or 0), shown.out, shown.err
-
-    return run
 
 
 def test_a_row_is_traced_beside_the_ledger(say: Say, made: Furnished) -> None:

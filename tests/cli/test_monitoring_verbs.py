@@ -2,8 +2,6 @@
 their bias, an option that is lost, JSON that is none, a look that is not taken or not kept."""
 
 import json
-import sys
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -11,22 +9,19 @@ from pathlib import Path
 import pytest
 
 from audited import Answer, plant_log
-from conftest import LABELS
+from conftest import LABELS, Say
 from headrace import watching
-from headrace.cli.main import main
 from headrace.release import controls
 from headrace.workspace import init
 from planted import plant_channel, plant_version
 
-Say = Callable[..., tuple[int, str]]
 RIGHT, WRONG = Answer("neutral", truth="neutral"), Answer("neutral", truth="positive")
 
 
-@pytest.fixture
-def say(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Say:
-    """Run a command line in this process, on ten days of traffic whose last answers are not like the first."""
+@pytest.fixture(autouse=True)
+def _workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten days of traffic whose last answers are not like the first."""
     monkeypatch.setattr(watching, "find_spec", lambda _: None)  # a real base model would take ten seconds
-    monkeypatch.setenv("HEADRACE_WORKSPACE", str(tmp_path / "ws"))
     with init(tmp_path / "ws", task="tone", labels=LABELS) as ws:
         start = ws.clock() - timedelta(days=10)
         web, version = plant_channel(ws, "web"), plant_version(ws)
@@ -36,19 +31,9 @@ def say(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
         plant_log(ws, web, version, [RIGHT] * 90 + [WRONG] * 10 + [told] * 30 + [Answer("neutral")] * 900, start=start)
         plant_log(ws, web, version, [Answer("positive")] * 200, start=start + timedelta(hours=1))
 
-    def run(*words: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["headrace", *words])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        shown = capsys.readouterr()
-        return int(ended.value.code or 0), shown.out + shown.err
-
-    return run
-
 
 def test_accuracy_in_words_and_as_json(say: Say) -> None:
-    status, shown = say("accuracy")
+    status, shown, _ = say("accuracy")
     assert status == 0
     assert "90.0% [82." in shown
     assert "not a sample" in " ".join(shown.split())
@@ -62,7 +47,7 @@ def test_accuracy_in_words_and_as_json(say: Say) -> None:
 
 
 def test_drift_looks_says_and_accepts(say: Say) -> None:
-    status, shown = say("drift")
+    status, shown, _ = say("drift")
     assert status == 0
     assert "ALARM all channels since" in shown
     assert "positive 0.0% -> 100.0%" in " ".join(shown.split())

@@ -2,40 +2,23 @@
 a suspension that people cannot see, an error without the way on."""
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from conftest import LABELS
+from conftest import LABELS, Say
 from crowds import Crowd
 from headrace import trusting
-from headrace.cli.main import main
 from headrace.workspace import init
 
-Say = Callable[..., tuple[int, str, str]]
 
-
-@pytest.fixture
-def say(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Say:
-    """Run a command line in this process, in a workspace with feedback; its status and what it printed where."""
-    monkeypatch.setenv("HEADRACE_WORKSPACE", str(tmp_path / "ws"))
-    monkeypatch.setenv("COLUMNS", "200")
+@pytest.fixture(autouse=True)
+def _workspace(tmp_path: Path) -> None:
+    """One with feedback."""
     with init(tmp_path / "ws", task="tone", labels=LABELS) as ws:
         crowd = Crowd(ws)
         crowd.say("ann", [(f"text {i}", "positive") for i in range(9)])
         trusting.collect(crowd.ws)
-
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["headrace", *words])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        shown = capsys.readouterr()
-        return int(ended.value.code or 0), shown.out, shown.err
-
-    return run
 
 
 def test_a_source_is_seen_suspended_and_taken_back_in(say: Say) -> None:

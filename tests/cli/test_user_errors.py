@@ -11,14 +11,12 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, event, update
 
-from conftest import LABELS, sentences, write_jsonl
-from headrace.cli.main import main
+from conftest import LABELS, Say, sentences, write_jsonl
 from headrace.ids import new_id
 from headrace.records import Prediction
 from headrace.release import controls
@@ -29,33 +27,11 @@ from planted import NOON, log_row, plant_channel, plant_version
 TASK = 'type = "text-classification"\nlabels = ["negative", "neutral", "positive"]\n'
 
 
-@dataclass
-class Answer:
-    """How a command ended and what it said."""
-
-    status: int
-    out: str
-    err: str
-
-
-Ask = Callable[..., Answer]
-
-
 @pytest.fixture
-def ask(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ask:
-    """Run the command line in this process, in the workspace `tmp_path/ws`."""
-    monkeypatch.setenv("HEADRACE_WORKSPACE", str(tmp_path / "ws"))
+def ask(say: Say, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Say:
+    """`say`, in the folder beside the workspace."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*words: str) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["headrace", *words])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        shown = capsys.readouterr()
-        return Answer(ended.value.code or 0, shown.out, shown.err)  # type: ignore[arg-type]
-
-    return run
+    return say
 
 
 @pytest.fixture
@@ -83,7 +59,7 @@ def _predict(ws: Workspace, version_id: str, artifact: str) -> None:
         predictions.add_rows(conn, [log_row(one, channel.id)], config_hash=ws.config_hash)
 
 
-def refused(ask: Ask, *words: str, says: tuple[str, ...]) -> None:
+def refused(ask: Say, *words: str, says: tuple[str, ...]) -> None:
     """The command ends with 2 and says all of `says`, to people and to programs."""
     told = ask(*words)
     assert told.status == 2, told
@@ -161,12 +137,12 @@ def _database(path: Path) -> str:
 
 
 @pytest.mark.parametrize("case", SOURCES)
-def test_sources(case: str, ask: Ask, root: Path, tmp_path: Path) -> None:
+def test_sources(case: str, ask: Say, root: Path, tmp_path: Path) -> None:
     make, words, says = SOURCES[case]
     refused(ask, "import", "web", make(tmp_path), *words, says=says)
 
 
-def test_rows_that_cannot_be_used_are_put_aside_and_shown(ask: Ask, root: Path, tmp_path: Path) -> None:
+def test_rows_that_cannot_be_used_are_put_aside_and_shown(ask: Say, root: Path, tmp_path: Path) -> None:
     content = b"text,label\ngood day,neutral\n\xff\xfe,neutral\nsad day,sad\n"
     told = ask("import", "web", _file(tmp_path / "r.csv", content))
     assert told.status == 0
@@ -225,13 +201,13 @@ WORDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("case", WORDS)
-def test_words(case: str, ask: Ask, root: Path, tmp_path: Path) -> None:
+def test_words(case: str, ask: Say, root: Path, tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("text,label\na,neutral\n")
     words, says = WORDS[case]
     refused(ask, *words, says=says)
 
 
-def test_all_methods_backends_and_types_are_named(ask: Ask, root: Path, tmp_path: Path) -> None:
+def test_all_methods_backends_and_types_are_named(ask: Say, root: Path, tmp_path: Path) -> None:
     _import(ask, tmp_path, sentences(60))
     refused(ask, "train", "--method", "ful", says=("ful", "Did you mean 'full'?"))
     refused(ask, "train", "--method", "qqq", says=("qqq", "full, head"))
@@ -241,7 +217,7 @@ def test_all_methods_backends_and_types_are_named(ask: Ask, root: Path, tmp_path
 
 
 @pytest.mark.parametrize("words", [("evaluat",), ("import",), ("serve", "--prt", "1"), ("serve", "--port", "x")])
-def test_a_command_that_does_not_exist_is_told_with_its_usage(words: tuple[str, ...], ask: Ask, root: Path) -> None:
+def test_a_command_that_does_not_exist_is_told_with_its_usage(words: tuple[str, ...], ask: Say, root: Path) -> None:
     told = ask(*words)
     assert told.status == 2
     assert "Usage:" in told.err
@@ -275,7 +251,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("case", FILES)
-def test_files_of_settings(case: str, ask: Ask, tmp_path: Path) -> None:
+def test_files_of_settings(case: str, ask: Say, tmp_path: Path) -> None:
     text, says = FILES[case]
     (tmp_path / "ws").mkdir()
     (tmp_path / "ws" / "headrace.toml").write_bytes(text.encode("utf-8", "surrogateescape"))
@@ -291,19 +267,19 @@ VARIABLES = {
 
 
 @pytest.mark.parametrize("case", VARIABLES)
-def test_variables(case: str, ask: Ask, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables(case: str, ask: Say, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name, value, says = VARIABLES[case]
     monkeypatch.setenv(name, value)
     refused(ask, "channel", "list", says=says)
 
 
-def test_two_tasks_need_a_name(ask: Ask, root: Path) -> None:
+def test_two_tasks_need_a_name(ask: Say, root: Path) -> None:
     with (root / "headrace.toml").open("a") as file:
         file.write(f"[tasks.mood]\n{TASK}")
     refused(ask, "snapshot", says=("mood", "tone", "--task"))
 
 
-def test_no_task_at_all(ask: Ask, root: Path) -> None:
+def test_no_task_at_all(ask: Say, root: Path) -> None:
     (root / "headrace.toml").write_text("")
     refused(ask, "snapshot", says=("[]", "[tasks.NAME]"))
 
@@ -325,33 +301,33 @@ INITS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("case", INITS)
-def test_init(case: str, ask: Ask, root: Path, tmp_path: Path) -> None:
+def test_init(case: str, ask: Say, root: Path, tmp_path: Path) -> None:
     words, says = INITS[case]
     refused(ask, "init", *words, says=says)
     assert not (tmp_path / "new" / "headrace.toml").exists()
 
 
 @pytest.mark.parametrize("where", ["nowhere", "x.csv"])
-def test_no_workspace_here(where: str, ask: Ask, tmp_path: Path) -> None:
+def test_no_workspace_here(where: str, ask: Say, tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("")
     refused(ask, "check", "--workspace", where, says=(where, "headrace init"))
 
 
-def test_a_database_of_newer_code(ask: Ask, root: Path) -> None:
+def test_a_database_of_newer_code(ask: Say, root: Path) -> None:
     with sqlite3.connect(root / ".headrace" / "headrace.db") as conn:
         conn.execute("UPDATE alembic_version SET version_num = 'm9999'")
     conn.close()
     refused(ask, "channel", "list", says=("m9999", "pip install"))
 
 
-def test_an_export_into_a_folder_with_files(ask: Ask, root: Path, tmp_path: Path) -> None:
+def test_an_export_into_a_folder_with_files(ask: Say, root: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
     refused(ask, "export", "1", "out", says=(str(tmp_path / "out"), "Choose another one"))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
 
 
-def test_a_port_in_use(ask: Ask, root: Path) -> None:
+def test_a_port_in_use(ask: Say, root: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         _refused_plainly(ask, "serve", "--port", port, says=(f"127.0.0.1:{port}", "--port"))
@@ -366,11 +342,11 @@ def test_a_port_in_use(ask: Ask, root: Path) -> None:
         (("--port", "-1"), ("-1", "Choose another")),
     ],
 )
-def test_an_address_that_cannot_be(words: tuple[str, ...], says: tuple[str, ...], ask: Ask, root: Path) -> None:
+def test_an_address_that_cannot_be(words: tuple[str, ...], says: tuple[str, ...], ask: Say, root: Path) -> None:
     _refused_plainly(ask, "serve", *words, says=says)
 
 
-def _refused_plainly(ask: Ask, *words: str, says: tuple[str, ...]) -> None:
+def _refused_plainly(ask: Say, *words: str, says: tuple[str, ...]) -> None:
     """As `refused`, for a command without --json."""
     told = ask(*words)
     assert (told.status, told.out) == (2, "")
@@ -382,7 +358,7 @@ def _refused_plainly(ask: Ask, *words: str, says: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("words", [("improve",), ("serve", "--port", "0"), ("predict", "hello"), ("export", "1", "o")])
-def test_no_version_yet(words: tuple[str, ...], ask: Ask, tmp_path: Path) -> None:
+def test_no_version_yet(words: tuple[str, ...], ask: Say, tmp_path: Path) -> None:
     init(tmp_path / "ws", task="tone", labels=LABELS).close()
     _refused_plainly(ask, *words, says=("headrace train",))
 
@@ -390,30 +366,30 @@ def test_no_version_yet(words: tuple[str, ...], ask: Ask, tmp_path: Path) -> Non
 # --- Rows that cannot train ---------------------------------------------------------------------------------------
 
 
-def _import(ask: Ask, folder: Path, rows: list[dict[str, str]]) -> None:
+def _import(ask: Say, folder: Path, rows: list[dict[str, str]]) -> None:
     told = ask("import", "web", str(write_jsonl(folder / "rows.jsonl", rows)))
     assert told.status == 0, told.err
 
 
-def test_rows_without_labels(ask: Ask, root: Path, tmp_path: Path) -> None:
+def test_rows_without_labels(ask: Say, root: Path, tmp_path: Path) -> None:
     (tmp_path / "r.csv").write_text("text\none day\nanother day\n")
     assert ask("import", "web", str(tmp_path / "r.csv")).status == 0
     refused(ask, "train", says=("tone", "label column"))
 
 
-def test_an_empty_side(ask: Ask, root: Path, tmp_path: Path) -> None:
+def test_an_empty_side(ask: Say, root: Path, tmp_path: Path) -> None:
     _import(ask, tmp_path, sentences(40))
     words = ("train", "--set", "split.validation_share=0")
     refused(ask, *words, says=("validation", "split.validation_share"))
 
 
-def test_no_room_for_training(ask: Ask, root: Path, tmp_path: Path) -> None:
+def test_no_room_for_training(ask: Say, root: Path, tmp_path: Path) -> None:
     _import(ask, tmp_path, sentences(40))
     words = ("train", "--set", "split.validation_share=0.6", "--set", "split.test_share=0.6")
     refused(ask, *words, says=("1.2", "less than 1"))
 
 
-def test_base_models(ask: Ask, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_base_models(ask: Say, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _import(ask, tmp_path, sentences(40))
     (tmp_path / "empty").mkdir()
     (tmp_path / "pickled").mkdir()
@@ -436,7 +412,7 @@ def _without(missing: str) -> Callable[..., object]:
 
 
 @pytest.mark.slow
-def test_one_class_only(ask: Ask, root: Path, tmp_path: Path, tiny_base: Path) -> None:
+def test_one_class_only(ask: Say, root: Path, tmp_path: Path, tiny_base: Path) -> None:
     _import(ask, tmp_path, [{**row, "label": "neutral"} for row in sentences(40)])
     _refused_plainly(ask, "train", "--set", f"tasks.tone.base_model={tiny_base}", says=("neutral", "other classes"))
 
@@ -528,7 +504,7 @@ def test_pages_of_the_database_damaged_in_the_middle(root: Path) -> None:
     assert "backup" in told.stderr
 
 
-def test_a_page_that_only_one_verb_reads_is_damaged(ask: Ask, root: Path) -> None:
+def test_a_page_that_only_one_verb_reads_is_damaged(ask: Say, root: Path) -> None:
     """The database opens, and breaks later, in the middle of a stage."""
     path = root / ".headrace" / "headrace.db"
     with sqlite3.connect(path) as conn:
@@ -545,7 +521,7 @@ def test_a_page_that_only_one_verb_reads_is_damaged(ask: Ask, root: Path) -> Non
     assert "backup" in told.err
 
 
-def test_a_full_disk(ask: Ask, root: Path, tmp_path: Path) -> None:
+def test_a_full_disk(ask: Say, root: Path, tmp_path: Path) -> None:
     """Told, and nothing half written: the same command finishes when there is room."""
     rows = str(write_jsonl(tmp_path / "rows.jsonl", sentences(2000)))
 
