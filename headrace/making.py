@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace import jobs, trusting
+from headrace import jobs, signing, trusting
 from headrace.config import FinetuneTable, TaskTable
 from headrace.data import snapshot
 from headrace.errors import BadConfig, BadInput
@@ -328,6 +328,7 @@ def _register(
     results = _evaluate_all(ws, run, checkpoint, artifact.digest, rows, test, report)
     with ws.store.write() as conn:
         version = next_version(ws, conn, run, checkpoint=checkpoint, artifact=artifact.digest)
+        signing.sign(ws, conn, version)
         versions.add(conn, version, config_hash=ws.config_hash)
         for predictor, result in results.items():
             evaluation = evaluation_of(ws, run.task, version.id, predictor, run.snapshot_id, result)

@@ -9,10 +9,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from headrace import jobs, making, trusting
+from headrace import jobs, making, signing, trusting
 from headrace.checkpoints import low_rank
 from headrace.checkpoints.low_rank import LowRank
 from headrace.config import FinetuneTable, TaskTable
@@ -262,7 +263,7 @@ def _evaluated(
     predictor, facts = load_artifact(work.ws.artifacts.get(artifact))
     shared_outputs, _ = making.timed(predictor, inputs)
     started = time.perf_counter()
-    outputs = _by_channel(work.ws, predictor, adapters_, channels)(inputs, channels)
+    outputs = _by_channel(lambda own, _: work.ws.artifacts.get(own), predictor, adapters_, channels)(inputs, channels)
     rate = len(inputs) / (time.perf_counter() - started)
     work.report("evaluate", 1, 2, on="checkpoint")
     step = max(1, len(test) // _N_CHECKED_ROWS)
@@ -307,6 +308,7 @@ def _register(
         version = making.next_version(ws, conn, run, checkpoint=work.shared.checkpoint, artifact=artifact)
         done = {"state": "done", "checkpoint": version.checkpoint, "facts": facts, "finished_at": ws.clock()}
         runs.change(conn, run.id, **done)
+        signing.sign(ws, conn, version, {one.channel: one.artifact for one in adapters_ if one.artifact is not None})
         versions.add(conn, version, config_hash=ws.config_hash)
         adapters.add(conn, version.id, adapters_)
         for predictor, results in evaluations.items():
@@ -325,13 +327,15 @@ def answers_of(
 
 def answerer(ws: Workspace, version: ModelVersion, channels: Sequence[str | None]) -> tuple[Answerer, ArtifactFacts]:
     """A version that is loaded, with its adapters of `channels`, to be asked as often as one likes."""
-    predictor, facts = load_artifact(ws.artifacts.get(version.artifact))
-    return _by_channel(ws, predictor, _adapters(ws, version), channels), facts
+    predictor, facts = load_artifact(signing.folder_of(ws, version, version.artifact))
+    return _by_channel(partial(signing.folder_of, ws, version), predictor, _adapters(ws, version), channels), facts
 
 
-def _by_channel(ws: Workspace, predictor: Any, known: Sequence[Adapter], channels: Sequence[str | None]) -> Answerer:
+def _by_channel(
+    folder_of: Callable[[str, str], Path], predictor: Any, known: Sequence[Adapter], channels: Sequence[str | None]
+) -> Answerer:
     kept = {one.channel: one.artifact for one in known if one.artifact is not None and one.channel in set(channels)}
-    own = {name: predictor.adapter(predictor.add_adapter(ws.artifacts.get(one))) for name, one in kept.items()}
+    own = {name: predictor.adapter(predictor.add_adapter(folder_of(one, name))) for name, one in kept.items()}
 
     def answer(inputs: Sequence[Input], of_channels: Sequence[str | None]) -> Outputs:
         more = [[own.get(channel or "") for channel in of_channels]] if own else []

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from headrace import valuing, vectors
+from headrace import signing, valuing, vectors
 from headrace.advising.case import Case, Report, silent
 from headrace.advising.method import advise_method
 from headrace.advising.sentences import Sentence, Verdict, advice, not_known, say
@@ -53,7 +53,7 @@ def _costs(case: Case) -> list[Sentence]:
     if case.control is None:
         command = case.command("train")
         return [not_known("cost", "No version is in charge whose answers could be timed.", command=command)]
-    predictor, _ = load_artifact(case.ws.artifacts.get(case.control.artifact))
+    predictor, _ = load_artifact(signing.folder_of(case.ws, case.control, case.control.artifact))
     inputs = [row.input for row in case.sides.test[:_N_TIMED_ROWS]]
     predictor.logits(inputs)  # shapes that are new are compiled
     seconds = []

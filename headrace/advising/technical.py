@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace import valuing
+from headrace import signing, valuing
 from headrace.advising.case import N_ASKED, Case, Report, share_of, silent, spread
 from headrace.advising.method import advise_method
 from headrace.advising.sentences import Sentence, Verdict, advice, not_known, say
@@ -211,7 +211,7 @@ def _precision(case: Case) -> list[Sentence]:
         return [not_known("precision", f"{error}.", command=command)]
     rows = spread([*case.sides.validation, *case.sides.test], N_ASKED)
     inputs = [row.input for row in rows]
-    predictor, facts = load_artifact(case.ws.artifacts.get(case.control.artifact))
+    predictor, facts = load_artifact(signing.folder_of(case.ws, case.control, case.control.artifact))
     exact = load(case.ws.artifacts.get(case.control.checkpoint), facts.task)
     counts = classes.compare(
         case.task_type,

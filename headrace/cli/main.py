@@ -22,7 +22,9 @@ from headrace.cli import (
     releasing,
     reviewing,
     safekeeping,
+    signing,
     trusting,
+    usage,
     value,
 )
 from headrace.errors import BadInput, HeadraceError, Unusable, UserError
@@ -71,6 +73,8 @@ for group in (
     safekeeping,
     trusting,
     keys,
+    signing,
+    usage,
 ):
     group.register(app)
 

@@ -4,12 +4,14 @@ import errno
 import inspect
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
+from headrace import signing
 from headrace.artifacts import MANIFEST
 from headrace.config import TaskTable
 from headrace.errors import AlreadyExists, BadInput, Unusable, nearest
@@ -114,7 +116,7 @@ def _calibration(folder: Path, task: TaskTable, validation: Sequence[SnapshotRow
 
 
 def export_to(ws: Workspace, digest: str, destination: Path, files: Mapping[str, str] | None = None) -> Path:
-    """Copy an artifact to a directory of the user's; it appears whole or not at all.
+    """Copy an artifact to a directory of the user's, signed if there is a key to; it appears whole or not at all.
 
     Args:
         files: name to text of what goes beside it, such as a model card; stronger than the artifact's own.
@@ -128,11 +130,13 @@ def export_to(ws: Workspace, digest: str, destination: Path, files: Mapping[str,
     destination = Path(destination).absolute()
     unfinished = destination.parent / f".{destination.name}.headrace-unfinished"
     with FileLock(ws.state_folder / "export.lock"):  # one at a time, so what is there unfinished is a dead one's
-        _copy(source, destination, unfinished, files or {})
+        _copy(source, destination, unfinished, files or {}, seal=partial(signing.sign_folder, ws))
     return destination
 
 
-def _copy(source: Path, destination: Path, unfinished: Path, files: Mapping[str, str]) -> None:
+def _copy(
+    source: Path, destination: Path, unfinished: Path, files: Mapping[str, str], *, seal: Callable[[Path, str], None]
+) -> None:
     try:
         check_destination(destination)
         destination.parent.mkdir(parents=True, exist_ok=True)
@@ -140,6 +144,7 @@ def _copy(source: Path, destination: Path, unfinished: Path, files: Mapping[str,
         shutil.copytree(source, unfinished, ignore=shutil.ignore_patterns(MANIFEST))
         for name, text in files.items():
             (unfinished / name).write_text(text, "utf-8")
+        seal(unfinished, destination.name)
         os.replace(unfinished, destination)
     except (OSError, shutil.Error) as error:
         raise _unusable(error, destination) from None

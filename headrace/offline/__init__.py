@@ -9,17 +9,19 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from headrace import signing
 from headrace.data.checking import Checker, put_aside
 from headrace.errors import BadInput
 from headrace.offline.channels import Channels
 from headrace.offline.formats import PREFIX, Format, format_of, json_text
 from headrace.offline.parts import Mark, Parts
 from headrace.offline.table import Table, open_table
+from headrace.personal.policies import door_of
 from headrace.records import Input, ModelVersion, RawRow
 from headrace.release import controls
 from headrace.serve.worker import Model, answer, load_model
@@ -145,7 +147,8 @@ def _answer_rest(ws: Workspace, work: _Work, parts: Parts, report: Report) -> No
     """Answer what no earlier run did, part after part."""
     table, settings = work.table, ws.task(work.task)
     task_type: TaskType = TASK_TYPES.get(settings.type)(settings)
-    checker = Checker("", settings, task_type, table.options.max_chars)
+    door, max_chars = door_of(ws), table.options.max_chars
+    checker_of = cache(lambda channel: Checker(channel, settings, task_type, max_chars, door))
     rows = table.rows()
     deque(islice(rows, parts.n_rows), maxlen=0)  # passed over without keeping them
     model: Model | None = None
@@ -153,9 +156,12 @@ def _answer_rest(ws: Workspace, work: _Work, parts: Parts, report: Report) -> No
     for part in _parts_of(rows):
         if model is None:
             digest = work.version.artifact
-            model = load_model(ws.artifacts.get(digest), digest, n_threads=ws.settings.serve.n_threads)
-            work.channels.load(ws, model)
-        answered, bad = _answered(model, work.channels, part, [_checked(checker, work.channels, row) for row in part])
+            model = load_model(
+                signing.folder_of(ws, work.version, digest), digest, n_threads=ws.settings.serve.n_threads
+            )
+            work.channels.load(ws, work.version, model)
+        given = [_checked(checker_of, work.channels, row) for row in part]
+        answered, bad = _answered(model, work.channels, part, given)
         names = parts.answer_names or (list(answered[0][1]) if answered else [])
         lines = [_merged(row, answers, names) for row, answers in answered]
         reasons = dict(Counter(one.reason for one, _ in bad))
@@ -184,8 +190,8 @@ def _parts_of(rows: Iterator[RawRow]) -> Iterator[list[RawRow]]:
         yield part
 
 
-def _checked(checker: Checker, channels: Channels, row: RawRow) -> Input | Quarantined:
-    given = checker.check_input(row)
+def _checked(checker_of: Callable[[str | None], Checker], channels: Channels, row: RawRow) -> Input | Quarantined:
+    given = checker_of(channels.of(row)).check_input(row)
     if isinstance(given, Quarantined) or row.values is None:
         return given
     if problem := channels.problem_of(row):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from headrace import signing
 from headrace.data import channels
 from headrace.errors import BadInput
 from headrace.offline.table import Table
@@ -45,17 +46,23 @@ class Channels:
     def have_adapters(self) -> bool:
         return bool(self._kept)
 
-    def load(self, ws: Workspace, model: Model) -> None:
-        """Load the adapters on a model."""
+    def load(self, ws: Workspace, version: ModelVersion, model: Model) -> None:
+        """Load the adapters of a version on its model."""
         for name, one in self._kept.items():
             assert one.artifact is not None
             assert one.weights is not None
-            self._held[name] = hold_adapter(model, one.weights, ws.artifacts.get(one.artifact))
+            folder = signing.folder_of(ws, version, one.artifact, name)
+            self._held[name] = hold_adapter(model, one.weights, folder)
+
+    def of(self, row: RawRow) -> str | None:
+        """The channel of a row, where it is one that is known."""
+        name = self._channel if self._column is None else (row.values or {}).get(self._column)
+        return name if name in self._known else None
 
     def adapter_of(self, row: RawRow) -> Adapter | None:
         """What answers a row besides the shared model."""
-        name = self._channel if self._column is None else (row.values or {}).get(self._column)
-        return self._held.get(name) if isinstance(name, str) else None
+        name = self.of(row)
+        return None if name is None else self._held.get(name)
 
     def problem_of(self, row: RawRow) -> str | None:
         """Why a row's channel cannot be used, if so."""

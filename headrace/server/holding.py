@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from headrace import signing
 from headrace.errors import HeadraceError
 from headrace.records import ModelVersion
 from headrace.serve.pool import Pool
@@ -68,17 +69,18 @@ class Holdings:
         """Have a pool hold a version, and wait until it does.
 
         Raises:
-            Damaged: it cannot be loaded.
+            Damaged: it cannot be loaded, or is not signed as it must be.
             Unavailable: no worker could load it now; they try again when they are back.
         """
         with self._ws.store.read() as conn:
             kept = [one for one in adapters.of_version(conn, version.id) if one.is_kept]
         self._adapters[version.id] = {one.channel: one.weights for one in kept if one.weights is not None}
         folders = {one.weights: one.artifact for one in kept} | {None: version.artifact}
+        owners = {one.weights: one.channel for one in kept} | {None: None}
         for digest, adapter in self._keys(version):
             folder = folders[adapter]
             if folder is not None and not pool.is_loaded(digest, adapter):
-                pool.load(digest, self._ws.artifacts.get(folder), adapter=adapter)
+                pool.load(digest, signing.folder_of(self._ws, version, folder, owners[adapter]), adapter=adapter)
 
     def leave(self, pool: Pool, version: ModelVersion) -> None:
         """Have a pool let go of a version at the next `sweep`: requests may still be on their way to it."""

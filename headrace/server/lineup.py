@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
+from headrace import signing
 from headrace.errors import NotFound, Unavailable, WrongState, nearest
 from headrace.records import ModelVersion, Release
 from headrace.release import assignment, controls
@@ -267,8 +268,9 @@ class Lineup:
         serve = self._ws.settings.serve
         if serve.n_workers and serve.n_threads:
             return Size(serve.n_workers, serve.n_threads)
-        digest = self._state.wanted[min(self._state.wanted)].control.artifact
-        return threads.choose(serve, self._ws.artifacts.get(digest), digest, self._ws.state_folder, self._stop)
+        control = self._state.wanted[min(self._state.wanted)].control
+        folder = signing.folder_of(self._ws, control, control.artifact)
+        return threads.choose(serve, folder, control.artifact, self._ws.state_folder, self._stop)
 
     def _read(self) -> None:
         """What the ledger says, where it has new lines."""

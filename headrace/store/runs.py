@@ -42,6 +42,12 @@ def add_artifact(conn: Connection, artifact: Artifact, now: datetime) -> None:
         conn.execute(insert(_ARTIFACTS).values(**vars(artifact), created_at=now))
 
 
+def artifacts_of_version(conn: Connection, version_id: str, *, kind: str) -> list[Artifact]:
+    """Artifacts of a kind whose facts name a version, newest first."""
+    query = select(_ARTIFACTS).where(_ARTIFACTS.c.kind == kind, _ARTIFACTS.c.facts["version"].as_string() == version_id)
+    return as_records(Artifact, conn.execute(query.order_by(_ARTIFACTS.c.created_at.desc())).mappings().all())
+
+
 def find_artifact(conn: Connection, digest: str) -> Artifact | None:
     query = select(_ARTIFACTS).where(_ARTIFACTS.c.digest == digest)
     return one_or_none(Artifact, conn.execute(query).mappings().first())

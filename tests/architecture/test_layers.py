@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2] / "headrace"
 LAYERS = [
     {"errors", "ids", "records", "registry", "config", "config_sources", "version", "cells"},
     {"stats", "store", "files", "isolation", "artifacts", "jobs", "workspace", "auditing", "signing"},
-    {"tasks", "retention"},
+    {"tasks", "retention", "personal"},
     {"checkpoints"},
     {"data", "finetune", "evaluate", "export", "release", "serve", "feedback", "access"},
     {"vectors"},
@@ -27,6 +27,7 @@ LAYERS = [
     {"advising", "loop", "offline", "upkeep"},
     {"lineage", "wheel"},
     {"backups"},
+    {"doctor"},
     {"server", "console", "cli", "client", "testing"},
 ]
 SIDEWAYS = {
@@ -34,7 +35,7 @@ SIDEWAYS = {
     ("auditing", "store"), ("auditing", "workspace"),
     ("config_sources", "config"), ("config_sources", "errors"), ("registry", "errors"), ("serve", "export"),
     ("secret_files", "artifacts"), ("artifacts", "files"), ("jobs", "isolation"), ("signing", "artifacts"),
-    ("signing", "secret_files"), ("signing", "workspace"),
+    ("signing", "secret_files"), ("signing", "workspace"), ("signing", "store"), ("signing", "auditing"),
     ("cli", "client"), ("cli", "server"), ("cli", "console"), ("server", "console"),
 }  # fmt: skip
 HEAVY = {  # library -> where it may be imported at module level
