@@ -53,6 +53,7 @@ _PUBLIC = {
     "served_at": "headrace.release.controls:served_at",
     "verify_ledger": "headrace.release.ledger:verify",
     "history": "headrace.release.ledger:history",
+    "usage": "headrace.access.usage:usage",
     "audit_log": "headrace.auditing:listing",
     "verify_audit_log": "headrace.auditing:verify",
     "trace": "headrace.lineage.tracing:trace",

@@ -11,7 +11,7 @@ SCOPES: Mapping[str, str] = {
     "data:write": "label: answer reviews, send annotations; and trace rows",
     "train": "start trainings; no route does that yet",
     "release": "see how releases stand",
-    "admin": "change the server; no route does that yet",
+    "admin": "see what all keys used",
     "audit:read": "see metrics, live accuracy and drift",
 }
 """What a key can allow, in words. None of them holds another."""
@@ -43,6 +43,7 @@ ROUTES: Mapping[tuple[str, str], str] = {
     ("GET", "/v1/accuracy"): "audit:read",
     ("GET", "/v1/drift"): "audit:read",
     ("GET", "/metrics"): "audit:read",
+    ("GET", "/v1/usage"): "admin",
     ("POST", "/predict"): "predict",
     ("GET", "/info"): "predict",
     ("GET", "/v2"): "predict",
@@ -56,7 +57,7 @@ ROUTES: Mapping[tuple[str, str], str] = {
 }
 """(method, path) to the scope that it asks for."""
 
-WHOLE = frozenset({"/metrics", "/v1/drift", "/v1/releases/{task}", "/v1/lineage/{row_id}"})
+WHOLE = frozenset({"/metrics", "/v1/usage", "/v1/drift", "/v1/releases/{task}", "/v1/lineage/{row_id}"})
 """Paths that tell of all channels at once: a key that is bound to some may not see them."""
 
 

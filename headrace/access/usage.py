@@ -59,6 +59,11 @@ def usage(ws: Workspace, *, by: Sequence[str] = BY, month: str | None = None) ->
     return Usage(lines, sum((line.used for line in lines), Used()))
 
 
+def as_json(found: Usage) -> dict[str, Any]:
+    """`lines`, each flat, and `total`."""
+    return {"lines": [flat(line) for line in found.lines], "total": vars(found.total)}
+
+
 def flat(line: UsageLine) -> dict[str, Any]:
     """A line as one row of a table."""
     return {"month": line.month, **line.names, **vars(line.used)}

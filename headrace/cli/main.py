@@ -22,7 +22,6 @@ from headrace.cli import (
     releasing,
     reviewing,
     safekeeping,
-    signing,
     trusting,
     usage,
     value,
@@ -73,7 +72,6 @@ for group in (
     safekeeping,
     trusting,
     keys,
-    signing,
     usage,
 ):
     group.register(app)

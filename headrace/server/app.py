@@ -21,6 +21,7 @@ from headrace.server.routes import (
     predict,
     releases,
     reviews,
+    usage,
 )
 from headrace.version import VERSION
 from headrace.workspace import Workspace
@@ -57,6 +58,7 @@ def create_app(ws: Workspace) -> FastAPI:
         predict,
         feedback,
         reviews,
+        usage,
         label_studio,
         health,
         models,

@@ -171,7 +171,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         413: "The body is too long",
         415: "The body has a Content-Encoding, or is of another type",
         422: "A value cannot be used",
-        429: "The channel asks for more than its share: try again",
+        429: "More than the share or the limit of the channel or the key: try again after `Retry-After` seconds",
         500: "The server failed; its log has the id",
         503: "Overloaded, draining or restarting: try again",
         504: "No answer within the time allowed",

@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from headrace.access.scopes import ANY, OPEN, ROUTES
-from headrace.errors import Forbidden, Unauthorized
+from headrace.errors import Forbidden, TooMany, Unauthorized
 from headrace.server import error_forms
 
 _SCHEMES = {
@@ -35,13 +35,14 @@ def _describe(document: dict[str, Any]) -> None:
             scope = ROUTES.get((method.upper(), path), ANY)
             if scope != OPEN:
                 operation["security"] = [{name: []} for name in _SCHEMES]
-                operation["responses"] |= _refusals(path, scope)
+                operation["responses"] = {**_refusals(path, scope), **operation["responses"]}
 
 
 def _refusals(path: str, scope: str) -> Mapping[str, Any]:
     said = {
         Unauthorized.http_status: "No key, or one that does not count",
         Forbidden.http_status: "The key may not do that" if scope == ANY else f"The key lacks the scope `{scope}`",
+        TooMany.http_status: "The key asks too often: try again after `Retry-After` seconds",
     }
     schema = _ENVELOPE if error_forms.is_own(path) else {"type": "object"}
     content = {"application/json": {"schema": schema}}
