@@ -7,8 +7,8 @@
 Caches, logs and the key that signs receipts are in neither. Not for PostgreSQL, which has its own means.
 """
 
-from headrace.backups.copying import MANIFEST, Backup, backup
+from headrace.backups.copying import MANIFEST, Backup, backup, last
 from headrace.backups.following import Followed, follow
 from headrace.backups.restoring import Restored, newest_at, restore, verify
 
-__all__ = ["MANIFEST", "Backup", "Followed", "Restored", "backup", "follow", "newest_at", "restore", "verify"]
+__all__ = ["MANIFEST", "Backup", "Followed", "Restored", "backup", "follow", "last", "newest_at", "restore", "verify"]

@@ -1,5 +1,6 @@
 """A backup of one moment: a folder of plain files. `headrace-backup.json` lists each with its size and SHA-256."""
 
+import json
 import os
 import shutil
 import sqlite3
@@ -12,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from headrace import auditing, retention
+from headrace.access.keys import PEPPER
 from headrace.artifacts import file_hash, sync
 from headrace.backups import sealed
 from headrace.config_sources import FILE_NAME
 from headrace.errors import AlreadyExists, NotFound, Unusable
 from headrace.lineage import receipts, tombstones
+from headrace.personal import secret
 from headrace.release import ledger
 from headrace.store import backups as rows
 from headrace.version import VERSION
@@ -26,6 +29,8 @@ MANIFEST = "headrace-backup.json"
 DATABASE = "headrace.db"
 ARTIFACTS = "artifacts"
 FORM = 2
+_PLACE = "backup.json"
+"""In the state folder."""
 _PATIENCE_S = 60
 
 
@@ -72,8 +77,24 @@ def backup(ws: Workspace, destination: Path | str) -> Backup:
         sync_tree(folder)
         os.rename(folder, to)
     sync(to.parent)
+    note_place(ws, to)
     n_bytes = sum(one["n_bytes"] for one in files.values())
     return Backup(str(to), len(files), n_bytes, head, anchor, missing, round(time.monotonic() - began, 2))
+
+
+def note_place(ws: Workspace, to: Path) -> None:
+    """Remember where the newest backup is."""
+    draft = ws.state_folder / f"{_PLACE}.{os.getpid()}"
+    draft.write_text(json.dumps({"path": str(to)}) + "\n", "utf-8")
+    os.replace(draft, ws.state_folder / _PLACE)
+
+
+def last(ws: Workspace) -> Path | None:
+    """Where the newest backup was made, or is being made by one that follows; None: there never was one."""
+    try:
+        return Path(json.loads((ws.state_folder / _PLACE).read_text("utf-8"))["path"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def kept_files(ws: Workspace) -> dict[str, Path]:
@@ -81,10 +102,15 @@ def kept_files(ws: Workspace) -> dict[str, Path]:
     state = ws.state_folder
     tombstones.key_of(state)  # of erasures to come, which this backup will be freed of
     found = {FILE_NAME: ws.root / FILE_NAME, tombstones.FILE: state / tombstones.FILE}
+    found[PEPPER] = state / PEPPER
     for task in ws.settings.tasks.values():
         if task.catalogue:
             found[f"root/{task.catalogue}"] = ws.root / task.catalogue
-    keys = [*(state / tombstones.KEYS).glob("*.pub"), state / tombstones.KEYS / tombstones.KEY_FILE]
+    keys = [
+        *(state / tombstones.KEYS).glob("*.pub"),
+        state / tombstones.KEYS / tombstones.KEY_FILE,
+        state / secret.FILE,
+    ]
     kept = [path for name in (receipts.FOLDER, retention.FOLDER) for path in (state / name).rglob("*")]
     found |= {path.relative_to(state).as_posix(): path for path in [*keys, *kept] if path.suffix != ".draft"}
     return {name: found[name] for name in sorted(found) if found[name].is_file()}

@@ -20,7 +20,7 @@ from typing import Any
 
 from headrace.artifacts import sync
 from headrace.backups import generations, sealed
-from headrace.backups.copying import FORM, chains_of, kept_files, place_of, plain, unwritable
+from headrace.backups.copying import FORM, chains_of, kept_files, note_place, place_of, plain, unwritable
 from headrace.backups.generations import BASE, FOLLOWED, Entry, Generation, Kept, Pool
 from headrace.errors import AlreadyExists, HeadraceError, NotFound
 from headrace.lineage import tombstones
@@ -184,6 +184,7 @@ class _Follower:
             raise
         _say_newest(self._to, begun.number)
         self._n_begun += 1
+        note_place(self._ws, self._to)
         self._forget(begun)
         self._report(self.standing())
 

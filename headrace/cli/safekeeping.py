@@ -10,12 +10,14 @@ from headrace.cli.rendering import AsJson, Where, emit, instant, opened, plain
 
 if TYPE_CHECKING:
     from headrace.backups import Followed, Restored
+    from headrace.doctor import Examined
     from headrace.workspace import Workspace
 
 
 def register(app: typer.Typer) -> None:
     app.command("backup")(backup)
     app.command("restore")(restore)
+    app.command("doctor")(doctor)
 
 
 def backup(
@@ -94,3 +96,24 @@ def _show_restored(made: "Restored") -> None:
         print(f"  an artifact that the backup does not have: {digest}")
     for setting in made.settings_to_change:
         print(f"  headrace.toml still says {setting}: take it out, or the restored files are not used")
+
+
+def doctor(where: Where = Path("."), as_json: AsJson = False) -> None:
+    """Look for what is wrong with the workspace, and say what to do. Changes nothing; status 1 where something is."""
+    from headrace.doctor import examine
+
+    found = examine(where)
+    emit({**plain(found), "is_well": found.is_well}, as_json, lambda: _show_examined(found))
+    raise typer.Exit(0 if found.is_well else 1)
+
+
+def _show_examined(found: "Examined") -> None:
+    for one in found.findings:
+        about = "" if one.value is None else f": {one.value}"
+        print(f"{one.severity.upper():7}  {one.part}: {one.problem}{about}")
+        print(f"         {one.advice}")
+    if not found.findings:
+        print("Nothing is wrong.")
+    print(f"Looked at: {', '.join(found.looked_at)}")
+    if found.left_out:
+        print(f"Could not look at: {', '.join(found.left_out)}")
