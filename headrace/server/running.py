@@ -28,6 +28,7 @@ import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 
 from headrace.access import keys
+from headrace import auditing
 from headrace.errors import BadConfig, BadInput, Unusable
 from headrace.serve import logs
 from headrace.server import http, tls
@@ -70,6 +71,7 @@ def start_server(ws: Workspace, *, host: str | None = None, port: int | None = N
     _check_reach(ws, host, is_clear=tls_context is None)
     listener = _listen(host, serve.port if port is None else port)
     with listener, _address_file(ws, listener, "http" if tls_context is None else "https") as url:
+        auditing.note_settings(ws)
         asyncio.run(_serve(ws, listener, url, tls_context))
 
 
