@@ -27,8 +27,8 @@ from typing import Any
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 
-from headrace.access import keys
 from headrace import auditing
+from headrace.access import keys
 from headrace.errors import BadConfig, BadInput, Unusable
 from headrace.serve import logs
 from headrace.server import http, tls
