@@ -257,10 +257,10 @@ def read(folder: Path) -> Kept:
 
 def entries_of(kept: Kept, pool: Pool) -> Iterator[Entry]:
     """What a generation needs of the pool."""
-    listings = {step["listing"]["sha256"]: step["listing"] for step in kept.steps}
-    for listing in listings.values():
-        yield listing
-        yield from pool.read_json(listing).values()
+    found = {step["listing"]["sha256"]: step["listing"] for step in kept.steps}
+    for listing in list(found.values()):
+        found |= {entry["sha256"]: entry for entry in pool.read_json(listing).values()}
+    yield from found.values()
 
 
 def check(path: Path, entry: Entry) -> None:

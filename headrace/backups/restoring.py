@@ -186,9 +186,9 @@ def _followed(folder: Path, at: datetime | None) -> Content:
 
 
 def _at_step(kept: Kept, step: Mapping[str, Any], pool: Pool, made_at: str) -> Content:
-    listing = pool.read_json(step["listing"])
-    for entry in listing.values():
+    for entry in generations.entries_of(kept, pool):  # of other instants too: a sound backup is sound as a whole
         generations.check(pool.place(entry), entry)
+    listing = pool.read_json(step["listing"])
     files = {name: pool.place(entry) for name, entry in listing.items()} | {DATABASE: kept.folder / BASE}
     n_logs = step["n_logs"]
     paths = [kept.folder / generations.log_name(number) for number in range(1, n_logs + 1)]

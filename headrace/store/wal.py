@@ -20,7 +20,7 @@ HEAD_BYTES = 32
 _FRAME_HEAD_BYTES = 24
 _INDEX_HEAD = struct.Struct("=III BBH II 2I 8s 2I")
 _INDEX_VERSION = 3007000
-_PATIENCE_S = 5
+_PATIENCE_S = 2
 
 
 class LogLost(Exception):

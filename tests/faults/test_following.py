@@ -89,7 +89,7 @@ def test_what_comes_while_it_follows_is_restored_to_any_instant(ws: Workspace, t
     before = datetime.now(UTC)
     with followed(ws.root, tmp_path / "f") as told:
         write(ws, 5, 5)
-        time.sleep(1.0)
+        time.sleep(0.6)
         between = datetime.now(UTC)
         digest = stub_artifact(ws)
         with ws.store.write() as conn:
@@ -98,7 +98,7 @@ def test_what_comes_while_it_follows_is_restored_to_any_instant(ws: Workspace, t
                 (digest, "2026-03-01 12:00:00.000000"),
             )
         write(ws, 10, 300)  # more than the log holds before it is taken into the database
-        time.sleep(1.0)
+        time.sleep(0.6)
         backups.restore(tmp_path / "f", tmp_path / "live")  # while it goes on
     assert written(tmp_path / "live") == list(range(310))
     made = backups.restore(tmp_path / "f", tmp_path / "end")
@@ -132,6 +132,7 @@ def test_a_log_that_others_reset_begins_a_new_generation(ws: Workspace, tmp_path
 def test_one_that_is_stuck_does_not_make_the_log_grow_for_ever(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "_CHECKPOINT_PAGES", 20)
     monkeypatch.setattr(engine, "_FOLLOWED_PAGES", 100)
+    monkeypatch.setattr(wal, "_PATIENCE_S", 0.1)
     log, sizes = ws.state_folder / "headrace.db-wal", []
     with wal.following(ws.state_folder / "follow.lock"):
         for number in range(60):
@@ -200,7 +201,7 @@ def a_follow(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(place=st.floats(0, 1, exclude_max=True), flip=st.integers(0, 255), data=st.data())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_flipped_byte_cut_or_missing_file_is_refused(
     a_follow: Path, tmp_path: Path, place: float, flip: int, data: st.DataObject
 ) -> None:
