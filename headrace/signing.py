@@ -169,13 +169,15 @@ def _artifacts(ws: Workspace, version: ModelVersion) -> list[tuple[str, str | No
 
 def _check(ws: Workspace, version: ModelVersion, digest: str, channel: str | None, folder: Path) -> Checked:
     with ws.store.read() as conn:
-        known = [one for one in runs.artifacts_of_version(conn, version.id, kind=KIND) if one.facts["of"] == digest]
+        known = runs.artifacts_of_version(conn, version.id, kind=KIND)
     if not known:
         if ws.settings.sign.policy == "require":
             raise _refused("the version is not signed", version, "Run: headrace sign version, if you trust it")
         return Checked(digest, channel, False, "")
-    keys, problem = _public_keys(ws), ""
+    keys, problem = _public_keys(ws), "other files were signed"
     for one in known:
+        if one.facts["of"] != digest:
+            continue
         try:
             said, name = _opened((ws.artifacts.get(one.digest) / FILE).read_bytes(), keys)
             if said["headrace"] != _identity(version, digest, channel):

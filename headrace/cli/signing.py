@@ -1,11 +1,14 @@
 """Verbs of signatures: sign key, sign version, sign verify."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headrace.cli.rendering import AsJson, Where, emit, opened, plain, table
+
+if TYPE_CHECKING:
+    from headrace.signing import Checked
 
 _sign = typer.Typer(help="Sign versions, and check whose they are.", no_args_is_help=True)
 _Version = Annotated[str, typer.Argument(help="Number, id or TASK/NUMBER.")]
@@ -54,6 +57,6 @@ def sign_verify(version: _Version, task: _Task = None, where: Where = Path("."),
     raise typer.Exit(0 if all(one.is_signed for one in found) else 1)
 
 
-def _show(found: list[object], as_json: bool) -> None:
+def _show(found: "list[Checked]", as_json: bool) -> None:
     rows = [(one["channel"] or "", one["artifact"][:19], one["key"][:16] or "not signed") for one in map(plain, found)]
     emit(found, as_json, lambda: table(("channel", "artifact", "signed by key"), rows))

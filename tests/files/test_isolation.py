@@ -47,11 +47,13 @@ def _n_calls(listening: socket.socket) -> int:
 
 def test_threads_that_were_there_before_are_shut_in_too(listener: socket.socket) -> None:
     code = (
-        "import json, sys, threading, calling_home, os; from headrace import isolation; found = {}; go = threading.Event()\n"
-        "def late():\n    go.wait(); found['thread'] = calling_home.attempts(int(sys.argv[1]))\n"
-        "other = threading.Thread(target=late); other.start(); assert isolation.leave_network(); go.set(); other.join()\n"
-        "found['main'] = calling_home.attempts(int(sys.argv[1])); import ctypes; libc = ctypes.CDLL(None)\n"
-        "found['ring'] = libc.syscall(425, 8, 0); print(json.dumps(found))"
+        "import ctypes, json, sys, threading, calling_home; from headrace import isolation\n"
+        "found, go, port = {}, threading.Event(), int(sys.argv[1])\n"
+        "def late():\n    go.wait(); found['thread'] = calling_home.attempts(port)\n"
+        "other = threading.Thread(target=late); other.start()\n"
+        "assert isolation.leave_network(); go.set(); other.join()\n"
+        "found['main'] = calling_home.attempts(port)\n"
+        "found['ring'] = ctypes.CDLL(None).syscall(425, 8, 0); print(json.dumps(found))"
     )
     port = str(listener.getsockname()[1])
     said = subprocess.run([sys.executable, "-c", code, port], capture_output=True, check=True, timeout=60).stdout
