@@ -47,7 +47,8 @@ class Hosts:
 def _name_in(host: str) -> str:
     """A host without its port; an IPv6 address without its brackets."""
     if host.startswith("["):
-        return host[1:].partition("]")[0]
+        name, end, _ = host[1:].partition("]")
+        return name if end else host
     return host.partition(":")[0]
 
 
