@@ -20,6 +20,7 @@ from headrace.evaluate import evaluating, model_card
 from headrace.export.writing import check_destination, check_format, export_to
 from headrace.finetune import base_models
 from headrace.making import describe, evaluation_of, export_checkpoint, find_run, keep, task_type_of
+from headrace.personal.policies import door_of
 from headrace.records import Adapter, Job, ModelVersion, Release
 from headrace.release import controls, ledger, releases
 from headrace.releasing import gating, judging, starting
@@ -239,6 +240,8 @@ def predict(
         raise BadInput("there is no text to answer", next_step="Give one text or more")
     name = ws.task_name(task)
     parsed = parse_inputs(ws.task(name), task_type_of(ws.task(name)).fields, inputs)
+    door = door_of(ws)
+    parsed = [door.input(channel, one)[0] for one in parsed]  # as the version was trained
     found = controls.find_version(ws, name, version) if version else controls.serving(ws, name).control_of(channel)
     outputs, facts = adapting.answers_of(ws, found, parsed, [channel] * len(parsed))
     task_type: TaskType = TASK_TYPES.get(facts.task.type)(facts.task)

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from headrace import vectors
 from headrace.advising.case import Case, Report, share_of, silent, spread
 from headrace.advising.sentences import Sentence, Verdict, advice, not_known, say
-from headrace.data import personal
 from headrace.errors import BadConfig, MissingExtra
 from headrace.feedback import drift
 from headrace.feedback.alarms import Alarm
+from headrace.personal import finding
 from headrace.records import Interval, SnapshotRow
 from headrace.stats import abstention
 from headrace.stats.audits import difference
@@ -67,10 +67,10 @@ def personal_data(case: Case, rows: Sequence[SnapshotRow]) -> list[Sentence]:
     looked = spread(rows, _N_SCANNED)
     holders: dict[str, list[SnapshotRow]] = {}
     for row in looked:
-        for kind in {found.kind for found in personal.find(as_one_text(row.input))}:
+        for kind in {found.kind for found in finding.find(as_one_text(row.input))}:
             holders.setdefault(kind, []).append(row)
     said = []
-    for kind in personal.RECOGNISERS:
+    for kind in finding.KINDS:
         mine = holders.get(kind, [])
         if mine:
             share = share_of(np.arange(len(looked)) < len(mine))
@@ -80,7 +80,7 @@ def personal_data(case: Case, rows: Sequence[SnapshotRow]) -> list[Sentence]:
             said.append(say("personal-data", "act", text, share, unit="share", command=command, examples=ids, **facts))
     if said:
         return said
-    kinds = ", ".join(personal.RECOGNISERS)
+    kinds = ", ".join(finding.KINDS)
     text = f"No labelled row of {len(looked)} was found to hold personal data ({kinds}): {{}}."
     share = share_of(np.zeros(len(looked)))
     return [say("personal-data", "fine", text, share, unit="share", command=command)]

@@ -25,6 +25,8 @@ from headrace.data.checking import Checked, Checker, put_aside
 from headrace.data.sources import Options, open_source, shown
 from headrace.errors import BadInput, NotFound, WrongState
 from headrace.ids import new_id
+from headrace.personal import mapping
+from headrace.personal.policies import door_of
 from headrace.records import Channel, ImportReport, RawRow
 from headrace.store import channels as channel_rows
 from headrace.store import examples, imports
@@ -84,7 +86,7 @@ def import_rows(
     max_chars = ws.settings.data.max_chars
     named = Options(label=label_column, id=id_column, group=group_column, query=query, max_chars=max_chars)
     options = with_parts(named, settings, task_type.fields, text_column, pair_column)
-    checker = Checker(into.name, settings, task_type, options.max_chars)
+    checker = Checker(into.name, settings, task_type, options.max_chars, door_of(ws))
     rows = open_source(location, format=format).read(location, options)
     with only_import(ws):
         return _run(_Intake(ws, into, task, shown(location), checker), rows, strict=strict, progress=progress)
@@ -199,9 +201,11 @@ def _read(intake: _Intake, rows: Iterator[RawRow], staging: Staging, progress: P
         checked = [intake.checker.check(row) for row in chunk]
         staging.add((one[0], one[1], one[2:]) for one in checked if isinstance(one, Checked))
         bad = [one for one in checked if isinstance(one, Quarantined)]
-        if bad:
+        kept, intake.checker.kept = intake.checker.kept, []
+        if bad or kept:
             with intake.ws.store.write(durable=False) as conn:
                 _put_aside(intake, conn, bad)
+                mapping.keep(intake.ws, conn, intake.channel.id, kept)
         intake.n_rows += len(chunk)
         if progress is not None:
             progress(intake.n_rows, None)

@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from itertools import islice, tee
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from headrace.config import EventsTable
 from headrace.errors import AlreadyExists, BadInput, HeadraceError, NotFound, WrongState, nearest
 from headrace.ids import PREFIXES, first_id, new_id
+from headrace.personal.policies import Door, door_of
 from headrace.records import Feedback, Input, Prediction
 from headrace.store import predictions
 from headrace.tasks import TASK_TYPES, TaskType
@@ -193,6 +194,32 @@ def receive(ws: Workspace, conn: "Connection", given: Given) -> Feedback:
 def receive_all(ws: Workspace, conn: "Connection", givens: Sequence[Given]) -> list[Feedback | HeadraceError]:
     """What `receive` does, for several at once: of each, in order, the record or why it was refused."""
     found = predictions.find_all(conn, {given.prediction_id for given in givens})
+    door = door_of(ws)
+    if door.is_on:
+        cleaned = [_cleaned(door, found.get(given.prediction_id), given) for given in givens]
+        sound = iter(_received(ws, conn, found, [one for one in cleaned if isinstance(one, Given)]))
+        return [next(sound) if isinstance(one, Given) else one for one in cleaned]
+    return _received(ws, conn, found, givens)
+
+
+def _cleaned(door: Door, prediction: Prediction | None, given: Given) -> Given | HeadraceError:
+    """Feedback without what is personal in it, or why that is refused."""
+    channel = None if prediction is None else prediction.channel
+    try:
+        return replace(
+            given,
+            correction=door.value(channel, given.correction),
+            comment=None if given.comment is None else door.clean(channel, given.comment).text,
+            labeller=door.name(channel, given.labeller),
+            idempotency_key=None if given.idempotency_key is None else door.name(channel, given.idempotency_key),
+        )
+    except HeadraceError as error:
+        return error
+
+
+def _received(
+    ws: Workspace, conn: "Connection", found: Mapping[str, Prediction], givens: Sequence[Given]
+) -> list[Feedback | HeadraceError]:
     keys = {_kept_key(given, found.get(given.prediction_id)) for given in givens}
     known = predictions.feedback_with_keys(conn, {key for key in keys if key})
     taken: list[Feedback | HeadraceError] = []
@@ -367,6 +394,16 @@ def _check_correction(value: object, depth: int = 0) -> None:
     parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
     for part in parts:
         _check_correction(part, depth + 1)
+
+
+def labeller_of(ws: Workspace, name: str) -> str:
+    """What a labeller is called here: their name without what is personal in it.
+
+    Raises:
+        BadInput: see `check_labeller`.
+    """
+    check_labeller(name)
+    return door_of(ws).name(None, name)
 
 
 def check_labeller(name: str) -> None:

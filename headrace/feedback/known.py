@@ -15,6 +15,8 @@ from headrace import auditing
 from headrace.errors import BadInput, NotFound, WrongState
 from headrace.feedback.sources import is_same
 from headrace.ids import new_id
+from headrace.personal.places import moved_target
+from headrace.personal.policies import Door, door_of
 from headrace.records import Input, KnownAnswer
 from headrace.store import examples, known_answers, votes
 from headrace.tasks import TASK_TYPES, TaskType
@@ -22,6 +24,7 @@ from headrace.tasks.inputs import text_hash
 from headrace.workspace import Workspace
 
 _MIN_AGREEING = 3
+_POINTING = ("token_classification",)  # problems whose answers say where
 _INEXACT = ("regression", "question_answering")
 
 
@@ -44,7 +47,7 @@ def add(ws: Workspace, answers: Sequence[tuple[Input, object]], *, task: str | N
     """
     name = ws.task_name(task)
     task_type = _task_type(ws, name)
-    parsed = [(given, task_type.parse_label(answer, given)) for given, answer in answers]
+    parsed = [_cleaned(door_of(ws), task_type, given, answer) for given, answer in answers]
     with ws.store.write() as conn:
         there = {one.text_hash: one for one in known_answers.listing(conn, name, retired=True)}
         fresh: dict[str, KnownAnswer] = {}
@@ -62,6 +65,13 @@ def add(ws: Workspace, answers: Sequence[tuple[Input, object]], *, task: str | N
         if fresh or changed:
             auditing.note(ws, conn, "known.add", name, facts={"n_added": len(fresh), "n_changed": len(changed)})
     return Added(len(fresh), len(changed), len(parsed) - len(fresh) - len(changed))
+
+
+def _cleaned(door: Door, task_type: TaskType, given: Input, answer: object) -> tuple[Input, Any]:
+    """An input without what is personal in it, and the target that is right for that."""
+    target = task_type.parse_label(answer, given)
+    kept, became = door.input(None, given)
+    return kept, moved_target(target, became[-1]) if task_type.problem in _POINTING and kept != given else target
 
 
 def add_agreed(ws: Workspace, n: int, *, task: str | None = None) -> Added:

@@ -94,7 +94,7 @@ def next_of(
     few for ever.
     """
     task = ws.task_name(task)
-    intake.check_labeller(labeller)
+    labeller = intake.labeller_of(ws, labeller)
     waiting = _waiting(ws, task, channel, n + _SPREAD)
     if len(waiting) < n:
         fill(ws, task)
@@ -183,7 +183,7 @@ def receive(
     channels: Collection[str] | None = None,
 ) -> Review:
     """`answer`, in a transaction that is there."""
-    intake.check_labeller(labeller)
+    labeller = intake.labeller_of(ws, labeller)
     review = _answerable(conn, review_id, labeller, channels)
     task_type: TaskType = TASK_TYPES.get(ws.task(review.task).type)(ws.task(review.task))
     parsed = task_type.parse_label(answer, review.input)
@@ -211,7 +211,7 @@ def skip(
         NotFound: no such review.
         WrongState: it is not open.
     """
-    intake.check_labeller(labeller)
+    labeller = intake.labeller_of(ws, labeller)
     with ws.store.write() as conn:
         review = _found(conn, review_id, channels)
         if not rows.settle(conn, review_id, state="skipped", answer=None, labeller=labeller, at=ws.clock()):
@@ -241,7 +241,7 @@ def take(
         NotFound: there is none with this id.
         BadInput, WrongState: see `answer`.
     """
-    intake.check_labeller(labeller)
+    labeller = intake.labeller_of(ws, labeller)
     if _is_of("review", about):
         review = _found(conn, about, channels)
         subject = review.prediction_id or review.example_id

@@ -28,6 +28,7 @@ from headrace.lineage import affected, receipts, remnants, subjects, tombstones,
 from headrace.lineage.affected import Affected
 from headrace.lineage.subjects import Rows, Subject
 from headrace.lineage.tombstones import BEGUN, DONE, Tombstone
+from headrace.personal import mapping
 from headrace.registry import resolve
 from headrace.store import erasures, lineage, snapshots
 from headrace.store.erasures import Erasure
@@ -380,6 +381,7 @@ def _empty_caches(ws: Workspace, run_ids: Sequence[str]) -> None:
 def _remove_rows(ws: Workspace, rows: Rows) -> dict[str, int]:
     """Table to the number of rows that went, but for sides of groups without rows."""
     n_removed: Counter[str] = Counter()
+    mapping.shred(ws, rows.doomed.channel_id, rows.people)
     for step in erasures.steps(rows.doomed):
         n = 1
         while n:

@@ -12,15 +12,20 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace import retention
 from headrace.errors import BadInput, NotFound, nearest
 from headrace.lineage import tombstones
 from headrace.lineage.tombstones import Tombstone
+from headrace.personal.policies import door_of
+from headrace.records import Channel
 from headrace.store import channels, lineage
 from headrace.store.erasures import Doomed
 from headrace.workspace import Workspace
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
 
 _SHORTENED = 400  # characters that are looked for of a text in a quarantined row, which holds the begin of it
 _LEAST_CHARS = 4
@@ -47,6 +52,11 @@ class Rows:
     touched: frozenset[str]
     """Examples that go, or lose a label; none for a channel, all of which is meant."""
 
+    @property
+    def people(self) -> set[str] | None:
+        """Whose values are shredded, by names and by hashes of inputs; None: the channel's."""
+        return None if self.doomed.whole_channel else {*self.doomed.names, *self.doomed.text_hashes}
+
 
 def asked_for(ws: Workspace, *, labeller: str | None, channel: str | None, example: str | None) -> Subject:
     """What three options mean.
@@ -67,13 +77,18 @@ def asked_for(ws: Workspace, *, labeller: str | None, channel: str | None, examp
             if found is None:
                 known = [one.name for one in channels.listing(conn)]
                 raise NotFound("no such channel", value=channel, next_step=nearest(channel, known))
-            names = frozenset() if labeller is None else frozenset({labeller})
+            names = frozenset() if labeller is None else frozenset({_kept_name(ws, conn, found, labeller)})
             return Subject("channel" if labeller is None else "labeller", found.name, found.id, names)
         assert example is not None
         row = lineage.example(conn, example)
     if row is None:
         raise NotFound("no such example", value=example, next_step="`headrace history row ID` finds it by other ids")
     return Subject("example", row["channel"], row["channel_id"], frozenset(), example, frozenset({row["text_hash"]}))
+
+
+def _kept_name(ws: Workspace, conn: "Connection", channel: Channel, name: str) -> str:
+    """What somebody is called here: as asked for, or without what is personal in it, where that is looked for."""
+    return name if name in lineage.names_in(conn, channel.id) else door_of(ws).name(channel.name, name)
 
 
 def _given(labeller: str | None, channel: str | None, example: str | None) -> Iterator[tuple[str, str]]:

@@ -27,7 +27,7 @@ from headrace.tasks.inputs import parse_inputs, text_hash
 _log = logging.getLogger("headrace.server")
 
 _MAX_UNIT_CHARS = 200  # width of the column
-_POINTING = ("token_classification", "question_answering")  # problems whose answers say where in the input
+POINTING = ("token_classification", "question_answering")  # problems whose answers say where in the input
 _CANDIDATE_SHARE = 0.5  # of the time left: the rest is for the control, should the candidate take too long
 
 
@@ -88,7 +88,7 @@ async def predict(
     if all("error" in row for row in answer.rows):
         first = answer.rows[0]["error"]
         raise HeadraceError(first["message"], value=first["value"], next_step=first["next_step"])
-    says_input = is_looked_at and plane.task_type(task).problem in _POINTING
+    says_input = is_looked_at and plane.task_type(task).problem in POINTING
     shown = dict if "scores" in caller.scopes else coarse
     return {
         "predictions": [

@@ -16,7 +16,9 @@ from headrace.errors import BadInput, UserError
 from headrace.feedback import auditing, reviews
 from headrace.ids import PREFIXES
 from headrace.labelling import ID
-from headrace.records import Input
+from headrace.personal.places import moved_spans, moved_target
+from headrace.personal.policies import Cleaned
+from headrace.records import Channel, Input
 from headrace.server import answering, defaults
 from headrace.server.bodies import storable
 from headrace.server.plane import ControlPlane
@@ -42,7 +44,9 @@ class _Read:
     raw: Mapping[str, Any]
     input: Input
     text: str
-    """That spans point into: of a question with its context, the context."""
+    """That spans point into as Label Studio shows it: of a question with its context, the context."""
+    became: Cleaned
+    """What is kept of that text."""
 
 
 async def setup(plane: ControlPlane, config: str) -> dict[str, Any]:
@@ -70,7 +74,7 @@ async def predict(
     read = label_studio.read_config(config)
     control = label_studio.control_for(read, plane.task_type(task))
     name = await defaults.channel_of(plane, channel, _HOW)
-    read_tasks = [_read(plane, task, one.get("data"), read, control) for one in tasks]
+    read_tasks = [_read(plane, task, name, one.get("data"), read, control) for one in tasks]
     readable = [(place, one) for place, one in enumerate(read_tasks) if one is not None]
     found: list[dict[str, Any]] = [{"result": []} for _ in tasks]
     max_rows = plane.ws.settings.serve.max_rows
@@ -97,17 +101,17 @@ async def annotated(plane: ControlPlane, channel: str | None, told: Mapping[str,
         return {"status": "ignored", "n_taken": 0, "refused": []}
     task = defaults.task_of(plane)
     name = await defaults.channel_of(plane, channel, _HOW)
-    channel_id = (await plane.channel(name)).id
+    named = await plane.channel(name)
     config = label_studio.read_config(str(_dict(told.get("project")).get("label_config", "")))
     pairs = _pairs(told.get("annotation"), told.get("task"))
 
     channels = CURRENT.get().caller.channels
 
     def take(conn: "Connection") -> list[str | bool]:
-        return [_taken(plane, conn, task, channel_id, config, of, said, channels) for said, of in pairs]
+        return [_taken(plane, conn, task, named, config, of, said, channels) for said, of in pairs]
 
     came = await asyncio.wrap_future(plane.log.writer.submit(take, durable=True))
-    refused = [one for one in came if isinstance(one, str)]
+    refused = [plane.door.shown(one) for one in came if isinstance(one, str)]
     return {"status": "ok", "n_taken": sum(one is True for one in came), "refused": refused}
 
 
@@ -115,6 +119,8 @@ def _prelabel(
     task_type: TaskType, control: label_studio.Control, read: _Read, output: Mapping[str, Any], version: str
 ) -> dict[str, Any]:
     target = task_type.answer_of(output)
+    if read.became.pieces and task_type.problem in answering.POINTING:
+        target = moved_target(target, read.became.undone)
     results = label_studio.results_of(target, control, read.text, result_id=output["id"])
     return {"result": results, "score": auditing.confidence_of(output), "model_version": version}
 
@@ -131,7 +137,7 @@ def _taken(
     plane: ControlPlane,
     conn: "Connection",
     task: str,
-    channel_id: str,
+    channel: Channel,
     config: label_studio.Config,
     of: Mapping[str, Any],
     annotation: Mapping[str, Any],
@@ -144,11 +150,13 @@ def _taken(
     results = [one for one in results if isinstance(one, dict)] if isinstance(results, list) else []
     try:
         control = label_studio.control_for(config, plane.task_type(task))
-        read = _read(plane, task, of.get("data"), config, control)
+        read = _read(plane, task, channel.name, of.get("data"), config, control)
         label = label_studio.label_of(results, control.name, control.kind, None if read is None else read.text)
+        if read is not None and control.kind == "labels" and read.became.pieces:
+            label = moved_spans(label, read.became)
         if label is None:
             return f"annotation {annotation.get('id')} says nothing by {control.name!r}"
-        about = _about(plane.ws, conn, task, channel_id, _dict(of.get("data")), read, results)
+        about = _about(plane.ws, conn, task, channel.id, _dict(of.get("data")), read, results)
         if about is None:
             return f"annotation {annotation.get('id')}: no answer or example has its text"
         labeller = label_studio.labeller_of(annotation.get("completed_by"))
@@ -185,7 +193,7 @@ def _about(
 
 
 def _read(
-    plane: ControlPlane, task: str, data: Any, config: label_studio.Config, control: label_studio.Control
+    plane: ControlPlane, task: str, channel: str, data: Any, config: label_studio.Config, control: label_studio.Control
 ) -> _Read | None:
     """The input that a task shows; None where there is none that can be read.
 
@@ -205,9 +213,10 @@ def _read(
         parsed = parse_input(plane.ws.task(task), fields, raw)
         parts = (parsed,) if isinstance(parsed, str) else parsed
         is_short = all(len(storable(part)) <= plane.ws.settings.data.max_chars for part in parts)
+        kept, became = plane.door.input(channel, parsed)
     except (BadInput, ValueError):
         return None
-    return _Read(raw, parsed, parts[-1]) if is_short else None
+    return _Read(raw, kept, parts[-1], became[-1]) if is_short else None
 
 
 def _dict(value: Any) -> dict[str, Any]:

@@ -14,12 +14,16 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 
+from headrace.errors import Unavailable
 from headrace.feedback import intake
 from headrace.feedback.auditing import Doubts
 from headrace.feedback.intake import Given
 from headrace.ids import new_id
+from headrace.personal import mapping
+from headrace.personal.mapping import Kept
 from headrace.records import Channel, Feedback, Input, ModelVersion
 from headrace.serve.pool import Answer
 from headrace.server.metrics import Metrics
@@ -43,6 +47,9 @@ class PredictionLog:
         serve = ws.settings.serve
         self._clock, self._metrics = ws.clock, metrics
         self._is_on, self._keeps_text = serve.log, serve.log_inputs == "text"
+        self._texts_of = {
+            name: table.log_inputs == "text" for name, table in ws.settings.channels.items() if table.log_inputs
+        }
         self._doubts = Doubts(ws.settings.feedback.audit_share)
         self._n_untold, self._told_at = 0, -_TELL_EVERY_S
         self.writer = Writer(
@@ -52,6 +59,7 @@ class PredictionLog:
             on_lost=self._note_lost,
         )
         self._receive_all = partial(intake.receive_all, ws)
+        self._keep = lambda channel_id, several, conn: mapping.keep(ws, conn, channel_id, several)
         metrics.watch("log_queue_rows", "Rows of the prediction log not yet written", lambda: self.writer.n_rows)
 
     def add(
@@ -77,7 +85,7 @@ class PredictionLog:
         """
         if not self._is_on:
             return [new_id("unlogged") for _ in inputs], False
-        now, latency_ms, keeps_text = self._clock(), round(latency_ms, 3), self._keeps_text
+        now, keeps_text = self._clock(), self._texts_of.get(channel.name, self._keeps_text)
         rows = []
         n_chars = 0
         outputs = [result.get("output") if is_audited and keeps_text else None for result in answer.rows]
@@ -103,7 +111,7 @@ class PredictionLog:
                     pair if keeps_text else None,
                     text_hash(given),
                     result.get("output", {}),
-                    latency_ms,
+                    round(latency_ms, 3),
                     result["error"]["message"] if "error" in result else None,
                     now,
                     probability,
@@ -114,6 +122,11 @@ class PredictionLog:
             return [row.id for row in rows], True
         self._metrics.dropped_log_rows.inc(len(rows))
         return [new_id("unlogged") for _ in inputs], False
+
+    def keep(self, channel: Channel, several: Sequence[Kept]) -> None:
+        """Queue what surrogates stand for, behind what is queued; as a row of the log, it is left out of a full one."""
+        with suppress(Unavailable):
+            self.writer.submit(partial(self._keep, channel.id, several), durable=False)
 
     def add_feedback(self, given: Given) -> "Future[Feedback]":
         """Queue feedback behind the predictions; the future holds its record once it is on disk, or why it is refused.

@@ -39,7 +39,7 @@ async def receive_all(plane: ControlPlane, several: Sequence[Given | HeadraceErr
     """Write several durably; of each, in order, `{"id"}` or the envelope of its error. Errors among them stay."""
     givens = [one for one in several if isinstance(one, Given)]
     taken = iter(await asyncio.gather(*(_received(plane, given) for given in givens)))
-    return [_shown(next(taken) if isinstance(one, Given) else one) for one in several]
+    return [_shown(plane, next(taken) if isinstance(one, Given) else one) for one in several]
 
 
 def parsed(said: object) -> Given | HeadraceError:
@@ -57,5 +57,5 @@ async def _received(plane: ControlPlane, given: Given) -> Feedback | HeadraceErr
         return error
 
 
-def _shown(taken: Feedback | HeadraceError) -> dict[str, Any]:
-    return taken.envelope() if isinstance(taken, HeadraceError) else {"id": taken.id}
+def _shown(plane: ControlPlane, taken: Feedback | HeadraceError) -> dict[str, Any]:
+    return plane.door.error(taken).envelope() if isinstance(taken, HeadraceError) else {"id": taken.id}

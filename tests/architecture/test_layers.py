@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2] / "headrace"
 
 LAYERS = [
     {"errors", "ids", "records", "registry", "config", "config_sources", "version", "cells"},
-    {"stats", "store", "files", "isolation", "artifacts", "jobs", "workspace", "auditing", "signing"},
+    {"stats", "store", "files", "isolation", "artifacts", "jobs", "workspace", "auditing", "signing", "secret_files"},
     {"tasks", "retention", "personal"},
     {"checkpoints"},
     {"data", "finetune", "evaluate", "export", "release", "serve", "feedback", "access"},

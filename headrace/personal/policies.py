@@ -1,0 +1,235 @@
+"""The door: what texts and names become before anything of them is written, by channel."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from headrace.config import Settings
+from headrace.config.safety import Personal
+from headrace.errors import BadConfig, BadInput, HeadraceError, nearest
+from headrace.personal import surrogates
+from headrace.personal.finding import KINDS, RECOGNISERS, find
+from headrace.personal.recogniser import Found
+from headrace.personal.secret import secret_of
+from headrace.records import Input
+from headrace.workspace import Workspace
+
+Names = Callable[[Sequence[str]], list[list[Found]]]
+"""Finds names of people and places in texts, each text's by itself."""
+_MAX_NAME_CHARS = 200  # width of the columns that names are in
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What was replaced: where it was in the text as given, and what stands in its place."""
+
+    kind: str
+    start: int
+    end: int
+    value: str
+    instead: str
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """A text after the door."""
+
+    text: str
+    pieces: tuple[Piece, ...] = ()
+
+    def moved(self, start: int, end: int) -> tuple[int, int]:
+        """Where a span of the text as given is now; one that meets a piece takes it in whole."""
+        return self._shifted(start, is_end=False), self._shifted(end, is_end=True)
+
+    @property
+    def undone(self) -> "Cleaned":
+        """The way back: from this text to the text as given."""
+        given, pieces, at = [], [], 0
+        for piece, (start, end) in zip(self.pieces, self._places(), strict=True):
+            given += [self.text[at:start], piece.value]
+            pieces.append(Piece(piece.kind, start, end, piece.instead, piece.value))
+            at = end
+        return Cleaned("".join([*given, self.text[at:]]), tuple(pieces))
+
+    def _shifted(self, place: int, *, is_end: bool) -> int:
+        here = there = 0  # ends of the piece passed last, before and now
+        for piece, (start, end) in zip(self.pieces, self._places(), strict=True):
+            if place < piece.start or (is_end and place == piece.start):
+                break
+            if place < piece.end or (is_end and place == piece.end):
+                return end if is_end else start
+            here, there = piece.end, end
+        return place - here + there
+
+    def _places(self) -> list[tuple[int, int]]:
+        """Where the pieces are in this text."""
+        found, shift = [], 0
+        for piece in self.pieces:
+            start = piece.start + shift
+            found.append((start, start + len(piece.instead)))
+            shift += len(piece.instead) - (piece.end - piece.start)
+        return found
+
+
+class Door:
+    """What every text and every name comes through on its way into a workspace.
+
+    Args:
+        names: finds names of people and places, where a model for that is set.
+
+    Raises:
+        BadConfig: privacy.kinds names an unknown kind.
+    """
+
+    def __init__(self, ws: Workspace, *, names: Names | None = None) -> None:
+        settings = ws.settings
+        _check_kinds(settings.privacy.kinds)
+        wanted = settings.privacy.kinds or KINDS
+        self._folder, self._names = ws.state_folder, names
+        self._recognisers = tuple(one for one in RECOGNISERS if one.kind in wanted)
+        self._usual = settings.privacy.personal
+        self._of_channel: dict[str, Personal] = {
+            name: table.personal for name, table in settings.channels.items() if table.personal is not None
+        }
+        self.is_on = is_on(settings)
+        """Whether any channel's texts are looked at; else nothing here costs anything."""
+        self._keep_mapping = settings.privacy.keep_mapping
+
+    def policy(self, channel: str | None) -> Personal:
+        """Of a channel; of what is about no one channel, the workspace's, and `mask` where only a channel has one."""
+        if channel is not None:
+            return self._of_channel.get(channel, self._usual)
+        return "mask" if self._usual == "off" and self.is_on else self._usual
+
+    def keeps(self, channel: str | None) -> bool:
+        """Whether what is replaced in a channel can be found again."""
+        return self._keep_mapping and self.policy(channel) == "replace"
+
+    def clean(self, channel: str | None, text: str) -> Cleaned:
+        """A text without what is personal in it.
+
+        Raises:
+            BadInput: there is some, and the policy is `drop`; the message has the kinds alone.
+        """
+        policy = self.policy(channel)
+        if policy == "off":
+            return Cleaned(text)
+        found = self._found(text)
+        if not found:
+            return Cleaned(text)
+        if policy == "drop":
+            raise BadInput(
+                "the text holds personal data, which this channel does not take",
+                value=", ".join(sorted({one.kind for one in found})),
+                next_step="Take it out and send the rest",
+            )
+        pieces = tuple(self._piece(policy, channel or "", text, one) for one in found)
+        return Cleaned(_put_together(text, pieces), pieces)
+
+    def input(self, channel: str | None, given: Input) -> tuple[Input, tuple[Cleaned, ...]]:
+        """A text or a pair without what is personal in it, and what became of each part.
+
+        Raises:
+            BadInput: see `clean`.
+        """
+        if isinstance(given, str):
+            one = self.clean(channel, given)
+            return one.text, (one,)
+        parts = self.clean(channel, given[0]), self.clean(channel, given[1])
+        return (parts[0].text, parts[1].text), parts
+
+    def value(self, channel: str | None, value: Any) -> Any:
+        """A JSON value, such as a label or a correction, each text in it cleaned.
+
+        Raises:
+            BadInput: see `clean`.
+        """
+        if isinstance(value, str):
+            return self.clean(channel, value).text
+        if isinstance(value, Mapping):
+            return {self.value(channel, key): self.value(channel, inner) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.value(channel, inner) for inner in value]
+        return value
+
+    def name(self, channel: str | None, name: str) -> str:
+        """The name of somebody or something: of a labeller, a unit, an id, a group, a key of idempotency.
+
+        What is personal in it becomes a keyed digest under every policy but `off`, so that names stay apart.
+        """
+        if self.policy(channel) == "off":
+            return name
+        found = sorted(find(name, self._recognisers), key=lambda one: one.start)
+        if not found:
+            return name
+        pieces = tuple(
+            Piece(one.kind, one.start, one.end, "", self._digest(one.kind, name[one.start : one.end])) for one in found
+        )
+        said = _put_together(name, pieces)
+        return said if len(said) <= _MAX_NAME_CHARS else self._digest("name", name)
+
+    def shown(self, text: str) -> str:
+        """What may be said of a text in an error or a log."""
+        if not self.is_on:
+            return text
+        pieces = tuple(Piece(one.kind, one.start, one.end, "", f"<{one.kind}>") for one in self._found(text))
+        return _put_together(text, pieces)
+
+    def error(self, error: HeadraceError) -> HeadraceError:
+        """An error that says nothing personal."""
+        if self.is_on:
+            value = error.value if isinstance(error.value, str | None) else repr(error.value)
+            value = None if value is None else self.shown(value)
+            HeadraceError.__init__(error, self.shown(error.problem), value=value, next_step=self.shown(error.next_step))
+        return error
+
+    def _found(self, text: str) -> list[Found]:
+        found = find(text, self._recognisers)
+        if self._names is not None:
+            taken = [(one.start, one.end) for one in found]
+            named = self._names([text])[0]
+            found += [one for one in named if all(one.end <= start or end <= one.start for start, end in taken)]
+        return sorted(found, key=lambda one: one.start)
+
+    def _piece(self, policy: Personal, channel: str, text: str, one: Found) -> Piece:
+        value = text[one.start : one.end]
+        if policy == "mask":
+            instead = f"<{one.kind}>"
+        elif policy == "hash":
+            instead = f"<{one.kind}:{surrogates.letters(self._key, channel, one.kind, value)}>"
+        else:
+            instead = surrogates.surrogate(self._key, channel, one.kind, value)
+        return Piece(one.kind, one.start, one.end, value, instead)
+
+    def _digest(self, kind: str, value: str) -> str:
+        return f"{kind}-{surrogates.letters(self._key, 'name', kind, surrogates.normal(kind, value))}"
+
+    @cached_property
+    def _key(self) -> bytes:
+        return secret_of(self._folder)
+
+
+def is_on(settings: Settings) -> bool:
+    """Whether any channel's texts are looked at for personal data."""
+    policies = {settings.privacy.personal, *(one.personal for one in settings.channels.values())}
+    return bool(policies - {"off", None})
+
+
+def _check_kinds(kinds: Sequence[str]) -> None:
+    for kind in kinds:
+        if kind not in KINDS:
+            raise BadConfig("no such kind of personal data", value=kind, next_step=nearest(kind, list(KINDS)))
+
+
+def _put_together(text: str, pieces: Sequence[Piece]) -> str:
+    out, at = [], 0
+    for piece in pieces:
+        out += [text[at : piece.start], piece.instead]
+        at = piece.end
+    return "".join([*out, text[at:]])
+
+
+def door_of(ws: Workspace) -> Door:
+    """The door of a workspace, with its model of names where one is set."""
+    return Door(ws)

@@ -1,0 +1,138 @@
+"""Recognisers of personal data. Catches: numbers with a wrong check digit that pass, right ones that do not, a price,
+a version or a date taken for a number of somebody, a pattern whose time explodes, two kinds that claim the same
+characters, digits of another script that hide a number."""
+
+import re
+import time
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.personal import finding, money, national
+from headrace.personal.recogniser import Recogniser
+
+
+def kinds(text: str) -> list[tuple[str, str]]:
+    return [(found.kind, text[found.start : found.end]) for found in finding.find(text)]
+
+
+@pytest.mark.parametrize("recogniser", finding.RECOGNISERS, ids=lambda one: one.kind)
+def test_every_line_of_the_table_finds_its_example(recogniser: Recogniser) -> None:
+    (place,) = recogniser.places(recogniser.example)
+    assert [(one.kind, one.start, one.end) for one in finding.find(recogniser.example)] == [(recogniser.kind, *place)]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "what"),
+    [
+        ("write to jane.doe+x@mail.example.co.uk, please", "e-mail", "jane.doe+x@mail.example.co.uk"),
+        ("o'brien@müller.de", "e-mail", "o'brien@müller.de"),
+        ("call +49 (0)171 1234567 today", "phone", "+49 (0)171 1234567"),
+        ("Tél. 06 12 34 56 78", "phone", "06 12 34 56 78"),
+        ("(020) 7946 0958", "phone", "(020) 7946 0958"),
+        ("1-800-555-0199", "phone", "1-800-555-0199"),
+        ("手机13800138000", "phone", "13800138000"),
+        ("２ 4111 1111 1111 1111", "card", "4111 1111 1111 1111"),  # the issuers' own test numbers
+        ("pay 12 4111-1111-1111-1111 now", "card", "4111-1111-1111-1111"),
+        ("378282246310005", "card", "378282246310005"),
+        ("3782 822463 10005", "card", "3782 822463 10005"),
+        ("DE89 3704 0044 0532 0130 00 THANKS", "iban", "DE89 3704 0044 0532 0130 00"),  # ISO's examples
+        ("(GB82WEST12345698765432)", "iban", "GB82WEST12345698765432"),
+        ("https://jane:pw@shop.example.com/a?b=c@d", "credentials", "jane:pw"),
+        ("at fe80::1ff:fe23:4567:890a now", "ip", "fe80::1ff:fe23:4567:890a"),
+        ("::ffff:192.0.2.128", "ip", "::ffff:192.0.2.128"),
+        ("10.0.0.1:8000", "ip", "10.0.0.1"),
+        ("२३४१ २३४१ २३४६", "in-aadhaar", "२३४१ २३४१ २३४६"),  # in Devanagari digits
+        ("1 84 12 76 451 089 46", "fr-nir", "1 84 12 76 451 089 46"),  # no-break spaces
+        ("2 55 08 2A 123 456 46", "fr-nir", "2 55 08 2A 123 456 46"),  # of Corsica
+        ("X1234567L", "es-dni", "X1234567L"),
+        ("12.345.678-Z", "es-dni", "12.345.678-Z"),
+        ("her NHS no: 943 476 5919", "uk-nhs", "943 476 5919"),  # NHS Data Dictionary's
+        ("ab123456c", "uk-nino", "ab123456c"),
+        ("social security 123 45 6789", "us-ssn", "123 45 6789"),
+        ("11010519491231002x", "cn-resident", "11010519491231002x"),
+    ],
+)
+def test_known_examples_are_found(text: str, kind: str, what: str) -> None:
+    assert kinds(text) == [(kind, what)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "on 2020-03-01 at 12:00:59", "version 1.2.3.4", "12,000,000 of 1 000 000", "@user RT@x a@b", "555-1234",
+        "4111 1111 1111 1112", "0000 0000 0000 0000", "DE89 3704 0044 0532 0130 01", "ISBN 978-3-16-148410-0",
+        "1234567890123456789012345", "call me at 5", "3.14159265358979", "AA11 BB22 CC33 DD44 EE55", "v10.15.7.1",
+        "order 100234567", "01.02.2024 12:30", "2024-11-22T08:15:30", "00:1a:2b:3c:4d:5e", "std::vector<int>",
+        "127.0.0.1", "0.0.0.0", "firmware 10.20.30.40", "10.0.19041.1", "000-12-3456", "666-12-3456", "912-34-5678",
+        "GB123456A", "QQ123456C", "12345678A", "110105194912310021", "11010519491331002X", "2341 2341 2347",
+        "86095742718", "https://example.com/@jane", "3 x 12 = 36", "12/29", "€ 1.234,56", "#1234567",
+        "1700000000", "1700000000000", "a::b", "12:30:45:60", "1.2.3.4.5",
+    ],
+)  # fmt: skip
+def test_what_only_looks_like_it_is_not(text: str) -> None:
+    assert kinds(text) == []
+
+
+@given(st.text(alphabet="0123456789", min_size=12, max_size=18))
+def test_one_check_digit_of_ten_fits(digits: str) -> None:
+    assert sum(money.luhn(digits + str(last)) for last in range(10)) == 1
+    assert sum(national.verhoeff(digits + str(last)) for last in range(10)) == 1
+
+
+@given(st.text(alphabet="aB@.+- 019DE:/é２", max_size=60))
+def test_finds_lie_within_the_text_and_apart(text: str) -> None:
+    found = sorted(finding.find(text), key=lambda one: one.start)
+    assert all(0 <= one.start < one.end <= len(text) for one in found)
+    assert all(a.end <= b.start for a, b in pairwise(found))
+
+
+@given(st.text(max_size=80))
+def test_what_one_look_passes_over_holds_nothing(text: str) -> None:
+    """The first look at a text must not be stricter than the patterns."""
+    plain = finding._ODD.sub(finding._plain, text)
+    assert len(plain) == len(text)
+    if not re.search("[@0-9]", plain):
+        assert not any(list(one.places(plain)) for one in finding.RECOGNISERS)
+
+
+def _adversaries(recogniser: Recogniser) -> list[str]:
+    """What makes a pattern try long: its own example over and over, whole, cut, and each of its characters."""
+    example = re.sub(r"[^\x00-\x7f]", "", recogniser.example)
+    (start, end), *_ = recogniser.places(example)
+    match = example[start:end]
+    halves = [
+        f"{example} ",
+        match[: len(match) // 2],
+        match[:-1],
+        match + " ",
+        match[0],
+        match[-1],
+        match[:4],
+        match[1:],
+    ]
+    return [*dict.fromkeys([*halves, "1", "1 ", "1-", "0 1.", "+1", "a.", "a@a.", ":", "1:", "://a", "A1 ", "(2"])]
+
+
+@pytest.mark.parametrize("recogniser", finding.RECOGNISERS, ids=lambda one: one.kind)
+def test_a_million_characters_take_a_second(recogniser: Recogniser) -> None:
+    """Over the table, so that a new line is tested without being mentioned. A tenth of it, to spare the tests' time;
+    that it grows with the length alone, the next test says."""
+    for unit in _adversaries(recogniser):
+        text = unit * (100_000 // len(unit))
+        started = time.process_time()
+        list(recogniser.places(text))
+        assert time.process_time() - started < 0.1 * 3, unit  # three times the bound: other work on this machine
+
+
+@pytest.mark.parametrize("unit", ["a", "a@", "a.a@a.a", "1 ", "1-", "+1 ", "AA11 ", "(2", "4111-", "a@b.de ", "1:"])
+def test_time_grows_with_the_length_alone(unit: str) -> None:
+    seconds = []
+    for n in (20_000, 160_000):
+        text = unit * (n // len(unit))
+        started = time.process_time()
+        finding.find(text)
+        seconds.append(time.process_time() - started)
+    assert seconds[1] < 0.3 + 24 * seconds[0]  # of 8 by the length; 64 where it is its square
