@@ -11,6 +11,8 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
+_NOTHING_S = 1e-6  # sums of many steps are off by less
+
 
 @dataclass(frozen=True)
 class Rate:
@@ -43,16 +45,16 @@ class Buckets:
 
     def wait_s(self, name: Hashable, rate: Rate, now: float) -> float:
         """How long until a request finds a token; 0: now."""
-        missing_s = self._full_at.get(name, now) - now
-        return max(0.0, missing_s - (rate.burst - 1) / rate.per_s)
+        wait_s = self._full_at.get(name, now) - now - (rate.burst - 1) / rate.per_s
+        return wait_s if wait_s > _NOTHING_S else 0.0
 
     def take(self, name: Hashable, rate: Rate, now: float) -> None:
         """Take the token of a request that need not wait."""
         self._full_at[name] = max(self._full_at.get(name, now), now) + 1 / rate.per_s
 
     def standing(self, name: Hashable, rate: Rate, now: float) -> Standing:
-        missing_s = max(0.0, self._full_at.get(name, now) - now)
-        return Standing(max(0, math.floor(rate.burst - missing_s * rate.per_s + 1e-9)), math.ceil(missing_s))
+        missing_s = max(0.0, self._full_at.get(name, now) - now - _NOTHING_S)
+        return Standing(max(0, math.floor(rate.burst - missing_s * rate.per_s)), math.ceil(missing_s))
 
 
 class Days:
