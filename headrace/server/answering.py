@@ -213,7 +213,7 @@ async def _ask(
         )
     except HeadraceError as error:
         return error, Seen(late=True)
-    answering = asyncio.wrap_future(future)
+    answering = plane.handover.awaited(future)
     if drawn.arm != SHADOW:
         CURRENT.get().when_gone(answering.cancel)
     try:

@@ -1,7 +1,7 @@
 """What a thread finished, handed to the event loop: all of a group at one wake-up.
 
 `asyncio.wrap_future` wakes the loop for every future, by a system call that lets the loop's thread in between; of a
-group of writes that is most of what their acknowledgement costs.
+group of writes that is most of what their acknowledgement costs, and of a batch of answers much of their wait.
 """
 
 import asyncio

@@ -46,7 +46,7 @@ class ControlPlane:
         self.lineup = Lineup(ws, self.pool, make_pool=self._make_pool, on_swap=self.metrics.note_swap)
         self.watch = ReleaseWatch(ws, self.lineup, self.metrics)
         self.handover = Handover()
-        """Of what the writer's thread finished, to the event loop."""
+        """Of what the threads of the writer and of the workers finished, to the event loop."""
         self.draining = False
         """True once the server was told to stop: it answers what it has, and is not ready."""
         self._channels: dict[str, Channel] = {}
@@ -65,6 +65,7 @@ class ControlPlane:
         watch("worker_starts", "Worker processes started", lambda: self.pool.n_starts)
         watch("artifact_loads", "Artifacts loaded by workers", lambda: self.pool.n_artifact_loads)
         watch("adapter_loads", "Adapters loaded by workers", lambda: self.pool.n_adapter_loads)
+        watch("writes_failing", "1 when the last write failed: a full disk, or none", lambda: self.log.writer.is_failing)
         watch("ready", "1 when the server takes requests", lambda: self.is_ready)
 
     @property
