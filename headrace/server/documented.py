@@ -13,6 +13,23 @@ _SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "hr_live_..."},
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
+_FIRST = "$response.body#/predictions/0/id"
+_LINKS: Mapping[tuple[str, str], Mapping[str, Any]] = {
+    ("post", "/v1/predict"): {
+        "Correct": {
+            "operationRef": "#/paths/~1v1~1feedback/post",
+            "requestBody": {"prediction_id": _FIRST, "comment": "looked at"},
+        },
+        "Trace": {"operationRef": "#/paths/~1v1~1lineage~1{row_id}/get", "parameters": {"row_id": _FIRST}},
+    },
+    ("get", "/v1/reviews"): {
+        "Answer": {
+            "operationRef": "#/paths/~1v1~1reviews~1{review_id}/post",
+            "parameters": {"review_id": "$response.body#/reviews/0/id"},
+        }
+    },
+}
+"""What can be asked with an answer's ids."""
 _ENVELOPE = {"$ref": "#/components/schemas/ErrorEnvelope"}
 
 
@@ -36,6 +53,8 @@ def _describe(document: dict[str, Any]) -> None:
             if scope != OPEN:
                 operation["security"] = [{name: []} for name in _SCHEMES]
                 operation["responses"] = {**_refusals(path, scope), **operation["responses"]}
+            if links := _LINKS.get((method, path)):
+                operation["responses"]["200"]["links"] = links
 
 
 def _refusals(path: str, scope: str) -> Mapping[str, Any]:

@@ -58,9 +58,11 @@ class Annotated(BaseModel):
 
 
 @router.get(f"{PREFIX}/health")
-@router.get(f"{PREFIX}/{{channel}}/health")
-async def health() -> dict[str, str]:
+@router.get(f"{PREFIX}/{{channel}}/health", responses={404: ERRORS[404]})
+async def health(request: Request, channel: str | None = None) -> dict[str, str]:
     """That the server is there."""
+    if channel is not None:
+        await request.app.state.plane.channel(channel)
     return {"status": "UP", "model_class": "headrace"}
 
 

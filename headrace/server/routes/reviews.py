@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, StrictBool
+from pydantic import BaseModel, ConfigDict, StrictBool
 
 from headrace.errors import BadInput
 from headrace.feedback import reviews
@@ -21,6 +21,15 @@ router = APIRouter(route_class=StrictRoute)
 
 class AnswerRequest(Closed):
     """Exactly one of answer and skip."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": ["answer"], "properties": {"answer": {"not": {"type": "null"}}, "skip": {"const": False}}},
+                {"required": ["skip"], "properties": {"answer": {"type": "null"}, "skip": {"const": True}}},
+            ]
+        }
+    )
 
     answer: Correction = None
     """What the task's type takes for a label: a name, a number, a list of names, spans."""

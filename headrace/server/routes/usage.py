@@ -15,7 +15,7 @@ router = APIRouter()
 @router.get("/v1/usage", responses={422: ERRORS[422]})
 async def usage(
     request: Request,
-    month: Annotated[str | None, Query(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])$")] = None,
+    month: Annotated[str | None, Query(pattern=r"^[1-9][0-9]{3}-(0[1-9]|1[0-2])$")] = None,
     by: Annotated[list[Literal["key", "channel", "task"]] | None, Query()] = None,
 ) -> dict[str, Any]:
     """What was asked of all servers of the workspace, by key, channel and task in each month (UTC), and the total."""
