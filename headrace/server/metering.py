@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Callable, Hashable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -276,13 +277,15 @@ class Metering:
         yet."""
         now = self._ws.clock()
         since = day_start(now)
+        until = since + timedelta(days=1)
         with self._ws.store.read() as conn:
-            of_keys, of_channels = rows.rows_by_key(conn, since), rows.rows_by_channel(conn, since)
+            of_keys = rows.rows_by_key(conn, since=since, until=until)
+            of_channels = rows.rows_by_channel(conn, since=since, until=until)
         known: dict[Hashable, int] = {_key(key_id): n for key_id, n in of_keys.items()}
         known |= {_channel(channel_id): n for channel_id, n in of_channels.items()}
         with self._lock:
             for place, used in self._counts.items():
-                if place.hour >= since:
+                if since <= place.hour < until:
                     for name in (_key(place.key_id), _channel(place.channel_id)):
                         known[name] = known.get(name, 0) + used.n_rows
             self._days.begin(now, known)

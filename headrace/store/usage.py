@@ -41,14 +41,14 @@ def add(conn: Connection, counts: Mapping[Place, Used], *, source: str) -> None:
         conn.execute(statement, rows)
 
 
-def rows_by_key(conn: Connection, since: datetime) -> dict[str, int]:
-    """Rows answered in the hours from `since` on, of each key."""
-    return _rows(conn, _USAGE.c.key_id, since)
+def rows_by_key(conn: Connection, *, since: datetime, until: datetime) -> dict[str, int]:
+    """Rows answered in the hours from `since` until before `until`, of each key."""
+    return _rows(conn, _USAGE.c.key_id, since, until)
 
 
-def rows_by_channel(conn: Connection, since: datetime) -> dict[str, int]:
-    """Rows answered in the hours from `since` on, of each channel, by its id."""
-    return _rows(conn, _USAGE.c.channel_id, since)
+def rows_by_channel(conn: Connection, *, since: datetime, until: datetime) -> dict[str, int]:
+    """Rows answered in the hours from `since` until before `until`, of each channel, by its id."""
+    return _rows(conn, _USAGE.c.channel_id, since, until)
 
 
 def span(conn: Connection) -> tuple[datetime, datetime] | None:
@@ -96,6 +96,6 @@ def _named(by: Sequence[str]) -> list[tuple[ColumnElement[Any], str]]:
     return [pair for name in by for pair in known[name]]
 
 
-def _rows(conn: Connection, column: ColumnElement[str], since: datetime) -> dict[str, int]:
-    query = select(column, func.sum(_USAGE.c.n_rows)).where(_USAGE.c.hour >= since).group_by(column)
-    return {name: int(n_rows) for name, n_rows in conn.execute(query)}
+def _rows(conn: Connection, column: ColumnElement[str], since: datetime, until: datetime) -> dict[str, int]:
+    query = select(column, func.sum(_USAGE.c.n_rows)).where(_USAGE.c.hour >= since, _USAGE.c.hour < until)
+    return {name: int(n_rows) for name, n_rows in conn.execute(query.group_by(column))}
