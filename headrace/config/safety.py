@@ -18,8 +18,6 @@ class AccessTable(Table):
     """File of the TLS certificate with its chain, in PEM; empty: plain HTTP."""
     private_key: str = ""
     """File of the certificate's private key, in PEM."""
-    trusted_proxies: tuple[str, ...] = ()
-    """Addresses of proxies whose X-Forwarded-For is believed."""
     requests_per_s: Annotated[float, Field(ge=0)] = 0
     """Requests that a key may make in a second, over time; 0: no limit. A key can have a limit of its own."""
     burst_s: Annotated[float, Field(gt=0)] = 10
