@@ -1,5 +1,6 @@
 """How does a server behave in trouble? Slow clients, vanished ones, changes of version under load, ten times too much,
-a noisy neighbour, dying workers, bad artifacts, lost answers, killed trainings.
+a noisy neighbour, dying workers, bad artifacts, lost answers, killed trainings, kills at any system call, failing disks,
+a machine that dies while a backup follows.
 
 Each drill starts a real server with the tests' stub model and brings the trouble about; docs/reliability.md says what
 is asked for and where each is tested in small. With --only, the figures of the others stay those of the newest report.
@@ -19,9 +20,13 @@ from typing import Any
 from bench.drills import (
     Figure,
     artifacts,
+    crash_points,
     deaths,
+    disks,
+    following,
     half_open,
     killed_training,
+    kills,
     lost_answers,
     neighbours,
     overload,
@@ -33,6 +38,9 @@ from bench.reporting import RESULTS, Measured, write
 NAME = "behaviour"
 SEED = 1
 DRILLS: dict[str, tuple[str, Callable[[], list[Figure]]]] = {
+    "R1": ("killed at a system call", crash_points.run),
+    "R2": ("a server that is killed", kills.run),
+    "R4": ("disks that fail or are full", disks.run),
     "R7": ("slow clients", slow_clients.run),
     "R8": ("clients that vanish", half_open.run),
     "R10": ("changes of version", swaps.run),
@@ -41,6 +49,7 @@ DRILLS: dict[str, tuple[str, Callable[[], list[Figure]]]] = {
     "R14": ("a noisy neighbour", neighbours.run),
     "R16": ("deaths of workers", deaths.run),
     "R17": ("bad artifacts", artifacts.run),
+    "R21": ("a machine that dies while a backup follows", following.run),
     "R24": ("lost answers", lost_answers.run),
     "R25": ("killed trainings", killed_training.run),
 }

@@ -299,7 +299,8 @@ def _claim(to: Path, workspace: str) -> Pool:
                 "another workspace is followed into this folder", value=str(to), next_step="Choose another folder"
             )
     else:
-        if to.exists() and any(to.iterdir()):
+        begun = f"{FOLLOWED}.draft"  # of a run that was killed
+        if to.exists() and any(path.name != begun for path in to.iterdir()):
             raise AlreadyExists("something is there already", value=str(to), next_step="Choose another folder")
         to.mkdir(mode=0o700, parents=True, exist_ok=True)
         sealed.write(mark, {"form": FORM, "workspace": workspace, "newest": None})

@@ -40,6 +40,8 @@ class Store:
         self._thread_lock = threading.RLock()
         self._file_lock = FileLock(lock_path, thread_local=False)
         self._follow_lock = lock_path.with_name("follow.lock")
+        self._log_in_doubt = False
+        """Whether the disk said that it did not keep what was written: it may have forgotten any of it since."""
         self._closed = False
         atexit.register(self.close)
 
@@ -66,10 +68,12 @@ class Store:
             Unusable: the disk is full, or the database may not be written.
             Damaged: see `read`.
         """
-        with self._writer(), _said_plainly(self.url), self._engine.connect() as conn:
+        with self._writer(), _said_plainly(self.url), self._doubting(), self._engine.connect() as conn:
             if self._is_sqlite:
                 raw = conn.connection.driver_connection
                 assert raw is not None
+                if self._log_in_doubt:
+                    self._rewrite_log(raw)
                 raw.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
                 conn = conn.execution_options(headrace_begin="IMMEDIATE")
             with conn.begin():
@@ -105,14 +109,7 @@ class Store:
                 assert raw is not None
                 raw.execute("PRAGMA synchronous=FULL")
                 raw.execute("VACUUM")
-                until = time.monotonic() + self._busy_timeout_s
-                while raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
-                    if time.monotonic() > until:
-                        raise Unavailable(
-                            f"a reader has kept the database's log in use for {self._busy_timeout_s} s",
-                            value=self.url,
-                            next_step="Try again, or stop what reads it",
-                        )
+                self._empty_log(raw)
 
     def copy_to(self, path: Path) -> None:
         """Write the database as it is at one moment to a new file, while others read and write.
@@ -191,12 +188,40 @@ class Store:
             finally:
                 self._file_lock.release()
 
+    @contextmanager
+    def _doubting(self) -> Iterator[None]:
+        """Notice that the disk lost something: after a failed sync the kernel takes it for written (fsyncgate)."""
+        try:
+            yield
+        except (sa.exc.DatabaseError, sqlite3.DatabaseError) as error:
+            self._log_in_doubt |= _name_of(error).startswith("SQLITE_IOERR")
+            raise
+
+    def _rewrite_log(self, raw: Any) -> None:
+        """Write all that the log holds to the database, and begin the log anew: nothing rests on what may be lost."""
+        raw.execute("PRAGMA synchronous=FULL")
+        self._empty_log(raw)
+        self._log_in_doubt = False
+
+    def _empty_log(self, raw: Any) -> None:
+        until = time.monotonic() + self._busy_timeout_s
+        while raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+            if time.monotonic() > until:
+                raise Unavailable(
+                    f"a reader has kept the database's log in use for {self._busy_timeout_s} s",
+                    value=self.url,
+                    next_step="Try again, or stop what reads it",
+                )
+
     def _checkpoint_if_long(self, conn: Connection) -> None:
         raw: Any = conn.connection.driver_connection
         log = Path(f"{self._engine.url.database}-wal")
         n_pages = log.stat().st_size // _PAGE_BYTES if log.exists() else 0
         if n_pages > _FOLLOWED_PAGES or (n_pages > _CHECKPOINT_PAGES and not wal.is_followed(self._follow_lock)):
-            raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            try:
+                raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            except sqlite3.OperationalError as error:  # what was written is in the log; a later write tries again
+                self._log_in_doubt |= _name_of(error).startswith("SQLITE_IOERR")
 
 
 @contextmanager
@@ -205,8 +230,7 @@ def _said_plainly(url: str) -> Iterator[None]:
     try:
         yield
     except (sa.exc.DatabaseError, sqlite3.DatabaseError) as error:
-        reason = getattr(error, "orig", error)
-        name = getattr(reason, "sqlite_errorname", "")
+        reason, name = getattr(error, "orig", error), _name_of(error)
         if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
             raise Damaged(
                 f"the database is damaged: {reason}", value=url, next_step="Restore it from a backup"
@@ -216,6 +240,11 @@ def _said_plainly(url: str) -> Iterator[None]:
                 f"the database cannot be used: {reason}", value=url, next_step="Check its rights and the disk"
             ) from None
         raise
+
+
+def _name_of(error: Exception) -> str:
+    """What SQLite calls an error; empty for errors of other databases."""
+    return str(getattr(getattr(error, "orig", error), "sqlite_errorname", ""))
 
 
 def _make_engine(url: str) -> Engine:

@@ -74,7 +74,7 @@ class Writer:
         self._max_queued, self._max_rows = max_queued, max_rows
         self._queue: queue.SimpleQueue[_Item | _Rows | None] = queue.SimpleQueue()
         self._n_operations = self._n_rows = self._n_chars = 0  # queued, or in a transaction
-        self._closing = False
+        self._closing = self._is_failing = False
         self._submitting = threading.Lock()  # of the counts; and so that nothing comes after the None that ends it
         self._hurry = threading.Event()
         """Set when rows should gather no longer."""
@@ -90,6 +90,11 @@ class Writer:
             self._queue.put(None)
         self._hurry.set()
         self._thread.join()
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last transaction could not be committed: a full disk, or one that is gone."""
+        return self._is_failing
 
     @property
     def n_rows(self) -> int:
@@ -191,7 +196,9 @@ class Writer:
                     else:
                         alike = [item for item in run if isinstance(item, _Item)]
                         results += self._attempt_together(conn, together, alike)
+            self._is_failing = False
         except Exception as error:  # the commit failed: nothing of the group is acknowledged
+            self._is_failing = True
             n_rows = sum(len(item.rows) for item in group if isinstance(item, _Rows))
             lost = [(n_rows, error)] if n_rows else []
             results = [(item, None, _as_ours(error)) for item in items]
