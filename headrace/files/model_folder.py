@@ -24,7 +24,7 @@ CONFIG, TOKENIZER_CONFIG, ADAPTER, MODULES = (
     "modules.json",
 )
 _INDEX = ".safetensors.index.json"
-_KINDS = {".json", ".md", ".model", ".safetensors", ".txt"}
+_KINDS = {".json", ".md", ".model", ".safetensors", ".spm", ".txt"}
 _NAMES = {"LICENSE", "NOTICE", "whole"}
 _TABLES = {"tokenizer.json", "vocab.json", "added_tokens.json", "decoding.json"}
 """Large or free in what they may say; read as tables of words and numbers alone."""

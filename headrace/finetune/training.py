@@ -23,7 +23,8 @@ from headrace.artifacts import sync
 from headrace.checkpoints.network import Network
 from headrace.checkpoints.windows import outputs_of
 from headrace.config import FinetuneTable
-from headrace.finetune import processes
+from headrace.files import safetensors_file
+from headrace.finetune import processes, resuming
 from headrace.finetune.batching import Features, Padding, TokenBudgetSampler
 from headrace.finetune.features import FeatureSet, Scale, unscaled
 from headrace.finetune.objectives import Objective
@@ -32,7 +33,8 @@ from headrace.finetune.sampling import slots_of
 from headrace.tasks import TaskType
 
 _WHOLE = "whole"
-_STATE = "state.safetensors"
+_STATE, _OPTIMIZER = "state.safetensors", "optimizer.safetensors"
+_RANDOM = "random-{}.safetensors"  # of each process
 _OPTIMIZERS = {"adamw": "adamw_torch_fused", "sgd": "sgd", "adafactor": "adafactor"}
 _MOMENTUM = 0.9  # without it, SGD hardly moves in a few epochs
 SGD_TIMES = 200.0
@@ -137,10 +139,39 @@ class LikeLengthTrainer(Trainer):
         save_file({name: tensor.detach().contiguous() for name, tensor in _moving(self._network)}, folder / _STATE)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        safetensors_file.check(Path(resume_from_checkpoint) / _STATE)
         saved = load_file(Path(resume_from_checkpoint) / _STATE)
         with torch.no_grad():
             for name, tensor in _moving(self._network):
                 tensor.copy_(saved[name])
+
+    # transformers would read and write the following as pickles.
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.args.should_save and self.optimizer and self.lr_scheduler:
+            state = {"optimizer": self.optimizer.state_dict(), "schedule": self.lr_scheduler.state_dict()}
+            resuming.write(Path(output_dir) / _OPTIMIZER, state)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None and self.optimizer and self.lr_scheduler:
+            state = resuming.read(Path(checkpoint) / _OPTIMIZER)
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.lr_scheduler.load_state_dict(state["schedule"])
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        Path(output_dir).mkdir(parents=True, exist_ok=True)  # another process may not have made it yet
+        resuming.write(Path(output_dir) / _RANDOM.format(self.args.process_index), resuming.random_numbers())
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        path = Path(checkpoint or ".") / _RANDOM.format(self.args.process_index)
+        if checkpoint is not None and path.exists():  # a run may go on with more processes than it began with
+            resuming.go_on_with(resuming.read(path))
+
+    def _save_scaler(self, output_dir: str) -> None:
+        """Only fp16 has one."""
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        """Only fp16 has one."""
 
     def _load_best_model(self) -> None:
         self._load_from_checkpoint(str(self.state.best_model_checkpoint))
@@ -257,7 +288,9 @@ def mark_whole(checkpoint: Path) -> None:
 
 def newest_whole_checkpoint(folder: Path) -> Path | None:
     """The checkpoint to go on from; removes those that a kill left unfinished."""
-    return processes.told(_newest_whole(folder) if processes.is_first() else None)
+    newest = _newest_whole(folder) if processes.is_first() else None
+    name = processes.told(None if newest is None else newest.name)
+    return None if name is None else folder / name
 
 
 def _newest_whole(folder: Path) -> Path | None:
