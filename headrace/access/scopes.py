@@ -93,6 +93,11 @@ class RouteTable:
         among = self._patterns.get((method, path.count("/")), ())
         return next((of for pattern, of in among if pattern.fullmatch(path)), None)
 
+    def is_open(self, path: str) -> bool:
+        """Whether a path is answered without a key, by one method at least."""
+        needs = (self.find(method, path) for method in self._known_methods)
+        return any(need is not None and need.scope == OPEN for need in needs)
+
     def methods(self, path: str) -> list[str]:
         """By which a path is served."""
         return sorted(method for method in self._known_methods if self.find(method, path) is not None)

@@ -36,12 +36,13 @@ class Guard:
             return
         method, path = scope["method"], scope["path"]
         need = self._routes.find(method, path)
-        caller = NOBODY if need is not None and need.scope == OPEN else await self._caller(scope)
+        is_open = self._routes.is_open(path) if need is None else need.scope == OPEN
+        caller = NOBODY if is_open else await self._caller(scope)
         if need is None:
             methods = self._routes.methods(path)
-            await border.not_served(method, path, methods)(scope, receive, send)
+            await border.not_served(method, path, methods, scope["app"].state.plane.door)(scope, receive, send)
             return
-        if need.scope != OPEN:
+        if not is_open:
             self._admit(caller, need)
         CURRENT.set(replace(CURRENT.get(), caller=caller))
         await self._app(scope, receive, send)
