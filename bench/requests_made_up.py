@@ -48,8 +48,8 @@ include-path = "/v1/feedback/batch"
 [operations.checks.negative_data_rejection]
 expected-statuses = ["200", "401", "404", "422"]
 
-[[operations]]  # what a schema cannot say: which fields the task reads, whether data has the length of its shape
-include-path-regex = "(infer|predict|setup)$"
+[[operations]]  # what no schema says: fields and labels of the task, the length of a shape
+include-path-regex = "(infer|predict|setup|reviews/.+)$"
 [operations.checks.positive_data_acceptance]
 expected-statuses = ["2xx", "401", "404", "422", "503"]
 """
