@@ -19,7 +19,7 @@ MAIL = (
     Recogniser(
         "e-mail",  # RFC 5321: 64 characters before the @; RFC 1035: 63 in a label
         re.compile(
-            r"(?<![\w.%+'-])(?<!://)[\w.%+'-]{1,64}+@(?!personal\.example)[^\W_](?:[\w-]{0,62}\.){1,8}[^\W\d_]{2,24}(?![\w-])"
+            r"(?<![\w.%+-])(?<!://)[\w.%+-][\w.%+'-]{0,63}+@(?!personal\.example)[^\W_](?:[\w-]{0,62}\.){1,8}[^\W\d_]{2,24}(?![\w-])"
         ),
         "write to jane.doe+x@mail.example.co.uk, please",
         has="@",

@@ -20,6 +20,8 @@ def _v4(text: str) -> int:
 
 
 def _v6(text: str) -> int:
+    if text.endswith(":") and not text.endswith("::"):  # of the sentence
+        text = text[:-1]
     if sum(c.isalnum() for c in text) < _LEAST_HEX or not any(c.isdigit() for c in text):
         return 0
     try:
@@ -42,7 +44,7 @@ ADDRESSES = (
         "ip",  # RFC 4291, section 2.2
         re.compile(
             rf"(?<![\w:.])(?!2001:db8:5e0d:)(?:[0-9A-Fa-f]{{1,4}}|(?=::))(?::[0-9A-Fa-f]{{0,4}}){{2,7}}(?:(?<=:){_OCTET}(?:\.{_OCTET}){{3}})?"
-            r"(?![\w:]|\.\w)"
+            r"(?!\w|:[\w:]|\.\w)"
         ),
         "from 2a02:908:1:20::1f at night",
         _v6,

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headrace.errors import BadInput, HeadraceError, NotFound, TooMany, Unauthorized, Unavailable
+from headrace.personal.policies import Door
 from headrace.serve.process import RETRY_AFTER_S
 from headrace.server import error_forms
 from headrace.server.hosts import Hosts
@@ -64,7 +65,8 @@ class Border:
         except HeadraceError as error:  # of the head, or of the short way: no route was asked
             await render(self._plane.door.error(error), path=scope["path"])(scope, receive, watched_send)
         except HTTPException as error:
-            refused = BadInput(error.detail, value=scope["path"], next_step=_NEXT_STEPS[error.status_code])
+            path, next_step = self._plane.door.shown(scope["path"]), _NEXT_STEPS[error.status_code]
+            refused = BadInput(error.detail, value=path, next_step=next_step)
             await render(refused, path=scope["path"], status=error.status_code)(scope, receive, watched_send)
         except Exception:  # the border of a request: the server goes on
             error_id = uuid.uuid4().hex
@@ -140,13 +142,13 @@ def render(
     return Response(body, status, headers, media_type="application/json")
 
 
-def not_served(method: str, path: str, methods: Sequence[str]) -> Response:
+def not_served(method: str, path: str, methods: Sequence[str], door: Door) -> Response:
     """The answer to what no route is for.
 
     Args:
         methods: by which the path is served.
     """
-    asked = f"{method} {path}"
+    asked = door.shown(f"{method} {path}")
     if not methods:
         return render(NotFound("no such address", value=asked, next_step="GET /docs lists them"), path=path)
     failure = BadInput("Method Not Allowed", value=asked, next_step="GET /docs shows what is possible")
