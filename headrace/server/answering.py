@@ -17,6 +17,7 @@ from headrace.personal import mapping
 from headrace.records import Channel, Input
 from headrace.serve.pool import Answer
 from headrace.serve.process import unavailable
+from headrace.server import error_forms
 from headrace.server.coarse import coarse
 from headrace.server.lineup import SHADOW, Drawn
 from headrace.server.plane import ControlPlane
@@ -86,7 +87,7 @@ async def predict(
     if drawn.shadow is not None and is_logged:  # half a pair is no evidence
         plane.in_background(_shadow(plane, asked, drawn.shadow))
     if all("error" in row for row in answer.rows):
-        first = answer.rows[0]["error"]
+        first = error_forms.of_input(answer.rows[0]["error"], ids[0])
         raise HeadraceError(first["message"], value=first["value"], next_step=first["next_step"])
     says_input = is_looked_at and plane.task_type(task).problem in POINTING
     shown = dict if "scores" in caller.scopes else coarse
@@ -96,7 +97,7 @@ async def predict(
                 "id": row_id,
                 **shown(result.get("output", {})),
                 **({"input": kept} if says_input else {}),
-                **({"error": result["error"]} if "error" in result else {}),
+                **({"error": error_forms.of_input(result["error"], row_id)} if "error" in result else {}),
             }
             for row_id, result, kept in zip(ids, answer.rows, parsed, strict=True)
         ],

@@ -13,7 +13,17 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from headrace.errors import BadInput, HeadraceError, NotFound, TooMany, Unauthorized, Unavailable
+from headrace.errors import (
+    BadInput,
+    Damaged,
+    HeadraceError,
+    JobFailed,
+    NotFound,
+    TooMany,
+    Unauthorized,
+    Unavailable,
+    Unusable,
+)
 from headrace.personal.policies import Door
 from headrace.serve.process import RETRY_AFTER_S
 from headrace.server import error_forms
@@ -130,7 +140,7 @@ def render(
     error: HeadraceError, *, path: str = "", status: int | None = None, headers: Mapping[str, str] | None = None
 ) -> Response:
     """An error as a response, in the form of the protocol that `path` belongs to."""
-    headers = dict(headers or {})
+    headers, error = dict(headers or {}), _outward(error)
     if isinstance(error, Unavailable):
         headers["Retry-After"] = str(RETRY_AFTER_S)
     if isinstance(error, TooMany):
@@ -140,6 +150,15 @@ def render(
     status, written = error_forms.written(error, status or error.http_status, path)
     body = json.dumps(written)  # in ASCII: a value may hold half a surrogate pair, which UTF-8 does not have
     return Response(body, status, headers, media_type="application/json")
+
+
+def _outward(error: HeadraceError) -> HeadraceError:
+    """What a client may know of an error: of one that only the server's owner can mend, its number in the log."""
+    if not isinstance(error, Unusable | Damaged | JobFailed):
+        return error
+    error_id = uuid.uuid4().hex
+    _log.error("%s, id %s: %s", error.code, error_id, error)
+    return type(error)("the server cannot do this now", value=error_id, next_step="The server's log has this id")
 
 
 def not_served(method: str, path: str, methods: Sequence[str], door: Door) -> Response:

@@ -23,6 +23,18 @@ def written(error: HeadraceError, status: int, path: str) -> tuple[int, Mapping[
     return status, error.envelope()
 
 
+def of_input(error: Mapping[str, Any], row_id: str) -> Mapping[str, Any]:
+    """The error of one input as its client sees it.
+
+    What a library said of its failure may name paths of this machine, so it is in the prediction log alone.
+    """
+    if error["code"] != HeadraceError.code:
+        return error
+    failure = HeadraceError("the model failed on this input", value=row_id, next_step="The prediction log says why")
+    shown: Mapping[str, Any] = failure.envelope()["error"]  # type: ignore[assignment]
+    return shown
+
+
 def is_own(path: str) -> bool:
     """Whether errors at an address have headrace's envelope."""
     return not _is_of_tensors(path) and path not in _OF_EMBEDDINGS

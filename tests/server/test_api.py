@@ -70,7 +70,7 @@ def test_a_text_that_fails_has_an_error_and_its_neighbours_an_answer(
 
 def test_a_request_whose_every_text_fails_is_an_error(served: Server) -> None:
     body = {**SOUND, "inputs": [{"text": "stub:fail"}]}
-    assert "told to fail" in envelope(httpx.post(f"{served.url}/v1/predict", json=body), 500)["message"]
+    assert "model failed" in envelope(httpx.post(f"{served.url}/v1/predict", json=body), 500)["message"]
 
 
 def test_requests_at_once_do_not_mix(served: Server) -> None:

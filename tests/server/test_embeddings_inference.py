@@ -122,8 +122,8 @@ def test_info_names_labels_and_limits(http: httpx.Client) -> None:
         ({"inputs": "a", "truncation_direction": "left"}, 422, "Validation", "truncation_direction"),
         ({"inputs": "a" * 40, "truncate": False}, 422, "Validation", "32 tokens"),
         ({"inputs": "a", "top_k": 1}, 422, "Validation", "top_k"),
-        ({"inputs": "stub:fail"}, 424, "Backend", "told to fail"),
-        ({"inputs": [["positive"], ["stub:fail"]]}, 424, "Backend", "told to fail"),
+        ({"inputs": "stub:fail"}, 424, "Backend", "model failed"),
+        ({"inputs": [["positive"], ["stub:fail"]]}, 424, "Backend", "model failed"),
     ],
 )
 def test_errors_have_the_form_of_the_protocol(

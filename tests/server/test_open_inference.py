@@ -229,7 +229,7 @@ def test_a_row_that_fails_fails_the_request_unless_only_json_is_wanted(http: htt
     assert "row 1: " in response.json()["error"]
     rows = outputs(http.post("/v2/models/tone/infer", json={**body, "outputs": [{"name": "json"}]}))["json"]["data"]
     assert json.loads(rows[0])["label"] == "positive"
-    assert "told to fail" in json.loads(rows[1])["error"]["message"]
+    assert "model failed" in json.loads(rows[1])["error"]["message"]
 
 
 def binary(texts: list[bytes], *, size: int | None = None, behind: bytes = b"", **facts: Any) -> dict[str, Any]:
