@@ -19,8 +19,7 @@ def append(conn: Connection, content: Mapping[str, Any], *, config_hash: str) ->
     Args:
         content: the columns but `seq`, the hashes of the chain and the origin.
     """
-    seq = chain.append(conn, _LOG, {**content, **origin(config_hash)})
-    return as_record(AuditLine, conn.execute(select(_LOG).where(_LOG.c.seq == seq)).mappings().one())
+    return as_record(AuditLine, chain.append(conn, _LOG, {**content, **origin(config_hash)}))
 
 
 def head(conn: Connection) -> tuple[int, str]:

@@ -31,8 +31,8 @@ class Checked:
     """Hash of the newest row; empty where there is none."""
 
 
-def append(conn: Connection, table: Table, content: Mapping[str, Any]) -> int:
-    """Write one row, with nobody else appending until the transaction ends; its number.
+def append(conn: Connection, table: Table, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Write one row, with nobody else appending until the transaction ends; the row, with its number and hashes.
 
     Args:
         content: the columns but `seq` and the hashes.
@@ -40,8 +40,9 @@ def append(conn: Connection, table: Table, content: Mapping[str, Any]) -> int:
     lock_table(conn, table)
     seq, prev_hash = head(conn, table)
     line = {**content, "seq": seq + 1, "prev_hash": prev_hash}
-    conn.execute(insert(table).values(**line, hash=line_hash(table, line)))
-    return seq + 1
+    line["hash"] = line_hash(table, line)
+    conn.execute(insert(table), line)
+    return line
 
 
 def line_hash(table: Table, line: Mapping[str, Any]) -> str:

@@ -30,7 +30,8 @@ def append(conn: Connection, *, config_hash: str, channel: str | None = None, **
         content: the columns of the table but `seq` and the hashes.
     """
     channel_id = None if channel is None else conn.execute(select(_id_of(channel))).scalar_one()
-    return entry(conn, chain.append(conn, _LEDGER, {**content, "channel_id": channel_id, **origin(config_hash)}))
+    line = chain.append(conn, _LEDGER, {**content, "channel_id": channel_id, **origin(config_hash)})
+    return entry(conn, line["seq"])
 
 
 def line_hash(line: Mapping[str, Any]) -> str:
