@@ -24,6 +24,7 @@ from headrace.ids import first_id
 from headrace.records import Channel, ModelVersion, Prediction
 from headrace.release import releases
 from headrace.retention import files
+from headrace.retention.expiry import expire
 from headrace.store import predictions
 from headrace.store.predictions import LogRow
 from headrace.workspace import Workspace, open_workspace
@@ -350,3 +351,31 @@ def test_the_process_of_a_server_moves_and_asks_by_the_settings_it_is_given(ws: 
         assert [(one.reason, one.prediction_id) for one in reviews.listing(again)] == [("audit", drawn)]
     folder = Path(ws.root) / ".headrace" / "predictions"
     assert not list(folder.glob("*/*/*"))
+
+
+def test_a_channel_keeps_for_so_many_days(ws: Workspace, log: Log) -> None:
+    """Rows with feedback, rows in files and their bytes too; other channels and newer days stay."""
+    other = plant_channel(ws, "open")
+    old = log.add_all([log.row(days=40 + i, text=f"jane{i} was here", unit="jane") for i in range(3)])
+    newer = log.add(days=5, text="kept")
+    elsewhere = log.row(days=60, text="kept elsewhere")._replace(channel_id=other.id)
+    with ws.store.write() as conn:
+        predictions.add_rows(conn, [elsewhere], config_hash="0" * 16)
+    path = ws.root / "headrace.toml"
+    path.write_text(
+        path.read_text() + "[channels.web]\nkeep_days = 30\n[feedback]\nwindow_days = 99\n[serve]\nlog_keep_days = 41\n"
+    )
+    with open_workspace(ws.root) as opened:
+        reader = replace(opened, clock=lambda: NOW)
+        give(reader, old[0], comment="jane said so", labeller="jane")
+        retention.move(reader)
+        assert {one.id for one in retention.read(reader)} == {*old, newer, elsewhere.id}
+        done = expire(reader)
+        assert (done.n_rows, done.n_rows_in_files, done.channels) == (1 + 1, 1, ("web",))
+        assert {one.id for one in retention.read(reader)} == {newer, elsewhere.id}
+        assert expire(reader) == replace(done, n_rows=0, n_rows_in_files=0)
+        later = replace(opened, clock=lambda: NOW + timedelta(days=27))
+        assert expire(later).n_rows == 1
+        assert [one.id for one in retention.read(later)] == [elsewhere.id]
+        kept = [p for p in ws.state_folder.rglob("*") if p.is_file() and b"jane" in p.read_bytes()]
+        assert kept == []

@@ -11,7 +11,9 @@ import typer
 
 from headrace.cli.rendering import AsJson, Set, Task, Where, emit, instant, opened, plain
 
-_predictions = typer.Typer(help="Read the prediction log, or move what is old out of the store.", no_args_is_help=True)
+_predictions = typer.Typer(
+    help="Read the prediction log, move what is old out of the store, or delete it.", no_args_is_help=True
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -49,6 +51,17 @@ def move(where: Where = Path("."), settings: Set = None, as_json: AsJson = False
         moved = retention.move(ws)
     removed = f"; deleted files of {', '.join(moved.days_removed)}" if moved.days_removed else ""
     emit(moved, as_json, lambda: print(f"{moved.n_rows} predictions moved to {moved.n_files} files{removed}"))
+
+
+@_predictions.command("expire")
+def expire(where: Where = Path("."), settings: Set = None, as_json: AsJson = False) -> None:
+    """Delete for good what is older than its channel's keep_days, as a server does once a day."""
+    from headrace.retention.expiry import expire
+
+    with opened(where, settings) as ws:
+        done = expire(ws)
+    n_rows = done.n_rows + done.n_rows_in_files
+    emit(done, as_json, lambda: print(f"{n_rows} predictions deleted; {len(done.channels)} channels keep for a time"))
 
 
 @contextmanager

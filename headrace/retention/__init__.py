@@ -59,7 +59,7 @@ def move(ws: Workspace) -> Moved:
     serve = ws.settings.serve
     with only_one(ws):
         _finish_begun(ws)
-        before = _midnight(ws.clock() - timedelta(days=serve.log_keep_days))
+        before = midnight(ws.clock() - timedelta(days=serve.log_keep_days))
         lines = list(_moved(ws, before=before, spare_open=True, n_most=None))
         with ws.store.read() as conn:
             n_excess = predictions.count(conn) - serve.log_keep_rows
@@ -126,8 +126,11 @@ def find(ws: Workspace, prediction_id: str) -> dict[str, Any] | None:
     return None
 
 
-def remove(ws: Workspace, is_doomed: Callable[[Mapping[str, Any]], bool]) -> int:
+def remove(ws: Workspace, is_doomed: Callable[[Mapping[str, Any]], bool], *, until: datetime | None = None) -> int:
     """Write files anew without the rows that are to go; how many went. Rows in the store stay.
+
+    Args:
+        until: no row made later is to go, so that files of later days need not be read.
 
     Raises:
         WrongState: another process has been moving or reading rows for a minute.
@@ -135,7 +138,7 @@ def remove(ws: Workspace, is_doomed: Callable[[Mapping[str, Any]], bool]) -> int
     n_removed = 0
     with only_one(ws, wait_s=_PATIENCE_S):
         _finish_begun(ws)
-        for path in _files(_folder(ws)):
+        for path in _files(_folder(ws), until=until):
             rows = list(files.read(path))
             kept = [row for row in rows if not is_doomed(row)]
             if len(kept) < len(rows):
@@ -181,7 +184,8 @@ def only_one(ws: Workspace, *, wait_s: float = 0) -> Iterator[None]:
         lock.release()
 
 
-def _midnight(at: datetime) -> datetime:
+def midnight(at: datetime) -> datetime:
+    """The begin of a day (UTC)."""
     return at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 

@@ -156,6 +156,7 @@ class Moving:
 
     def __init__(self, ws: Workspace) -> None:
         settings = {f"serve.{name}": value for name, value in ws.settings.serve if name.startswith("log_")}
+        settings["privacy.keep_days"] = ws.settings.privacy.keep_days
         settings |= {f"feedback.{name}": getattr(ws.settings.feedback, name) for name in ("audit_salt", "review_rows")}
         self._command = [sys.executable, "-m", "headrace.upkeep", str(ws.root), json.dumps(settings)]
 

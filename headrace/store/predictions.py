@@ -159,6 +159,23 @@ def remove(conn: Connection, ids: Sequence[str]) -> None:
         conn.execute(delete(_PREDICTIONS).where(_PREDICTIONS.c.id.in_(part), ~_has_feedback()))
 
 
+def of_channel_before(conn: Connection, channel_id: str, before: str, *, limit: int) -> list[str]:
+    """Ids of a channel's predictions below an id, the oldest first."""
+    query = select(_PREDICTIONS.c.id).where(_PREDICTIONS.c.channel_id == channel_id, _PREDICTIONS.c.id < before)
+    return list(conn.execute(query.order_by(_PREDICTIONS.c.id).limit(limit)).scalars())
+
+
+def remove_for_good(conn: Connection, ids: Sequence[str]) -> None:
+    """Delete rows with what was said and asked of them."""
+    if conn.dialect.name == "sqlite":
+        conn.exec_driver_sql("PRAGMA secure_delete=ON")  # also where the disk has no room to rewrite the file later
+    reviews = schema.reviews
+    for part in in_parts(ids):
+        conn.execute(delete(reviews).where(reviews.c.prediction_id.in_(part)))
+        conn.execute(delete(_FEEDBACK).where(_FEEDBACK.c.prediction_id.in_(part)))
+        conn.execute(delete(_PREDICTIONS).where(_PREDICTIONS.c.id.in_(part)))
+
+
 def present(conn: Connection, ids: Sequence[str]) -> set[str]:
     """Those of the ids that are in the store."""
     found: set[str] = set()
