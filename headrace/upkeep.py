@@ -1,8 +1,8 @@
 """`python -m headrace.upkeep ROOT SETTINGS`: the process in which a server has its log looked after now and then.
 
 People are asked about what was drawn for an audit; old predictions move to files, and are deleted for good once their
-channel keeps them no longer. SETTINGS is a JSON object of
-dotted settings, since the server may have got them on its command line.
+channel keeps them no longer. SETTINGS is a JSON object of dotted settings, since the server may have got them on its
+command line.
 """
 
 import json
