@@ -23,6 +23,7 @@ from pydantic.fields import FieldInfo
 
 import headrace
 from headrace import config, errors
+from headrace.access.scopes import ANY, OPEN, ROUTES, SCOPES
 from headrace.cli.main import app
 from headrace.finetune.compressing import WAYS
 from headrace.finetune.methods import METHODS
@@ -110,6 +111,18 @@ def commands() -> str:
     return "\n".join(parts)
 
 
+def scopes() -> str:
+    """What a key can allow, with the routes that ask for it."""
+    routes: dict[str, list[str]] = {}
+    for (method, path), scope in ROUTES.items():
+        if method != "HEAD":
+            routes.setdefault(scope, []).append(f"`{method} {path}`")
+    rows = [(f"`{scope}`", meaning, ", ".join(routes.get(scope, ()))) for scope, meaning in SCOPES.items()]
+    rows += [("any key", "read about the interface", ", ".join(routes[ANY]))]
+    rows += [("no key", "ask whether it is there", ", ".join(routes[OPEN]))]
+    return _table(("scope", "with it one can", "routes"), rows) + "\n"
+
+
 def error_codes() -> str:
     """Every error of the tree."""
     rows = []
@@ -132,6 +145,7 @@ def python() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "settings": settings,
     "commands": commands,
+    "scopes": scopes,
     "errors": error_codes,
     "python": python,
     "methods": methods,
