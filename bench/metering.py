@@ -51,8 +51,14 @@ def main() -> int:
     write(
         "metering",
         [
-            Measured("a request without limits, counted", plain_us, "us"),
-            Measured("a request with all limits, counted", full_us, "us", f"target {_MOST_US} us", full_us / _MOST_US),
+            Measured("a request without limits, counted, of the processor", plain_us, "us"),
+            Measured(
+                "a request with all limits, counted, of the processor",
+                full_us,
+                "us",
+                f"target {_MOST_US} us",
+                full_us / _MOST_US,
+            ),
             Measured(f"writing the counts of {n_keys:,} keys, once a second", flush_s * 1000, "ms"),
             Measured(f"start with a day of {n_keys:,} keys", start_s * 1000, "ms"),
             Measured("a line of the audit log", append_us, "us"),
@@ -99,7 +105,7 @@ def measured(ws: Workspace, key_ids: list[str], named: list[Channel]) -> tuple[f
             metering.admit(key_id, "predict")
             metering.admit_rows(key_id, channel, "tone", 1).settle(answer)
 
-    seconds = [timed(ask) for _ in range(_N_ROUNDS)]
+    seconds = [timed(ask, time.thread_time) for _ in range(_N_ROUNDS)]
     metering.keep()
     for key_id in key_ids:
         metering.admit_rows(key_id, named[0], "tone", 1).settle(answer)
@@ -121,10 +127,10 @@ def audit_log(ws: Workspace) -> tuple[float, float]:
     return append_s / _N_LINES * 1e6, check_s / _N_LINES * 1e6
 
 
-def timed(do: Callable[[], object]) -> float:
-    began_at = time.perf_counter()
+def timed(do: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
+    began_at = clock()
     do()
-    return time.perf_counter() - began_at
+    return clock() - began_at
 
 
 if __name__ == "__main__":
