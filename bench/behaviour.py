@@ -1,5 +1,5 @@
 """How does a server behave in trouble? Slow clients, vanished ones, changes of version under load, ten times too much,
-a noisy neighbour, dying workers, bad artifacts, lost answers, killed trainings, kills at any system call, failing disks,
+a noisy neighbour, dying workers, bad artifacts, lost answers, killed trainings, kills at any system call, bad disks,
 a machine that dies while a backup follows.
 
 Each drill starts a real server with the tests' stub model and brings the trouble about; docs/reliability.md says what

@@ -25,6 +25,11 @@ _CHECKPOINT_PAGES = 1000  # SQLite's own default for wal_autocheckpoint
 _PAGE_BYTES = 4096
 _FOLLOWED_PAGES = 16_000  # how long the log may get while a backup follows: 64 MB, in case that one is stuck
 _POOL_SIZE = 32
+_UNUSABLE = ("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_IOERR", "53100", "25006")
+_AWAY = ("08", "57P", "53300")  # no connection; shut down or starting; too many connections
+_LOCKED = "55P03"
+"""What databases call it: SQLite by name, PostgreSQL by SQLSTATE (appendix A of its manual)."""
+_TURN = 0x6865616472616365  # of PostgreSQL's advisory locks: "headrace"
 _ARCHIVE = "Use WAL archiving of PostgreSQL, or a replica"
 _DUMP = "Use the database's own means, such as: pg_dump --format=custom --file=headrace.dump URL"
 
@@ -52,8 +57,11 @@ class Store:
         Raises:
             Damaged: the database's bytes are not what it wrote.
         """
-        with _said_plainly(self.url), self._engine.connect() as conn, conn.begin():
-            yield conn
+        with _said_plainly(self.url), self._engine.connect() as conn:
+            if not self._is_sqlite:
+                conn = conn.execution_options(isolation_level="REPEATABLE READ")
+            with conn.begin():
+                yield conn
 
     @contextmanager
     def write(self, *, durable: bool = True) -> Iterator[Connection]:
@@ -77,6 +85,8 @@ class Store:
                 raw.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
                 conn = conn.execution_options(headrace_begin="IMMEDIATE")
             with conn.begin():
+                if not self._is_sqlite:
+                    self._take_turn(conn)
                 yield conn
             if self._is_sqlite:
                 self._checkpoint_if_long(conn)
@@ -209,9 +219,14 @@ class Store:
             if time.monotonic() > until:
                 raise Unavailable(
                     f"a reader has kept the database's log in use for {self._busy_timeout_s} s",
-                    value=self.url,
+                    value=shown(self.url),
                     next_step="Try again, or stop what reads it",
                 )
+
+    def _take_turn(self, conn: Connection) -> None:
+        """Wait until no other transaction writes, as in SQLite: what is read before it is written still holds then."""
+        conn.exec_driver_sql(f"SET LOCAL lock_timeout = '{int(1000 * self._busy_timeout_s)}ms'")
+        conn.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_TURN})")
 
     def _checkpoint_if_long(self, conn: Connection) -> None:
         raw: Any = conn.connection.driver_connection
@@ -226,7 +241,7 @@ class Store:
 
 @contextmanager
 def _said_plainly(url: str) -> Iterator[None]:
-    """What SQLite says of its file or its disk, as an error of ours; all else passes as it is."""
+    """What a database says of its file, its disk or the way to it, as an error of ours; all else passes as it is."""
     try:
         yield
     except (sa.exc.DatabaseError, sqlite3.DatabaseError) as error:
@@ -235,16 +250,38 @@ def _said_plainly(url: str) -> Iterator[None]:
             raise Damaged(
                 f"the database is damaged: {reason}", value=url, next_step="Restore it from a backup"
             ) from None
-        if name.startswith(("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_IOERR")):
+        if name.startswith(_UNUSABLE):
             raise Unusable(
-                f"the database cannot be used: {reason}", value=url, next_step="Check its rights and the disk"
+                f"the database cannot be used: {reason}", value=shown(url), next_step="Check its rights and the disk"
+            ) from None
+        if name.startswith(_AWAY) or (name == "" and hasattr(reason, "sqlstate") and _is_operational(error)):
+            raise Unavailable(
+                f"the database cannot be reached: {str(reason).strip()}",
+                value=shown(url),
+                next_step="Try again, or see whether it runs",
+            ) from None
+        if name == _LOCKED:
+            raise Unavailable(
+                "another process has been writing for too long",
+                value=shown(url),
+                next_step="Try again, or see what writes: SELECT * FROM pg_stat_activity",
             ) from None
         raise
 
 
+def shown(url: str) -> str:
+    """A URL without its password."""
+    return sa.engine.make_url(url).render_as_string()
+
+
+def _is_operational(error: Exception) -> bool:
+    return isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError)
+
+
 def _name_of(error: Exception) -> str:
-    """What SQLite calls an error; empty for errors of other databases."""
-    return str(getattr(getattr(error, "orig", error), "sqlite_errorname", ""))
+    """What SQLite calls an error, or PostgreSQL's five characters for it; empty where a database says neither."""
+    reason = getattr(error, "orig", error)
+    return str(getattr(reason, "sqlite_errorname", "") or getattr(reason, "sqlstate", "") or "")
 
 
 def _make_engine(url: str) -> Engine:

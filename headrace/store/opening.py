@@ -4,8 +4,8 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from headrace.errors import Damaged, Unusable, WrongState
-from headrace.store.engine import Store
+from headrace.errors import Damaged, Unavailable, Unusable, WrongState
+from headrace.store.engine import Store, shown
 from headrace.store.migrations import upgrade
 
 
@@ -23,13 +23,23 @@ def open_store(url: str, *, lock_path: Path, busy_timeout_s: float = 60) -> Stor
         upgrade(store)
     except WrongState:
         raise
+    except Unavailable as error:
+        if url.startswith("sqlite"):
+            raise
+        raise Unusable(
+            f"the store cannot be opened: {error.problem}",
+            value=shown(url),
+            next_step="See whether it runs, and store.url",
+        ) from None
     except sa.exc.OperationalError as error:
         raise Unusable(
-            f"the store cannot be opened: {error.orig}", value=url, next_step="Check the path, its rights and the disk"
+            f"the store cannot be opened: {error.orig}",
+            value=shown(url),
+            next_step="Check the path, its rights and the disk",
         ) from None
     except sa.exc.DatabaseError as error:
         raise Damaged(
-            f"the store is not a database: {error.orig}", value=url, next_step="Restore it from a backup"
+            f"the store is not a database: {error.orig}", value=shown(url), next_step="Restore it from a backup"
         ) from None
     except OSError as error:
         raise Unusable(

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+import postgres
 from headrace.store import Store, open_store
 
 STORES: dict[str, Callable[[Path], str]] = {  # name -> URL of a fresh database, given an empty folder
     "sqlite": lambda folder: f"sqlite:///{folder / 'headrace.db'}",
+    "postgresql": lambda _: postgres.shared().fresh_url(),
 }
 
 

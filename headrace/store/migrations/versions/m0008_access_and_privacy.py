@@ -12,6 +12,14 @@ _APPEND_ONLY = """
 CREATE TRIGGER audit_log_no_{verb} BEFORE {verb} ON audit_log
 BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END
 """
+_REFUSE = """
+CREATE FUNCTION headrace_refuse_change() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN RAISE EXCEPTION '% is append-only', TG_ARGV[0]; END $$
+"""
+_REFUSE_CHANGE = """
+CREATE TRIGGER {table}_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {table}
+FOR EACH STATEMENT EXECUTE FUNCTION headrace_refuse_change('{name}')
+"""
 _POSTGRES_APPEND_ONLY = (
     """
 CREATE FUNCTION audit_log_refuse() RETURNS trigger LANGUAGE plpgsql
@@ -29,6 +37,10 @@ def upgrade() -> None:
     _make_audit_log()
     _make_usage()
     _make_subjects()
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute(_REFUSE)
+        for table, name in (("ledger", "the ledger"), ("audit_log", "the audit log")):
+            op.execute(_REFUSE_CHANGE.format(table=table, name=name))
 
 
 def _make_keys() -> None:
