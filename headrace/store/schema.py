@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     Column,
     DateTime,
@@ -40,6 +41,8 @@ class Instant(TypeDecorator[datetime]):
     def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
         return None if value is None else value.replace(tzinfo=UTC)
 
+
+_LARGE = Integer().with_variant(BigInteger(), "postgresql")  # where 2**31 is not enough; SQLite's are of any size
 
 metadata = MetaData(
     naming_convention={
@@ -154,7 +157,7 @@ artifacts = Table(
     metadata,
     Column("digest", String(80), primary_key=True),
     Column("kind", String(32), nullable=False),
-    Column("n_bytes", Integer, nullable=False),
+    Column("n_bytes", _LARGE, nullable=False),
     Column("facts", JSON, nullable=False),
     Column("created_at", Instant, nullable=False),
 )
@@ -207,7 +210,7 @@ runs = Table(
     Column("method", String(64), nullable=False),
     Column("params", JSON, nullable=False),
     Column("fingerprint", String(80), nullable=False, unique=True),
-    Column("seed", Integer, nullable=False),
+    Column("seed", _LARGE, nullable=False),
     Column("state", String(16), nullable=False),
     Column("job_id", String(48)),
     Column("checkpoint", String(80), ForeignKey("artifacts.digest")),
@@ -325,12 +328,12 @@ traffic = Table(
     Column("channel_id", String(80), ForeignKey("channels.id"), primary_key=True),
     Column("source", String(48), primary_key=True),  # the server process that counted
     Column("stage", Integer, primary_key=True, autoincrement=False),
-    Column("n_requests", Integer, nullable=False),
-    Column("n_errors", Integer, nullable=False),
-    Column("n_timeouts", Integer, nullable=False),
-    Column("n_slow", Integer, nullable=False),
-    Column("n_abstained", Integer, nullable=False),
-    Column("n_units", Integer, nullable=False),
+    Column("n_requests", _LARGE, nullable=False),
+    Column("n_errors", _LARGE, nullable=False),
+    Column("n_timeouts", _LARGE, nullable=False),
+    Column("n_slow", _LARGE, nullable=False),
+    Column("n_abstained", _LARGE, nullable=False),
+    Column("n_units", _LARGE, nullable=False),
     Column("at", Instant, nullable=False),
 )
 

@@ -12,6 +12,12 @@ _APPEND_ONLY = """
 CREATE TRIGGER audit_log_no_{verb} BEFORE {verb} ON audit_log
 BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END
 """
+_LARGE = {
+    "artifacts": ["n_bytes"],
+    "runs": ["seed"],
+    "traffic": [f"n_{name}" for name in ("requests", "errors", "timeouts", "slow", "abstained", "units")],
+}
+"""Columns that 32 bits are not enough for."""
 _REFUSE = """
 CREATE FUNCTION headrace_refuse_change() RETURNS trigger LANGUAGE plpgsql AS
 $$ BEGIN RAISE EXCEPTION '% is append-only', TG_ARGV[0]; END $$
@@ -41,6 +47,9 @@ def upgrade() -> None:
         op.execute(_REFUSE)
         for table, name in (("ledger", "the ledger"), ("audit_log", "the audit log")):
             op.execute(_REFUSE_CHANGE.format(table=table, name=name))
+        for table, columns in _LARGE.items():
+            for column in columns:
+                op.alter_column(table, column, type_=sa.BigInteger())
 
 
 def _make_keys() -> None:
