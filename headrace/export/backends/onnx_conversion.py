@@ -13,25 +13,26 @@ from headrace.checkpoints.heads import drop_silent
 from headrace.checkpoints.loading import load
 from headrace.checkpoints.saving import read_decoding
 from headrace.config import TaskTable
+from headrace.errors import BadInput
 from headrace.export.artifact import ArtifactFacts
 from headrace.export.backends.checkpoint_files import check_calibration, check_checkpoint, quietly
 from headrace.export.backends.onnx_graph import look_up_before_dequantising, name_plainly, use_unsigned_activations
-from headrace.export.backends.onnx_runtime import MODEL, WEIGHTS
+from headrace.export.backends.onnx_runtime import MODEL
 from headrace.records import Input
 from headrace.tasks import TASK_TYPES, TaskType
 from headrace.version import VERSION
 
 _OPSET = 23  # the first with Attention as one operation
-_EXTERNAL_BYTES = 1024  # smaller tensors stay in the graph's own file
+_MOST_BYTES = 2**31 - 1  # of a message of protobuf; larger models need a second file, which no server here follows
 
 
 def convert(
     checkpoint: Path, folder: Path, *, task: TaskTable, precision: str, calibration: Sequence[Input]
 ) -> ArtifactFacts:
-    """Write model.onnx, model.bin and tokenizer.json into `folder`.
+    """Write model.onnx and tokenizer.json into `folder`.
 
     Raises:
-        BadInput: the checkpoint does not fit the task, or there are too few inputs to calibrate on.
+        BadInput: the checkpoint does not fit the task or an ONNX file, or there are too few inputs to calibrate on.
     """
     check_calibration(precision, calibration)
     task_type: TaskType = TASK_TYPES.get(task.type)(task)
@@ -45,9 +46,11 @@ def convert(
             model = _quantised(model, Encoder(alone), calibration)
     alone.save(str(folder / TOKENIZER), pretty=False)
     name_plainly(model)
-    onnx.save_model(
-        model, str(folder / MODEL), save_as_external_data=True, location=WEIGHTS, size_threshold=_EXTERNAL_BYTES
-    )
+    if model.ByteSize() > _MOST_BYTES:
+        raise BadInput(
+            "the model is larger than one ONNX file can be", value=model.ByteSize(), next_step="Export to openvino"
+        )
+    onnx.save_model(model, str(folder / MODEL))
     return ArtifactFacts(
         backend="onnxruntime",
         precision=precision,

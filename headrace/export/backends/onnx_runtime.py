@@ -20,7 +20,6 @@ from headrace.registry import resolve
 from headrace.tasks import TASK_TYPES, Outputs, TaskType
 
 MODEL = "model.onnx"
-WEIGHTS = "model.bin"
 _BATCH_TOKENS = 1024
 _ERRORS_ONLY = 3  # onnxruntime's scale of severity
 
