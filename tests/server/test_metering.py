@@ -321,7 +321,7 @@ class Customer(threading.Thread):
 @pytest.mark.slow
 def test_what_clients_were_answered_is_what_is_billed(root: Path, plugin_env: dict[str, str]) -> None:
     """Over a swap under load, a server that is stopped while clients ask, and one that is killed after it wrote."""
-    customers = []
+    customers, began_at = [], time.monotonic()
     with running(root, plugin_env, serve__n_workers=2) as server, open_workspace(root) as ws:
         customers += [Customer(server, "web"), Customer(server, "phone")]
         plant_stub(ws, answer="positive")
@@ -335,14 +335,16 @@ def test_what_clients_were_answered_is_what_is_billed(root: Path, plugin_env: di
         customers[-1].stop()
 
         def billed() -> tuple[int, int, int]:
-            total = usage(ws).total
-            return total.n_requests, total.n_rows, total.n_tokens
+            total = httpx.get(f"{server.url}/v1/usage", timeout=20).json()["total"]
+            return total["n_requests"], total["n_rows"], total["n_tokens"]
 
         got = sum((customer.got for customer in customers), Used())
         eventually(lambda: billed() == (got.n_requests, got.n_rows, got.n_tokens))
         server.process.kill()
-        lines = {line.names["channel"]: line.used.n_rows for line in usage(ws, by=["channel"]).lines}
+        found = usage(ws, by=["channel"])
+        lines = {line.names["channel"]: line.used.n_rows for line in found.lines}
     for customer in customers:
         customer.stop()
     assert lines == {"phone": customers[1].got.n_rows, "web": customers[0].got.n_rows + customers[2].got.n_rows}
     assert got.n_rows > 100
+    assert 0 < found.total.seconds < 2 * (time.monotonic() - began_at)  # two workers
