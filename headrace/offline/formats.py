@@ -6,11 +6,13 @@ What a format has no values for (an object in a cell of a table) is written as J
 import base64
 import csv
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from headrace import cells
 from headrace.errors import BadInput
 from headrace.registry import resolve
 
@@ -34,6 +36,8 @@ _TARGETS = {
     "jsonl": "headrace.offline.formats:Jsonl",
     "parquet": "headrace.offline.parquet:Parquet",
 }
+
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 
 Line = Mapping[str, Any]
 """A row of the source with its answer: column to value."""
@@ -85,7 +89,7 @@ class Csv:
 
     def join(self, parts: Sequence[Path], whole: Path, answer_names: Sequence[str]) -> None:
         with whole.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file, delimiter=self._delimiter).writerow(self._all_names(answer_names))
+            csv.writer(file, delimiter=self._delimiter).writerow(map(_cell, self._all_names(answer_names)))
         _append(parts, whole)
 
     def _all_names(self, answer_names: Sequence[str]) -> list[str]:
@@ -122,11 +126,14 @@ _ASCII, _UNICODE = (json.JSONEncoder(ensure_ascii=ascii_only, default=_as_text) 
 
 
 def _cell(value: object) -> object:
-    if value is None or isinstance(value, str):
+    """A value of a table; text that a spreadsheet would take for a formula has a quote before it, numbers do not."""
+    if isinstance(value, str):
+        return value if _NUMBER.fullmatch(value) else cells.safe(value)
+    if value is None:
         return value
     if isinstance(value, bool | int | float | dict | list | tuple):
         return json_text(value)
-    return _as_text(value)
+    return cells.safe(_as_text(value))
 
 
 def _append(parts: Sequence[Path], whole: Path) -> None:
