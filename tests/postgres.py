@@ -23,7 +23,7 @@ class Cluster:
     """One server process with its files. `start` after `kill` recovers them."""
 
     def __init__(self, programs: Path, *, is_durable: bool) -> None:
-        self._programs, self._options = programs, () if is_durable else _FAST
+        self.programs, self._options = programs, () if is_durable else _FAST
         self._user = "nobody" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name  # root may not run it
         self.folder = Path(tempfile.mkdtemp(prefix="headrace-postgres-"))
         shutil.chown(self.folder, self._user)
@@ -34,7 +34,7 @@ class Cluster:
         self.start()
 
     def start(self) -> None:
-        command = [self._programs / "postgres", "-D", self.folder / "data", "-k", self.folder]
+        command = [self.programs / "postgres", "-D", self.folder / "data", "-k", self.folder]
         command += ["-c", "listen_addresses=", "-c", "max_connections=200", *self._options]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(command, user=self._user, stdout=log, stderr=log, cwd="/")
