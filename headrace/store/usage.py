@@ -13,6 +13,13 @@ from headrace.store import schema
 
 _USAGE = schema.usage
 _COUNTS = tuple(Used.__dataclass_fields__)
+_NAMED: Mapping[str, ColumnElement[Any]] = {
+    "key": _USAGE.c.key_id,
+    "key_name": schema.api_keys.c.name,
+    "channel": schema.channels.c.name,
+    "task": _USAGE.c.task,
+}
+_NAMES = {"key": ("key", "key_name"), "channel": ("channel",), "task": ("task",)}
 
 
 class Place(NamedTuple):
@@ -68,32 +75,23 @@ def totals(
     Returns:
         For each combination: `key` with `key_name`, `channel` by name and `task`, those of `by`; and its counts.
     """
-    columns = [column.label(name) for column, name in _named(by)]
+    columns = [_NAMED[name] for one in by for name in _NAMES[one]]
     query = (
-        select(*columns, *(func.sum(_USAGE.c[name]).label(name) for name in _COUNTS))
+        select(*columns, *(func.sum(_USAGE.c[name]) for name in _COUNTS))
         .select_from(
             _USAGE.outerjoin(schema.channels, schema.channels.c.id == _USAGE.c.channel_id).outerjoin(
                 schema.api_keys, schema.api_keys.c.id == _USAGE.c.key_id
             )
         )
         .where(_USAGE.c.hour >= since, _USAGE.c.hour < until)
-        .group_by(*(column for column, _ in _named(by)))
-        .order_by(*(column for column, _ in _named(by)))
+        .group_by(*columns)
     )
-    names = [column.name for column in columns]
-    return [
-        ({name: row[name] for name in names}, Used(**{name: row[name] or 0 for name in _COUNTS}))
-        for row in conn.execute(query).mappings()
-    ]
-
-
-def _named(by: Sequence[str]) -> list[tuple[ColumnElement[Any], str]]:
-    known: dict[str, list[tuple[ColumnElement[Any], str]]] = {
-        "key": [(_USAGE.c.key_id, "key"), (func.coalesce(schema.api_keys.c.name, ""), "key_name")],
-        "channel": [(func.coalesce(schema.channels.c.name, ""), "channel")],
-        "task": [(_USAGE.c.task, "task")],
-    }
-    return [pair for name in by for pair in known[name]]
+    names = [name for one in by for name in _NAMES[one]]
+    found = []
+    for row in conn.execute(query):
+        said, counts = row[: len(names)], row[len(names) :]
+        found.append((dict(zip(names, (one or "" for one in said), strict=True)), Used(*(one or 0 for one in counts))))
+    return sorted(found, key=lambda line: tuple(line[0].values()))
 
 
 def _rows(conn: Connection, column: ColumnElement[str], since: datetime, until: datetime) -> dict[str, int]:
