@@ -26,16 +26,6 @@ _REFUSE_CHANGE = """
 CREATE TRIGGER {table}_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {table}
 FOR EACH STATEMENT EXECUTE FUNCTION headrace_refuse_change('{name}')
 """
-_POSTGRES_APPEND_ONLY = (
-    """
-CREATE FUNCTION audit_log_refuse() RETURNS trigger LANGUAGE plpgsql
-AS $$ BEGIN RAISE EXCEPTION 'the audit log is append-only'; END $$
-""",
-    """
-CREATE TRIGGER audit_log_no_change BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_log
-FOR EACH STATEMENT EXECUTE FUNCTION audit_log_refuse()
-""",
-)
 
 
 def upgrade() -> None:
@@ -87,12 +77,9 @@ def _make_audit_log() -> None:
         sa.Column("hash", sa.String(length=80), nullable=False),
         sa.PrimaryKeyConstraint("seq", name=op.f("pk_audit_log")),
     )
-    on_sqlite = op.get_bind().dialect.name == "sqlite"
-    statements = (
-        [_APPEND_ONLY.format(verb=verb) for verb in ("UPDATE", "DELETE")] if on_sqlite else _POSTGRES_APPEND_ONLY
-    )
-    for statement in statements:
-        op.execute(statement)
+    if op.get_bind().dialect.name == "sqlite":
+        for verb in ("UPDATE", "DELETE"):
+            op.execute(_APPEND_ONLY.format(verb=verb))
 
 
 def _make_usage() -> None:
