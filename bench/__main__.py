@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 _NOT_BENCHES = {"__init__", "__main__", "baselines", "corpora", "load", "processes", "reporting", "sentiment"}
-_NOT_BENCHES |= {"release_policy", "release_worlds"}
+_NOT_BENCHES |= {"release_policy", "release_worlds", "personal_material"}
 _LONG = {"serving", "behaviour", "soak", "offline", "methods", "rates", "regression", "memory", "caching", "reaching"}
 _LONG |= {"release_drills", "release_replay"}
 

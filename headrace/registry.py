@@ -30,6 +30,7 @@ EXTRAS = {  # top-level library -> the extra that installs it
     "mlflow": "mlflow",
     "wandb": "wandb",
     "psycopg": "postgres",
+    "sqlcipher3": "encrypted",
     "s3fs": "s3",
 }
 

@@ -145,6 +145,7 @@ def open_workspace(root: Path | str = ".", *, overrides: Mapping[str, object] | 
         settings.store.url or f"sqlite:///{state / 'headrace.db'}",
         lock_path=state / "store.lock",
         busy_timeout_s=settings.store.busy_timeout_s,
+        key_file=settings.store.key_file,
     )
     artifacts = ArtifactStore(settings.artifacts.url or str(state / "artifacts"), scratch=state / "scratch")
     return Workspace(root=root, settings=settings, shown=shown, store=store, artifacts=artifacts)

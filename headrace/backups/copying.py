@@ -21,6 +21,7 @@ from headrace.errors import AlreadyExists, NotFound, Unusable
 from headrace.lineage import receipts, tombstones
 from headrace.personal import secret
 from headrace.release import ledger
+from headrace.store import at_rest
 from headrace.store import backups as rows
 from headrace.version import VERSION
 from headrace.workspace import Workspace
@@ -67,7 +68,7 @@ def backup(ws: Workspace, destination: Path | str) -> Backup:
         with retention.only_one(ws, wait_s=_PATIENCE_S):  # so that no prediction is in neither of the two
             ws.store.copy_to(folder / DATABASE)
             _copy_files(ws, folder)
-        with closing(sqlite3.connect(folder / DATABASE)) as copy:
+        with closing(at_rest.connect(folder / DATABASE, ws.settings.store.key_file)) as copy:
             check_sound(copy, folder / DATABASE)
             digests, head, anchor = rows.artifacts_in(copy), rows.ledger_head(copy), rows.audit_anchor(copy)
         missing = [digest for digest in digests if not _copied(ws, digest, folder)]

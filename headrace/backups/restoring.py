@@ -3,8 +3,8 @@
 import json
 import os
 import shutil
-import sqlite3
 import time
+import tomllib
 import uuid
 from collections.abc import Mapping
 from contextlib import closing
@@ -34,6 +34,7 @@ from headrace.config_sources import FILE_NAME
 from headrace.errors import AlreadyExists, BadInput, NotFound, WrongState
 from headrace.lineage import erasing, receipts, tombstones
 from headrace.lineage.tombstones import Tombstone
+from headrace.store import at_rest
 from headrace.store import backups as rows
 from headrace.store.wal import n_frames_of
 from headrace.workspace import STATE_FOLDER, Workspace, open_workspace
@@ -152,7 +153,7 @@ def verify(folder: Path | str, *, at: datetime | None = None) -> Content:
     for name in sorted(facts["files"].keys() | found.keys()):
         if facts["files"].get(name) != found.get(name):
             raise sealed.damaged("a file of the backup is not as it was written", folder / name)
-    with closing(sqlite3.connect(f"file:{folder / DATABASE}?mode=ro&immutable=1", uri=True)) as copy:
+    with closing(at_rest.connect(f"file:{folder / DATABASE}?mode=ro&immutable=1", _key_file(folder), uri=True)) as copy:
         check_sound(copy, folder / DATABASE)
     files = {name: folder / name for name in found}
     return Content(facts["made_at"], files, facts["chains"], facts["missing"])
@@ -270,22 +271,28 @@ def _lay_out(content: Content, folder: Path, to: Path) -> None:
             shutil.copy2(path, target)
     (state / ".gitignore").write_text("*\n", "utf-8")
     for log, n_bytes in content.logs:
-        _replay(state / DATABASE, log, n_bytes)
-    with closing(sqlite3.connect(state / DATABASE)) as copy:
+        _replay(state / DATABASE, log, n_bytes, _key_file(folder))
+    with closing(at_rest.connect(state / DATABASE, _key_file(folder))) as copy:
         check_sound(copy, state / DATABASE)
 
 
-def _replay(database: Path, log: Path, n_bytes: int) -> None:
+def _key_file(folder: Path) -> str:
+    """Of the key that the database of a backup, or of a workspace, is encrypted with; empty: it is plain."""
+    settings = tomllib.loads((folder / FILE_NAME).read_text("utf-8"))
+    return str(settings.get("store", {}).get("key_file", ""))
+
+
+def _replay(database: Path, log: Path, n_bytes: int, key_file: str) -> None:
     """Have SQLite take a log into the database, whose checksums it checks."""
     laid = Path(f"{database}-wal")
     shutil.copyfile(log, laid)
     os.truncate(laid, n_bytes)
     try:
         n_frames = n_frames_of(laid)
-        with closing(sqlite3.connect(database, isolation_level=None)) as conn:
+        with closing(at_rest.connect(database, key_file, isolation_level=None)) as conn:
             conn.execute("PRAGMA journal_mode=WAL")
             taken = conn.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
-    except (ValueError, sqlite3.DatabaseError) as error:
+    except at_rest.errors(ValueError) as error:
         raise sealed.damaged(f"a log of the backup cannot be read: {error}", log) from None
     if taken != (0, n_frames, n_frames):
         raise sealed.damaged(f"of a log of the backup only {taken[1]} of {n_frames} pages are sound", log)

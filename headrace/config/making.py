@@ -12,6 +12,8 @@ class StoreTable(Table):
     """Database URL; empty means SQLite in `.headrace/headrace.db`."""
     busy_timeout_s: Annotated[float, Field(ge=0)] = 60
     """How long a writer waits for another process's write."""
+    key_file: str = ""
+    """File of the key that encrypts the database, 96 hexadecimal digits, outside the workspace; empty: it is plain."""
 
 
 class ArtifactsTable(Table):

@@ -179,7 +179,7 @@ def _run(intake: _Intake, rows: Iterator[RawRow], *, strict: bool, progress: Pro
             config_hash=ws.config_hash,
         )
     try:
-        with Staging() as staging:
+        with Staging(in_memory=bool(ws.settings.store.key_file)) as staging:
             _read(intake, rows, staging, progress)
             _write(intake, staging, progress)
         _refuse_if_useless(intake, strict=strict)

@@ -10,18 +10,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from headrace import config_sources
+from headrace.config import StoreTable
 from headrace.doctor import database, environment, rows, stored
 from headrace.doctor.finding import Finding, error
 from headrace.errors import HeadraceError, NotFound
 from headrace.workspace import Workspace, open_workspace
 
-_BEFORE: dict[str, Callable[[Path, str], Iterator[Finding]]] = {
+_BEFORE: dict[str, Callable[[Path, StoreTable], Iterator[Finding]]] = {
     "disk": environment.disk,
     "libraries": environment.libraries,
     "clock": environment.time_zone,
     "database": database.look,
 }
-"""Of the folder and the database's URL; before the workspace is opened."""
+"""Of the folder and what is set of the store; before the workspace is opened."""
 _INSIDE: dict[str, Callable[[Workspace], Iterator[Finding]]] = {
     "chains": rows.chains,
     "artifacts": stored.artifacts,
@@ -60,7 +61,7 @@ def examine(root: Path | str = ".") -> Examined:
         settings, _ = config_sources.load(root)
     except HeadraceError as fault:
         return Examined([_of(fault, "settings")], [], [*_BEFORE, *_INSIDE])
-    found = [one for part in _BEFORE.values() for one in part(root, settings.store.url)]
+    found = [one for part in _BEFORE.values() for one in part(root, settings.store)]
     looked_at, left_out = list(_BEFORE), []
     if any(one.severity != "note" and one.part == "database" for one in found):
         left_out = list(_INSIDE)

@@ -6,7 +6,9 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
+from headrace.config import StoreTable
 from headrace.doctor.finding import Finding, error, note, warning
+from headrace.store import at_rest
 from headrace.store.backups import faults_in
 from headrace.store.migrations import NEWEST
 from headrace.workspace import STATE_FOLDER
@@ -17,8 +19,9 @@ _SOUND_SQLITE = (3, 51, 3)
 _RESTORE = "Restore it: headrace restore BACKUP FOLDER"
 
 
-def look(root: Path, url: str) -> Iterator[Finding]:
+def look(root: Path, store: StoreTable) -> Iterator[Finding]:
     """Of SQLite; what there is to say of other databases shows when the workspace is opened."""
+    url = store.url
     if url and not url.startswith("sqlite"):
         return
     path = Path(url.partition(":///")[2]) if url else root / STATE_FOLDER / "headrace.db"
@@ -32,7 +35,7 @@ def look(root: Path, url: str) -> Iterator[Finding]:
     if not path.exists():
         yield warning(_PART, "there is no database yet", path, "Run: headrace channel add NAME")
         return
-    yield from _content(path)
+    yield from _content(path, store.key_file)
     log = Path(f"{path}-wal")
     if log.exists() and log.stat().st_size > _LONG_LOG_BYTES:
         yield warning(
@@ -43,12 +46,12 @@ def look(root: Path, url: str) -> Iterator[Finding]:
         )
 
 
-def _content(path: Path) -> Iterator[Finding]:
+def _content(path: Path, key_file: str) -> Iterator[Finding]:
     try:
-        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as conn:
+        with closing(at_rest.connect(f"file:{quote(str(path))}?mode=ro", key_file, uri=True)) as conn:
             faults = faults_in(conn)
             (revision,) = conn.execute("SELECT version_num FROM alembic_version").fetchone() or (None,)
-    except sqlite3.DatabaseError as fault:
+    except at_rest.errors() as fault:
         yield error(_PART, f"the database is damaged, or none of headrace: {fault}", path, _RESTORE)
         return
     for one in faults:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
+from headrace.config import StoreTable
 from headrace.doctor.finding import Finding, error, warning
 from headrace.workspace import STATE_FOLDER
 
@@ -16,7 +17,7 @@ _LITTLE_BYTES, _TOO_LITTLE_BYTES = 1 << 30, 100 << 20
 _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)(?:\[[^\]]*\])?(>=|==)?([0-9][0-9.]*)?")
 
 
-def disk(root: Path, _url: str) -> Iterator[Finding]:
+def disk(root: Path, _store: StoreTable) -> Iterator[Finding]:
     """Room, and who may write."""
     state = root / STATE_FOLDER
     n_free = shutil.disk_usage(root).free
@@ -35,7 +36,7 @@ def disk(root: Path, _url: str) -> Iterator[Finding]:
         yield error("disk", "anybody on this machine may write to the state folder", state, f"Run: chmod o-w '{state}'")
 
 
-def libraries(_root: Path, _url: str) -> Iterator[Finding]:
+def libraries(_root: Path, _store: StoreTable) -> Iterator[Finding]:
     """Of what headrace needs, and of what of its optional parts is installed: is any too old?"""
     for line in metadata.requires("headrace") or ():
         requirement, _, marker = line.partition(";")
@@ -54,7 +55,7 @@ def libraries(_root: Path, _url: str) -> Iterator[Finding]:
             yield warning("libraries", problem, f"{name} {version}", f"Run: pip install '{name}{sign}{wanted}'")
 
 
-def time_zone(_root: Path, _url: str) -> Iterator[Finding]:
+def time_zone(_root: Path, _store: StoreTable) -> Iterator[Finding]:
     """Of options such as --at, which are read in local time."""
     name = os.environ.get("TZ", "").removeprefix(":")
     if name and not name.startswith("/") and name not in zoneinfo.available_timezones() and "," not in name:

@@ -2,13 +2,15 @@
 
 import sqlite3
 
+from headrace.store import at_rest
+
 
 def faults_in(conn: sqlite3.Connection) -> list[str]:
     """What is wrong with a database file; empty when it is sound."""
     try:
         found = [row[0] for row in conn.execute("PRAGMA integrity_check(3)") if row[0] != "ok"]
         return found + [f"{row[0]} refers to no row of {row[2]}" for row in conn.execute("PRAGMA foreign_key_check")]
-    except sqlite3.DatabaseError as error:
+    except at_rest.errors() as error:
         return [str(error)]
 
 

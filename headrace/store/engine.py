@@ -6,7 +6,6 @@ every close happens under one lock: a thread lock inside the process, an OS file
 """
 
 import atexit
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from filelock import FileLock, Timeout
 from sqlalchemy.engine import Connection, Engine
 
 from headrace.errors import BadConfig, Damaged, MissingExtra, Unavailable, Unusable, WrongState
-from headrace.store import wal
+from headrace.store import at_rest, wal
 
 _CHECKPOINT_PAGES = 1000  # SQLite's own default for wal_autocheckpoint
 _PAGE_BYTES = 4096
@@ -37,9 +36,9 @@ _DUMP = "Use the database's own means, such as: pg_dump --format=custom --file=h
 class Store:
     """Connections to one database. `read()` and `write()` are transactions; noun modules hold the SQL."""
 
-    def __init__(self, url: str, *, lock_path: Path, busy_timeout_s: float = 60) -> None:
-        self.url = url
-        self._engine = _make_engine(url)
+    def __init__(self, url: str, *, lock_path: Path, busy_timeout_s: float = 60, key_file: str = "") -> None:
+        self.url, self.key_file = url, key_file
+        self._engine = _make_engine(url, key_file)
         self._is_sqlite = self._engine.dialect.name == "sqlite"
         self._busy_timeout_s = busy_timeout_s
         self._thread_lock = threading.RLock()
@@ -135,11 +134,11 @@ class Store:
         with self.read() as conn:
             raw = conn.connection.driver_connection
             assert raw is not None
-            copy = sqlite3.connect(path, isolation_level=None)
+            copy = at_rest.connect(path, self.key_file, isolation_level=None)
             try:
                 raw.backup(copy)
                 copy.execute("PRAGMA journal_mode=DELETE")  # one file, whole by itself
-            except sqlite3.OperationalError as error:
+            except at_rest.errors() as error:
                 raise Unusable(
                     f"the copy cannot be written: {error}", value=str(path), next_step="Check its disk"
                 ) from None
@@ -203,7 +202,7 @@ class Store:
         """Notice that the disk lost something: after a failed sync the kernel takes it for written (fsyncgate)."""
         try:
             yield
-        except (sa.exc.DatabaseError, sqlite3.DatabaseError) as error:
+        except at_rest.errors(sa.exc.DatabaseError) as error:
             self._log_in_doubt |= _name_of(error).startswith("SQLITE_IOERR")
             raise
 
@@ -235,7 +234,7 @@ class Store:
         if n_pages > _FOLLOWED_PAGES or (n_pages > _CHECKPOINT_PAGES and not wal.is_followed(self._follow_lock)):
             try:
                 raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-            except sqlite3.OperationalError as error:  # what was written is in the log; a later write tries again
+            except at_rest.errors() as error:  # what was written is in the log; a later write tries again
                 self._log_in_doubt |= _name_of(error).startswith("SQLITE_IOERR")
 
 
@@ -244,7 +243,7 @@ def _said_plainly(url: str) -> Iterator[None]:
     """What a database says of its file, its disk or the way to it, as an error of ours; all else passes as it is."""
     try:
         yield
-    except (sa.exc.DatabaseError, sqlite3.DatabaseError) as error:
+    except at_rest.errors(sa.exc.DatabaseError) as error:
         reason, name = getattr(error, "orig", error), _name_of(error)
         if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
             raise Damaged(
@@ -284,7 +283,7 @@ def _name_of(error: Exception) -> str:
     return str(getattr(reason, "sqlite_errorname", "") or getattr(reason, "sqlstate", "") or "")
 
 
-def _make_engine(url: str) -> Engine:
+def _make_engine(url: str, key_file: str) -> Engine:
     try:
         parsed = sa.engine.make_url(url)
     except sa.exc.ArgumentError:
@@ -295,7 +294,8 @@ def _make_engine(url: str) -> Engine:
         if parsed.get_backend_name() != "sqlite":
             return sa.create_engine(parsed, pool_pre_ping=True)
         # No overflow: a connection closed between two requests would checkpoint outside the lock.
-        engine = sa.create_engine(parsed, pool_size=_POOL_SIZE, max_overflow=0, poolclass=sa.pool.QueuePool)
+        pool = {"pool_size": _POOL_SIZE, "max_overflow": 0, "poolclass": sa.pool.QueuePool}
+        engine = sa.create_engine(parsed, module=at_rest.dbapi(key_file), **pool)
     except ModuleNotFoundError as error:
         if parsed.get_backend_name() == "postgresql":
             raise MissingExtra(
@@ -304,6 +304,7 @@ def _make_engine(url: str) -> Engine:
         raise _unknown_database(parsed.drivername) from None
     except sa.exc.NoSuchModuleError:
         raise _unknown_database(parsed.drivername) from None
+    sa.event.listen(engine, "connect", lambda raw, _record: at_rest.unlock(raw, key_file))
     sa.event.listen(engine, "connect", _on_connect)
     sa.event.listen(engine, "begin", _on_begin)
     return engine

@@ -9,7 +9,7 @@ from headrace.store.engine import Store, shown
 from headrace.store.migrations import upgrade
 
 
-def open_store(url: str, *, lock_path: Path, busy_timeout_s: float = 60) -> Store:
+def open_store(url: str, *, lock_path: Path, busy_timeout_s: float = 60, key_file: str = "") -> Store:
     """Open the store at `url` and bring its tables to this code's version.
 
     Raises:
@@ -19,7 +19,7 @@ def open_store(url: str, *, lock_path: Path, busy_timeout_s: float = 60) -> Stor
     """
     try:
         lock_path.parent.mkdir(parents=True, exist_ok=True)
-        store = Store(url, lock_path=lock_path, busy_timeout_s=busy_timeout_s)
+        store = Store(url, lock_path=lock_path, busy_timeout_s=busy_timeout_s, key_file=key_file)
         upgrade(store)
     except WrongState:
         raise
@@ -37,12 +37,25 @@ def open_store(url: str, *, lock_path: Path, busy_timeout_s: float = 60) -> Stor
             value=shown(url),
             next_step="Check the path, its rights and the disk",
         ) from None
-    except sa.exc.DatabaseError as error:
-        raise Damaged(
-            f"the store is not a database: {error.orig}", value=shown(url), next_step="Restore it from a backup"
-        ) from None
+    except (Damaged, sa.exc.DatabaseError) as error:
+        raise _unreadable(error, url, key_file) from None
     except OSError as error:
         raise Unusable(
             f"the store cannot be opened: {error.strerror}", value=str(lock_path.parent), next_step="Check its rights"
         ) from None
     return store
+
+
+def _unreadable(error: Exception, url: str, key_file: str) -> Damaged | Unusable:
+    problem = error.problem if isinstance(error, Damaged) else str(getattr(error, "orig", error))
+    if key_file:
+        return Unusable(
+            f"the store cannot be read with this key: {problem}",
+            value=key_file,
+            next_step="Put the key there that the database was made with; with that one, restore from a backup",
+        )
+    return Damaged(
+        f"the store is not a database that can be read: {problem}",
+        value=shown(url),
+        next_step="Set store.key_file if it is encrypted, or restore it from a backup",
+    )

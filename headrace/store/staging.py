@@ -17,8 +17,12 @@ class Staging:
     SQLite keeps it in memory while small, then in a file that nobody else can see and that goes with the process.
     """
 
-    def __init__(self) -> None:
-        self._conn = sqlite3.connect("", isolation_level=None)
+    def __init__(self, *, in_memory: bool = False) -> None:
+        """
+        Args:
+            in_memory: nothing may be written to disk in plain.
+        """
+        self._conn = sqlite3.connect(":memory:" if in_memory else "", isolation_level=None)
         self._conn.execute("PRAGMA journal_mode=OFF")
         self._conn.execute("PRAGMA synchronous=OFF")
         self._conn.execute("CREATE TABLE rows (key, line, rest)")
