@@ -51,7 +51,7 @@ expected-statuses = ["200", "401", "404", "422"]
 [[operations]]  # what no schema says: fields and labels of the task, the length of a shape
 include-path-regex = "(infer|predict|setup|reviews/.+)$"
 [operations.checks.positive_data_acceptance]
-expected-statuses = ["2xx", "401", "404", "422", "503"]
+expected-statuses = ["2xx", "401", "404", "409", "422", "503"]
 """
 _MOST_S = 7200
 

@@ -151,6 +151,7 @@ class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # uvicorn
             self.transport.write((head + body).encode("ascii"))
         self._let_go_soon()
         self.transport.close()
+        self.loop.call_later(_FORGET_MS / 1000, self.transport.abort)  # TLS waits for the client to say goodbye
 
     def _let_go_soon(self) -> None:
         """Have the kernel forget the connection soon, though its client may never take what was written."""

@@ -45,7 +45,6 @@ _BACKLOG = 2048
 _OTHER_FILES = 128  # database, pipes to workers, what libraries open
 _DEAD_PEERS = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
 _IDLE_READERS = {"TCP_NOTSENT_LOWAT": 64 * 2**10}  # of an answer that nobody reads, the kernel keeps no megabytes
-_PARTING_S = 5.0
 _GRACE_S = 5  # beyond serve.timeout_s, for requests under way when the server is told to stop
 
 
@@ -91,7 +90,7 @@ async def _serve(ws: Workspace, listener: socket.socket, url: str, tls_context: 
         lifespan="on",
         timeout_graceful_shutdown=int(serve.timeout_s) + _GRACE_S,
     )
-    server = _Server(config, tls_context, handshake_timeout_s=serve.header_timeout_s)
+    server = _Server(config, tls_context, limits)
 
     def stop() -> None:
         plane.draining = True
@@ -122,17 +121,17 @@ async def _serve(ws: Workspace, listener: socket.socket, url: str, tls_context: 
 class _Server(uvicorn.Server):
     """uvicorn without its signal handlers, which end the process by the signal instead of with status 0.
 
-    And with a limit to how long a client may take to agree on how to encrypt, and to part: it has none of its own.
+    And with limits to how long a client may take to agree on how to encrypt, and to read the last of it.
     """
 
-    def __init__(self, config: uvicorn.Config, tls_context: ssl.SSLContext | None, *, handshake_timeout_s: float):
+    def __init__(self, config: uvicorn.Config, tls_context: ssl.SSLContext | None, limits: http.Limits) -> None:
         super().__init__(config)
         self._tls: dict[str, Any] = {}
         if tls_context is not None:
             self._tls = {
                 "ssl": tls_context,
-                "ssl_handshake_timeout": handshake_timeout_s,
-                "ssl_shutdown_timeout": _PARTING_S,
+                "ssl_handshake_timeout": limits.head_s,
+                "ssl_shutdown_timeout": limits.body_s,
             }
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -18,6 +18,7 @@ from fastapi import FastAPI
 
 from headrace.access import keys
 from headrace.access.scopes import ANY, OPEN, ROUTES, SCOPES, WHOLE
+from headrace.errors import Unavailable
 from headrace.server.app import create_app
 from headrace.server.guard import key_of
 from headrace.workspace import open_workspace
@@ -178,6 +179,22 @@ def test_a_way_round_the_method_is_none(house: House) -> None:
     assert {answer.status_code for answer in ask(house, asked)} == {401}
     keyed = [(m, p, trick | bearer(house.of_scope["feedback"])) for m, p, trick in asked]
     assert {answer.status_code for answer in ask(house, keyed)} == {403, 405}
+
+
+def test_a_test_key_meets_the_version_in_charge(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+
+    def draw(*_: object, in_charge_only: bool) -> None:
+        drawn.append(in_charge_only)
+        raise Unavailable("drawn")
+
+    monkeypatch.setattr(house.app.state.plane.lineup, "draw", draw)
+    test = keys.create(house.ws, "test", scopes=["predict"], is_test=True).key
+    house.app.state.plane.keyring.load()
+    body = json.dumps(BODIES["/v1/predict"]).encode()
+    for key in (test, house.whole):
+        ask(house, [("POST", "/v1/predict", bearer(key))], body)
+    assert drawn == [True, False]
 
 
 def test_an_unknown_method_says_which_are_known(house: House) -> None:

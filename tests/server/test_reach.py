@@ -15,6 +15,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -140,22 +141,20 @@ def test_slow_clients_are_cut_over_tls_too(secured: Secured, sent: bytes) -> Non
         assert closed_after(link) < HEAD_S + SLACK_S
 
 
-def test_a_client_that_does_not_part_is_let_go(secured: Secured) -> None:
-    before = secured.server.process.pid
-    link = socket.create_connection(secured.address, timeout=10)
-    wrapped = ssl.create_default_context(cafile=str(secured.certificate)).wrap_socket(link, server_hostname="localhost")
-    wrapped.sendall(LIVE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
-    assert wrapped.recv(12) == b"HTTP/1.1 200"
-    wrapped.close()
-    import psutil
-
-    def n_established() -> int:
-        return sum(one.status == psutil.CONN_ESTABLISHED for one in psutil.Process(before).net_connections("tcp"))
-
-    until = time.monotonic() + 5 + SLACK_S
-    while n_established():
-        assert time.monotonic() < until
-        time.sleep(0.05)
+@pytest.mark.parametrize(
+    ("sent", "within_s"),
+    [(LIVE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"), HEAD_S), (b"GET / HT", HEAD_S + 5)],
+    ids=["answered", "cut"],
+)
+def test_a_client_that_does_not_say_goodbye_is_let_go(secured: Secured, sent: bytes, within_s: float) -> None:
+    process = psutil.Process(secured.server.process.pid)
+    with connect(secured) as link:
+        link.sendall(sent)
+        assert link.recv(8) == b"HTTP/1.1"
+        mine, until = link.getsockname()[1], time.monotonic() + within_s + SLACK_S
+        while any(one.raddr and one.raddr.port == mine for one in process.net_connections("tcp")):
+            assert time.monotonic() < until
+            time.sleep(0.05)
 
 
 def test_names_of_a_server_that_others_reach(secured: Secured) -> None:
