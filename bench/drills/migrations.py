@@ -63,9 +63,7 @@ def _older(state: Path, n_rows: int) -> None:
         conn.exec_driver_sql(f"""
             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)
             INSERT INTO ledger ({columns}) SELECT i, 'led_' || i, {ledger} FROM n""")
-        columns = (
-            "id, request_id, row, task, channel_id, arm, version_id, artifact, text, text_hash, output, latency_ms"
-        )
+        columns = "id, request_id, row, task, channel_id, arm, version_id, artifact, text, text_hash, output"
         values = f"0, 'tone', 'chn_1', 'control', '{version.id}', 'sha256:0', 'some text ' || i, 'h' || i"
         conn.exec_driver_sql(f"""
             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {n_rows})
