@@ -3,9 +3,9 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
-from headrace.server import border, direct, documented, guard
+from headrace.server import border, direct, documented, guard, query
 from headrace.server.disk import Disk
 from headrace.server.plane import ControlPlane
 from headrace.server.routes import (
@@ -69,5 +69,5 @@ def create_app(ws: Workspace) -> FastAPI:
         open_inference,
         embeddings_inference,
     ):
-        app.include_router(noun.router)
+        app.include_router(noun.router, dependencies=[Depends(query.only_known)])
     return app
