@@ -407,14 +407,16 @@ def _work(script: str, root: str, acked: str) -> NoReturn:
     from headrace.workspace import open_workspace
 
     signal.alarm(_TIMEOUT_S)
+    status = 1
     try:
         handle = os.open(acked, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         with open_workspace(root) as ws:
             SCRIPTS[script](ws, lambda line: (os.write(handle, f"{line}\n".encode()), None)[1])
-    except BaseException:  # the border of the process: no more of the parent's code may run in it
-        traceback.print_exc()
-        os._exit(1)
-    os._exit(0)
+        status = 0
+    finally:  # no more of the parent's code may run in this process
+        if status:
+            traceback.print_exc()
+        os._exit(status)
 
 
 if __name__ == "__main__":
