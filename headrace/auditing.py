@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import BadInput
-from headrace.records import AuditLine
 from headrace.store import audit_log
+from headrace.store.audit_log import AuditLine
 from headrace.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -165,9 +165,8 @@ class ApiKey:
     channels: tuple[str, ...] | None
     """Names of those that it may speak of; None: all."""
     requests_per_s: float | None
-    """None: as headrace.toml says."""
     rows_per_day: int | None
-    """None: as headrace.toml says."""
+    """None, as with `requests_per_s`: what headrace.toml says."""
     created_at: datetime
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
@@ -342,51 +341,6 @@ class LedgerEntry:
     """Hash of the line before; empty in the first."""
     hash: str
     """sha256 over all of the line with `prev_hash`, so that no line before can change unseen."""
-
-
-@dataclass(frozen=True)
-class Used:
-    """Counts of what was asked of a server; of disjoint requests they add up."""
-
-    n_requests: int = 0
-    """Answered requests for predictions."""
-    n_refused: int = 0
-    """For too many requests or rows."""
-    n_rows: int = 0
-    """Answered, without those that the model failed on."""
-    n_tokens: int = 0
-    """Of those rows, about: a text's bytes by four, and two, up to the task's `max_tokens`."""
-    seconds: float = 0.0
-    """Of workers: of each batch the share that the tokens had of it."""
-
-    def __add__(self, other: "Used") -> "Used":
-        return Used(
-            self.n_requests + other.n_requests,
-            self.n_refused + other.n_refused,
-            self.n_rows + other.n_rows,
-            self.n_tokens + other.n_tokens,
-            self.seconds + other.seconds,
-        )
-
-
-@dataclass(frozen=True)
-class AuditLine:
-    """One line of the audit log: who did what. Never changed, and free of personal data."""
-
-    seq: int
-    actor: str
-    """Id of a key, or `user:NAME` of the machine."""
-    action: str
-    """A noun and a verb, such as `key.create`."""
-    object: str
-    before_hash: str | None
-    after_hash: str | None
-    request_id: str | None
-    facts: dict[str, Any]
-    at: datetime
-    config_hash: str
-    hash: str
-    """sha256 over the line with the hash of the line before."""
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any
 
 from headrace import cells
 from headrace.errors import BadInput, Unusable, nearest
-from headrace.records import Used
 from headrace.store import usage as rows
+from headrace.store.usage import Used
 from headrace.workspace import Workspace
 
 BY = ("key", "channel", "task")

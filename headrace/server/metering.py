@@ -25,13 +25,13 @@ from headrace import auditing
 from headrace.access.keyring import Keyring
 from headrace.access.limits import Buckets, Days, Rate, day_start, midnight_in_s
 from headrace.errors import HeadraceError, TooMany, Unauthorized
-from headrace.records import Channel, Used
+from headrace.records import Channel
 from headrace.serve.pool import Answer
 from headrace.server.metrics import Metrics
 from headrace.server.repeating import repeating
 from headrace.server.terms import CURRENT, LIMITS
 from headrace.store import usage as rows
-from headrace.store.usage import Place
+from headrace.store.usage import Place, Used
 from headrace.workspace import Workspace
 
 _log = logging.getLogger("headrace.server")

@@ -1,16 +1,37 @@
 """SQL of the audit log: an append-only chain (see chain.py) of who did what, when."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.engine import Connection
 
-from headrace.records import AuditLine
 from headrace.store import chain, schema
 from headrace.store.noun import as_record, as_records, one_or_none, origin
 
 _LOG = schema.audit_log
+
+
+@dataclass(frozen=True)
+class AuditLine:
+    """One line of the audit log: who did what. Never changed, and free of personal data."""
+
+    seq: int
+    actor: str
+    """Id of a key, or `user:NAME` of the machine."""
+    action: str
+    """A noun and a verb, such as `key.create`."""
+    object: str
+    before_hash: str | None
+    after_hash: str | None
+    request_id: str | None
+    facts: dict[str, Any]
+    at: datetime
+    config_hash: str
+    hash: str
+    """sha256 over the line with the hash of the line before."""
 
 
 def append(conn: Connection, content: Mapping[str, Any], *, config_hash: str) -> AuditLine:

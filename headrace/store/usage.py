@@ -1,6 +1,7 @@
 """What keys, channels and tasks used: counts by the hour (UTC), of each server process."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -8,8 +9,33 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
-from headrace.records import Used
 from headrace.store import schema
+
+
+@dataclass(frozen=True)
+class Used:
+    """Counts of what was asked of a server; of disjoint requests they add up."""
+
+    n_requests: int = 0
+    """Answered requests for predictions."""
+    n_refused: int = 0
+    """For too many requests or rows."""
+    n_rows: int = 0
+    """Answered, without those that the model failed on."""
+    n_tokens: int = 0
+    """Of those rows, about: a text's bytes by four, and two, up to the task's `max_tokens`."""
+    seconds: float = 0.0
+    """Of workers: of each batch the share that the tokens had of it."""
+
+    def __add__(self, other: "Used") -> "Used":
+        return Used(
+            self.n_requests + other.n_requests,
+            self.n_refused + other.n_refused,
+            self.n_rows + other.n_rows,
+            self.n_tokens + other.n_tokens,
+            self.seconds + other.seconds,
+        )
+
 
 _USAGE = schema.usage
 _COUNTS = tuple(Used.__dataclass_fields__)

@@ -14,9 +14,8 @@ from conftest import Say
 from headrace.access import keys
 from headrace.access.usage import BY, COUNTS, usage, write_csv
 from headrace.errors import BadInput, Unusable
-from headrace.records import Used
 from headrace.store import usage as rows
-from headrace.store.usage import Place
+from headrace.store.usage import Place, Used
 from headrace.workspace import Workspace
 from planted import plant_channel
 

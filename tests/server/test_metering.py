@@ -20,7 +20,7 @@ from headrace.access.keyring import Keyring
 from headrace.access.usage import usage
 from headrace.config import ChannelTable
 from headrace.errors import TooMany, Unauthorized, Unusable
-from headrace.records import Channel, Used
+from headrace.records import Channel
 from headrace.release import releases
 from headrace.serve.batcher import estimate_tokens
 from headrace.serve.pool import Answer
@@ -28,6 +28,7 @@ from headrace.server.metering import Metering
 from headrace.server.metrics import Metrics
 from headrace.server.terms import CURRENT, LIMITS, Terms
 from headrace.store.engine import Store
+from headrace.store.usage import Used
 from headrace.workspace import Workspace, open_workspace
 from planted import plant_channel
 from server.loading import eventually

@@ -8,9 +8,9 @@ import pytest
 import sqlalchemy as sa
 
 from headrace.ids import new_id
-from headrace.records import Channel, Used
+from headrace.records import Channel
 from headrace.store import Store, audit_log, channels, schema, usage
-from headrace.store.usage import Place
+from headrace.store.usage import Place, Used
 
 AT = datetime(2026, 11, 2, 3, tzinfo=UTC)
 DAY, NEXT = AT.replace(hour=0), AT.replace(day=3, hour=0)
