@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from sqlalchemy import insert, select
 
 from conftest import sentences, write_jsonl
+from headrace.cells import plain, safe
 from headrace.data import channels, importing, label_studio, snapshot
 from headrace.errors import BadInput, NotFound, Unusable, WrongState
 from headrace.feedback import reviews
 from headrace.ids import new_id
-from headrace.cells import plain, safe
 from headrace.labelling import export_labels, import_labels
 from headrace.loop import init as make
 from headrace.store import schema
