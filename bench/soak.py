@@ -3,6 +3,7 @@
 A real graph with room for adapters (a tiny base model with random weights) serves four channels. Clients ask and give
 feedback at random moments; versions with other adapters, or none, take charge all the time; the log moves to files. A
 sample of everything is taken each second; the slope is Theil's and Sen's with its 95 % interval, after the first fifth.
+At the end everything that was acknowledged must be there: feedback, changes of version, and the chain of the ledger.
 
 Run: python -m bench.soak [--minutes 60] [--rate 30] [--swap-every-s 5]      or: make soak
 """
@@ -97,6 +98,8 @@ class Soak:
         self._asker, self._rng, self._samples = Asker(server.url), random.Random(SEED), Samples()
         self._counts: dict[str, int] = dict.fromkeys(("requests", "feedback", "failed", "swaps"), 0)
         self._recent: list[Reply] = []
+        self._acknowledged: dict[str, set[str]] = {"feedback": set(), "ledger": set()}
+        """Table to the ids that somebody was told are there."""
 
     async def last(self, seconds: float) -> list[Measured]:
         beside = [asyncio.create_task(work) for work in (self._watch(seconds), self._swap())]
@@ -122,7 +125,10 @@ class Soak:
         self._recent = [*self._recent[-999:], reply]
         if reply.status == 200 and self._rng.random() < _FEEDBACK_SHARE:
             said = {"prediction_id": reply.body["predictions"][0]["id"], "correction": "neutral"}
-            self._note(await self._asker.post(said, path="/v1/feedback"), "feedback")
+            reply = await self._asker.post(said, path="/v1/feedback")
+            self._note(reply, "feedback")
+            if reply.status == 200:
+                self._acknowledged["feedback"].add(reply.body["id"])
 
     def _note(self, reply: Reply, kind: str) -> None:
         self._counts[kind] += 1
@@ -133,7 +139,8 @@ class Soak:
 
         for name in itertools.cycle(("tone/2", "tone/3", "tone/1")):
             await asyncio.sleep(self._swap_every_s)
-            await asyncio.to_thread(releases.promote, self._ws, name, task="tone")
+            line = await asyncio.to_thread(releases.promote, self._ws, name, task="tone")
+            self._acknowledged["ledger"].add(line.id)
             self._counts["swaps"] += 1
 
     async def _watch(self, seconds: float) -> None:
@@ -163,6 +170,7 @@ class Soak:
             Figure("failed", counts["failed"], "", at_most=0),
             Figure("looks at which it was not ready", seen.not_ready, f"of {len(seen.at_s)}", at_most=0),
             Figure("looks at which it was not alive", seen.not_alive, f"of {len(seen.at_s)}", at_most=0),
+            *self._of_acknowledged(),
             Figure("p99 of the last thousand requests", p99_ms(self._recent), "ms"),
             Figure("disk at the end", seen.disk_bytes[-1] / _MIB, "MiB"),
             Figure("disk at most", max(seen.disk_bytes) / _MIB, "MiB"),
@@ -175,6 +183,23 @@ class Soak:
             ("disk", seen.disk_bytes, _MIB, "MiB/h", None),
         ]
         return [_measured(figure) for figure in plain] + [self._slope(*slope) for slope in slopes]
+
+    def _of_acknowledged(self) -> list[Figure]:
+        """Whether all of it is there, in the database as it is now."""
+        from headrace import auditing
+        from headrace.release import ledger
+
+        n_lost = 0
+        with self._ws.store.read() as conn:
+            for table, ids in self._acknowledged.items():
+                n_lost += len(ids - set(conn.exec_driver_sql(f"SELECT id FROM {table}").scalars()))
+        broken = sum(verify(self._ws)["first_broken"] is not None for verify in (ledger.verify, auditing.verify))
+        n_acknowledged = sum(len(ids) for ids in self._acknowledged.values())
+        return [
+            Figure("acknowledged writes", n_acknowledged, "", at_least=1),
+            Figure("acknowledged writes that are lost", n_lost, "", at_most=0),
+            Figure("broken chains", broken, "", at_most=0),
+        ]
 
     def _slope(self, what: str, values: Sequence[float], scale: float, unit: str, limit: float | None) -> Measured:
         slope, low, high = (end / scale for end in self._samples.per_hour(values))

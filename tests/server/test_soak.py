@@ -16,6 +16,8 @@ def test_a_mix_of_everything_fails_nobody() -> None:
         assert server.figure("artifact_loads") == len(server.worker_pids())
     assert rows["failed"].value == 0
     assert rows["requests"].value > 80
+    assert rows["acknowledged writes"].value >= rows["feedback"].value
+    assert (rows["acknowledged writes that are lost"].value, rows["broken chains"].value) == (0, 0)
     assert rows["feedback"].value > 0
     assert rows["swaps"].value >= 4
     assert rows["looks at which it was not ready"].value == 0
