@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.release_worlds import NEVER, Floats, blocks, most_events
-from headrace.release.policies.shadow import N_REQUESTS_A_CHANNEL, SUSPICION_E
+from headrace.release.policies.guardrails import SUSPICION_E
+from headrace.release.policies.shadow import N_REQUESTS_A_CHANNEL
 from headrace.stats import beta_mixture, evalues
 
 _LARGEST_LOG = 700.0

@@ -47,6 +47,8 @@ _PATIENCE = 4
 """Rounds after which a release without a decision is stopped for a candidate that knows more."""
 MARGIN = 0.02
 """release.margin: single raters agree with the mean of all in two of three cases, so that a gain takes long to show."""
+ASK_SHARE = 0.4
+"""release.ask_share: about as many differences as the reviewers of a round can answer."""
 _MIN_NEW = 50  # as feedback.min_new_labels
 _AUDIT_SHARE = 0.01
 _ROUND = timedelta(hours=6)
@@ -82,7 +84,9 @@ class Wheel:
         ids.os = _Seeded(np.random.default_rng([seed, 3]))  # type: ignore[attr-defined]  # who is asked what hangs on ids
         self._place = {text: i for i, text in enumerate(of.texts)}
         headrace.init(folder / "workspace", task=TASK, labels=LABELS).close()
-        self._ws = headrace.open_workspace(folder / "workspace", overrides={"release.margin": MARGIN})
+        self._ws = headrace.open_workspace(
+            folder / "workspace", overrides={"release.margin": MARGIN, "release.ask_share": ASK_SHARE}
+        )
         (self._ws.state_folder / "cache").symlink_to(KEPT / ".headrace" / "cache")
         self._now = datetime(2026, 1, 5, tzinfo=UTC)
         object.__setattr__(self._ws, "clock", lambda: self._now)

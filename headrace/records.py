@@ -3,7 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import add
 from typing import Any, Literal
+
+from headrace.compared import Asked
 
 Side = Literal["train", "validation", "test", "excluded"]
 SIDES: tuple[Side, ...] = ("train", "validation", "test")
@@ -432,14 +435,7 @@ class Traffic:
     """Units that sent them; a unit that meets several server processes counts in each."""
 
     def __add__(self, other: "Traffic") -> "Traffic":
-        return Traffic(
-            self.n_requests + other.n_requests,
-            self.n_errors + other.n_errors,
-            self.n_timeouts + other.n_timeouts,
-            self.n_slow + other.n_slow,
-            self.n_abstained + other.n_abstained,
-            self.n_units + other.n_units,
-        )
+        return Traffic(*map(add, vars(self).values(), vars(other).values()))
 
 
 @dataclass(frozen=True)
@@ -467,6 +463,8 @@ class Evidence:
 
     outcomes: Sequence[Outcome] = ()
     """Paired, in the order they came: the same input answered by control and candidate (shadow)."""
+    asked: Asked | None = None
+    """Of a shadow release with a margin."""
     traffic: Mapping[str, Mapping[str, Traffic]] = field(default_factory=dict)
     """Arm to channel to counts of requests."""
     feedback: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)

@@ -67,6 +67,8 @@ class ReleaseTable(Table):
     """Error level of a decision, over all looks at the evidence."""
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """A candidate worse by less than this share of the answers may take charge (shadow, ab); 0: it must be better."""
+    ask_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the differing answers that reviewers are asked about, where there is a margin (shadow)."""
     guardrail_alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.001
     """Error level of each guardrail's limit, and of the check that requests fall to the arms as they should."""
     ramp: tuple[Annotated[float, Field(gt=0, le=50)], ...] = (1, 5, 10, 25, 50)

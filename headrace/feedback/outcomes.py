@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from headrace.feedback import trust
+from headrace.compared import Asked
+from headrace.feedback import asking, trust
 from headrace.feedback.sources import Source
 from headrace.records import Answered, Batch, Evidence, Outcome, Release, Score, Traffic
 from headrace.store import ledger, traffic
@@ -35,6 +36,7 @@ class Labels:
     answers: Sequence[Answered] = ()
     """What `feedback` and `batches` count, one by one, in the order in which the labels came."""
     n_shadowed: int = 0
+    asked: Asked | None = None
     newest: str | None = None
     """Id of the newest feedback of the workspace when this was read."""
 
@@ -69,6 +71,7 @@ def evidence(
         traffic=all_time,
         feedback=labels.feedback or {},
         batches=labels.batches,
+        asked=labels.asked,
         n_requests=labels.n_shadowed if release.policy == SHADOW else sum(counts.values()),
         stage=release.stage,
         stage_elapsed_s=stage_elapsed_s,
@@ -82,7 +85,7 @@ def labels_of(ws: Workspace, release: Release) -> Labels:
         newest = rows.newest_feedback(conn)
     if release.policy == SHADOW:
         found, n_shadowed = paired(ws, release)
-        return Labels(found, n_shadowed=n_shadowed, newest=newest)
+        return Labels(found, n_shadowed=n_shadowed, asked=asking.asked_of(ws, release), newest=newest)
     feedback, batches, answers = _by_arm(ws, release)
     return Labels((), feedback, batches, answers, newest=newest)
 

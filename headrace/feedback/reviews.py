@@ -20,10 +20,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import BadInput, NotFound, WrongState, nearest
-from headrace.feedback import auditing, intake
+from headrace.feedback import asking, auditing, intake
 from headrace.feedback.intake import Given
 from headrace.ids import PREFIXES, first_id, made_at, new_id
-from headrace.records import Input
+from headrace.records import Input, Release
 from headrace.store import channels, outcomes, predictions, releases
 from headrace.store import reviews as rows
 from headrace.store.reviews import Review
@@ -304,8 +304,11 @@ def _disagreements(ws: Workspace, conn: "Connection", task: str) -> Iterator[dic
     release = releases.open_release(conn, task)
     if release is None or release.policy != SHADOW:
         return
-    task_type: TaskType = TASK_TYPES.get(ws.task(task).type)(ws.task(task))
     n_left = ws.settings.feedback.review_rows - rows.n_open(conn, task).get("disagreement", 0)
+    if release.options.get("margin"):
+        yield from _drawn_disagreements(ws, conn, release, n_left)
+        return
+    task_type: TaskType = TASK_TYPES.get(ws.task(task).type)(ws.task(task))
     for row in rows.disagreements(conn, release.id, limit=_SEEN_DISAGREEMENTS):
         if n_left <= 0:
             return
@@ -313,6 +316,16 @@ def _disagreements(ws: Workspace, conn: "Connection", task: str) -> Iterator[dic
             n_left -= 1
             priority = _THEN_DISAGREEMENTS + made_at(row["prediction_id"]).timestamp() / _FAR_OFF_S
             yield _review(row, "disagreement", row["prediction_id"], priority) | {"release_id": release.id}
+
+
+def _drawn_disagreements(ws: Workspace, conn: "Connection", release: Release, n_most: int) -> Iterator[dict[str, Any]]:
+    """Those that a release's margin rests on; nobody can be asked about one whose text was not kept."""
+    for row in asking.due(ws, conn, release, n_most):
+        prediction_id = row["prediction_id"]
+        priority = _THEN_DISAGREEMENTS + 1 - made_at(prediction_id).timestamp() / _FAR_OFF_S  # the oldest is due first
+        about = {"release_id": release.id} | ({} if row["has_text"] else {"state": "skipped"})
+        probability = asking.share_of(release)
+        yield _review(dict(row), "disagreement", prediction_id, priority, probability=probability) | about
 
 
 def _others(
@@ -377,18 +390,25 @@ def _review(
     }
 
 
-def _subject(one: Mapping[str, Any]) -> tuple[bool, str]:
-    """What a review is about; an audit stands beside another review of the same answer."""
-    return one["reason"] == "audit", one["prediction_id"] or one["example_id"]
+def _subject(one: Mapping[str, Any]) -> tuple[str, str]:
+    """What a review is about; audits, and differences that a coin drew, stand beside another one of the same answer."""
+    return _stand(one), one["prediction_id"] or one["example_id"]
 
 
-def _asked_already(conn: "Connection", task: str, opened: Sequence[Mapping[str, Any]]) -> set[tuple[bool, str]]:
+def _stand(one: Mapping[str, Any]) -> str:
+    if one["reason"] == "disagreement":
+        return "other" if one["probability"] is None else "disagreement"
+    return "audit" if one["reason"] == "audit" else "other"
+
+
+def _asked_already(conn: "Connection", task: str, opened: Sequence[Mapping[str, Any]]) -> set[tuple[str, str]]:
     """Subjects of reviews that are there, since another process may have filled the queue meanwhile."""
-    audits = [one["prediction_id"] for one in opened if one["reason"] == "audit"]
-    others = [one["prediction_id"] for one in opened if one["reason"] != "audit" and one["prediction_id"]]
-    found = {(True, one) for one in rows.reviewed_predictions(conn, task, audits, is_audit=True)}
-    found |= {(False, one) for one in rows.reviewed_predictions(conn, task, others, is_audit=False)}
-    return found | {(False, one) for one in rows.reviewed_examples(conn, task)}
+    found = {("other", one) for one in rows.reviewed_examples(conn, task)}
+    for stand in ("audit", "disagreement", "other"):
+        ids = [one["prediction_id"] for one in opened if one["prediction_id"] and _stand(one) == stand]
+        reason = None if stand == "other" else stand
+        found |= {(stand, one) for one in rows.reviewed_predictions(conn, task, ids, reason=reason)}
+    return found
 
 
 def _waiting(ws: Workspace, task: str, channel: str | None, limit: int) -> list[Review]:

@@ -8,6 +8,8 @@ A part (all channels together, or one) is JSON:
     n_requests, n_labelled, n_differing    to the candidate; with a label; of these, where just one of two was right
     gain         accuracy that the candidate gains; None without labels
     e_benefit, e_harm, e_needed            e-values now, and what it takes
+    e_no_worse, n_waiting                  with a margin in the shadow: the e-value, and differences that reviewers are
+                                           asked about and have not answered
     n_more_labels                          {low, middle, high} that would decide at the rates that are likely now
 
 Verdicts on channels hold for all of them together, at the release's alpha. What shadows answer is compared in pairs, so
@@ -20,7 +22,7 @@ from dataclasses import asdict
 from typing import Any
 
 from headrace.records import Answered, Evidence, Outcome, Release, Score, Traffic
-from headrace.release.policies import guardrails, labelled, shadow
+from headrace.release.policies import guardrails, labelled, no_worse, shadow
 from headrace.release.policies.guardrails import Arms, channels_of, shown_e, traffic_of
 from headrace.stats import confidence_sequences, evalues, multiplicity
 from headrace.stats.confidence_sequences import Comparison
@@ -156,21 +158,24 @@ def _paired(release: Release, evidence: Evidence) -> Parts:
     groups = {name: Pairs() for name in sorted({*names, *(one.channel for one in evidence.outcomes)})}
     for one in evidence.outcomes:
         groups[one.channel] += _pair(one)
-    judged = multiplicity.judged(groups, alpha=alpha, margin=release.options.get("margin") or None)
+    shown, log_es = no_worse.shown(evidence, release.options), no_worse.log_es(evidence, release.options)
+    judged = multiplicity.judged(groups, alpha=alpha, no_worse=log_es or None)
     total = {"": sum(groups.values(), Pairs())}
-    (overall,) = multiplicity.judged(total, alpha=alpha, margin=release.options.get("margin") or None).values()
+    told = None if shown is None else {"": 0.0 if shown.suspected else shown.log_e}
+    (overall,) = multiplicity.judged(total, alpha=alpha, no_worse=told).values()
     traffic = evidence.traffic.get("shadow", {})
     n_all = max(evidence.n_requests, sum(one.n_requests for one in traffic.values()))
-    needed = max(1, len(judged)) / alpha
+    needed, waiting = max(1, len(judged)) / alpha, no_worse.n_waiting(evidence)
     return {
-        "all": _of_pairs(overall, n_all, 1 / alpha),
+        "all": _of_pairs(overall, n_all, 1 / alpha, sum(waiting.values())),
         "channels": {
-            name: _of_pairs(one, traffic.get(name, Traffic()).n_requests, needed) for name, one in judged.items()
+            name: _of_pairs(one, traffic.get(name, Traffic()).n_requests, needed, waiting.get(name, 0))
+            for name, one in judged.items()
         },
     }
 
 
-def _of_pairs(judged: Judged, n_requests: int, e_needed: float) -> Part:
+def _of_pairs(judged: Judged, n_requests: int, e_needed: float, n_waiting: int) -> Part:
     pairs = judged.pairs
     n_requests, more = max(n_requests, pairs.n), None
     waits_for = None if judged.verdict != "inconclusive" else _lacks(pairs.n, n_requests, pairs.n_disagreements)
@@ -178,6 +183,7 @@ def _of_pairs(judged: Judged, n_requests: int, e_needed: float) -> Part:
         labels_each = pairs.n / pairs.n_disagreements
         more = {name: None if n is None else math.ceil(n * labels_each) for name, n in asdict(judged.forecast).items()}
     counts = f"right alone {_times(pairs.wins)}, wrong alone {_times(pairs.losses)}, in {_labels(pairs.n)}"
+    counts += f"; {n_waiting:,} differences wait for a reviewer" if n_waiting else ""
     return {
         "verdict": judged.verdict,
         "says": _says(judged.verdict, waits_for, counts, n_requests, more),
@@ -189,6 +195,8 @@ def _of_pairs(judged: Judged, n_requests: int, e_needed: float) -> Part:
         "e_benefit": shown_e(judged.log_e_benefit),
         "e_harm": shown_e(judged.log_e_harm),
         "e_needed": e_needed,
+        "e_no_worse": None if judged.log_e_no_worse is None else shown_e(judged.log_e_no_worse),
+        "n_waiting": n_waiting,
         "n_more_labels": more,
     }
 
@@ -249,6 +257,8 @@ def _of_labels(
         "e_benefit": shown_e(found.log_e_benefit),
         "e_harm": shown_e(found.log_e_harm),
         "e_needed": e_needed,
+        "e_no_worse": None,
+        "n_waiting": 0,
         "n_more_labels": more,
     }
 

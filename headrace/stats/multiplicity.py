@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from headrace.stats import evalues, noninferiority, pooling
+from headrace.stats import evalues, pooling
 from headrace.stats.evalues import Forecast, Pairs
 
 Verdict = Literal["worse", "better", "no worse", "inconclusive"]
@@ -39,32 +39,24 @@ def judged(
     groups: Mapping[str, Pairs],
     *,
     alpha: float,
-    margin: float | None = None,
-    waiting: Mapping[str, int] | None = None,
-    share: float = 1.0,
+    no_worse: Mapping[str, float] | None = None,
 ) -> dict[str, Judged]:
     """A verdict on each group, from counts alone.
 
     Three questions are asked, each with its own familywise error <= alpha over all groups and looks (`e_holm`): is the
-    candidate worse there, better, or worse by less than the margin? Worse goes before better, better before no worse.
+    candidate worse there, better, or worse by less than a margin? Worse goes before better, better before no worse.
 
     Args:
         groups: all that are watched, also those without a pair yet.
-        margin: loss of accuracy that is tolerated; None asks the first two questions only.
-        waiting: disagreements of each group that still wait for the label they were asked for; only the third question
-            minds them (see stats.noninferiority).
-        share: of the disagreements that are asked for, by coin.
+        no_worse: log E of `stats.noninferiority` of each group, which counts other pairs than those with a label; None
+            asks the first two questions only.
     """
     log_es = {
         "worse": {name: evalues.log_e(pairs.losses, pairs.wins) for name, pairs in groups.items()},
         "better": {name: evalues.log_e(pairs.wins, pairs.losses) for name, pairs in groups.items()},
     }
-    if margin is not None:
-        n_waiting = waiting or {}
-        log_es["no worse"] = {
-            name: noninferiority.log_e(pairs, margin=margin, n_waiting=n_waiting.get(name, 0), share=share)
-            for name, pairs in groups.items()
-        }
+    if no_worse is not None:
+        log_es["no worse"] = {name: no_worse.get(name, 0.0) for name in groups}
     found = {verdict: refuted(values, alpha=alpha) for verdict, values in log_es.items()}
     pooled = pooling.gains(groups)
     return {

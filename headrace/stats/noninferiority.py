@@ -10,12 +10,18 @@ Source: Waudby-Smith and Ramdas 2024, "Estimating means of bounded random variab
 over bets that are fixed beforehand makes E hang on the three counts alone, so that it adds, merges and replays exactly.
 
 **Labels for disagreements only.** A pair with equal answers is x = 0 whatever the truth, so it counts among A without a
-label. A disagreement that waits for its label counts as a loss until then: E can only be too small.
+label. For disagreements that wait for their label there are two ways, and the greater E of both may be taken: to count
+them as losses until then, or to count the pairs before the first that waits alone. P(E ever reaches 1/alpha after any
+number of pairs) <= alpha, so the number may hang on what labels have come, and a loss is the least that a pair can add.
 
 **A share of the disagreements.** Where a coin, thrown for each disagreement apart from all else, asks for a label with
 probability `share`, x / share of those asked and 0 of the others has the same mean as x. Wins and losses are those
 asked and labelled, all else is A, and the steps in (1) are +-1/share in place of +-1. (Horvitz and Thompson 1952.)
 Corrections that people send when they like are no such coin; they may not enter here.
+
+**Wrong labels.** x is as labelled. Labellers who say the reverse of a win or a loss with chance e, of either as often,
+make a loss look 1 - 2 e times as large, so the level holds for a true loss of margin / (1 - 2 e). Give 1 - 2 e times
+the margin that is meant.
 """
 
 import math
@@ -29,6 +35,8 @@ from headrace.stats.evalues import Pairs
 BETS = 0.9 * 2.0 ** -np.arange(9)
 """Of the largest bet that a loss cannot bankrupt. The best lies near margin / share of disagreements; a bet that misses
 it by the root of 2 grows at .83 of its rate or better."""
+
+_MOST_PAIRS = 10**7  # further than any release goes
 
 
 def log_es(wins: ArrayLike, losses: ArrayLike, agreements: ArrayLike, *, margin: float, share: float = 1.0) -> Floats:
@@ -69,4 +77,23 @@ def n_needed(*, margin: float, alpha: float) -> int:
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if log_es(0, 0, middle, margin=margin) >= math.log(1 / alpha) else (middle, high)
+    return high
+
+
+def n_more(pairs: Pairs, *, margin: float, alpha: float, share: float = 1.0) -> int | None:
+    """Further pairs after which E reaches 1/alpha at the rates seen; None when no reachable number would do."""
+    n, threshold = max(pairs.n, 1), math.log(1 / alpha)
+    seen = np.array([pairs.wins, pairs.losses, pairs.agreements if pairs.n else 1])
+
+    def shows(more: int) -> bool:
+        return bool(log_es(*(seen * (1 + more / n)), margin=margin, share=share) >= threshold)
+
+    low, high = -1, 0
+    while not shows(high):
+        low, high = high, 2 * high + 1
+        if high > _MOST_PAIRS:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if shows(middle) else (middle, high)
     return high

@@ -1,10 +1,10 @@
 """Predictions joined to the feedback about them: what a release is judged by, and what labels are made of."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, case, func, insert, or_, select, true, update
 from sqlalchemy.engine import Connection, RowMapping
 
 from headrace.store import schema
@@ -41,6 +41,81 @@ def shadowed_corrections(conn: Connection, release_id: str) -> Sequence[RowMappi
         .order_by(_FEEDBACK.c.at, _FEEDBACK.c.id)
     )
     return conn.execute(query).mappings().all()
+
+
+def shadowed_since(conn: Connection, release_id: str, *, after: str) -> Iterator[RowMapping]:
+    """Inputs that both arms of a shadow release answered, in the order of the candidate's answers.
+
+    Columns: id (of the candidate's answer), prediction_id (the control's), channel, channel_id, has_text, control
+    (output), candidate (output).
+
+    Args:
+        after: id of a candidate's answer, from which on to look.
+    """
+    control, shadow = _PREDICTIONS.alias("control"), _PREDICTIONS.alias("shadow")
+    query = (
+        _pairs(control, shadow, release_id)
+        .add_columns(control.c.channel_id, control.c.text.is_not(None).label("has_text"))
+        .where(shadow.c.id > after)
+        .order_by(shadow.c.id)
+    )
+    yield from conn.execute(query, execution_options={"yield_per": 500}).mappings()
+
+
+def asked_about(conn: Connection, release_id: str) -> Sequence[RowMapping]:
+    """Reviews of the differences that a coin drew, in the order of the candidate's answers.
+
+    Columns: id (of the candidate's answer), prediction_id (the control's), channel, control (output), candidate
+    (output), state, answer, labeller, at.
+    """
+    reviews, control, shadow = schema.reviews, _PREDICTIONS.alias("control"), _PREDICTIONS.alias("shadow")
+    query = (
+        _pairs(control, shadow, release_id)
+        .join(reviews, reviews.c.prediction_id == control.c.id)
+        .add_columns(reviews.c.state, reviews.c.answer, reviews.c.labeller, reviews.c.answered_at.label("at"))
+        .where(reviews.c.release_id == release_id, reviews.c.probability.is_not(None))
+        .order_by(shadow.c.id)
+    )
+    return conn.execute(query).mappings().all()
+
+
+def _pairs(control: Any, shadow: Any, release_id: str) -> Select[Any]:
+    return (
+        select(
+            shadow.c.id,
+            control.c.id.label("prediction_id"),
+            schema.channels.c.name.label("channel"),
+            control.c.output.label("control"),
+            shadow.c.output.label("candidate"),
+        )
+        .select_from(shadow)
+        .join(control, and_(control.c.request_id == shadow.c.request_id, control.c.row == shadow.c.row))
+        .join(schema.channels, schema.channels.c.id == control.c.channel_id)
+        .where(_answered(shadow, release_id), control.c.arm == "control", control.c.error.is_(None))
+    )
+
+
+def count_shadowed(
+    conn: Connection, release_id: str, *, before: str | None, limits: Mapping[str | None, str]
+) -> dict[str, tuple[int, int]]:
+    """Channel to how many of its inputs a release's candidate answered before `before`, and how many before its limit.
+
+    Args:
+        before: id of a candidate's answer; None: there is no end.
+        limits: channel to the id of an earlier answer; None for all channels.
+    """
+    shadow, name = _PREDICTIONS, schema.channels.c.name
+    is_before = true() if before is None else shadow.c.id < before
+    within = [
+        shadow.c.id < limit if at is None else or_(name != at, shadow.c.id < limit) for at, limit in limits.items()
+    ]
+    query = (
+        select(name, func.count(case((is_before, 1))), func.count(case((and_(is_before, *within), 1))))
+        .join(schema.channels, schema.channels.c.id == shadow.c.channel_id)
+        .where(_answered(shadow, release_id))
+        .group_by(name)
+    )
+    return {channel: (n, n_within) for channel, n, n_within in conn.execute(query)}
 
 
 def labelled_answers(conn: Connection, release_id: str) -> Sequence[RowMapping]:

@@ -233,12 +233,12 @@ def reviewed_examples(conn: Connection, task: str) -> set[str]:
     return set(conn.execute(query).scalars())
 
 
-def reviewed_predictions(conn: Connection, task: str, ids: Sequence[str], *, is_audit: bool) -> set[str]:
-    """Those of the predictions about which there is a review, an audit or another one."""
-    reason = _REVIEWS.c.reason == "audit" if is_audit else _REVIEWS.c.reason != "audit"
+def reviewed_predictions(conn: Connection, task: str, ids: Sequence[str], *, reason: str | None = None) -> set[str]:
+    """Those of the predictions about which there is a review for a reason; None: for any but an audit."""
+    is_such = _REVIEWS.c.reason != "audit" if reason is None else _REVIEWS.c.reason == reason
     found: set[str] = set()
     for part in in_parts(ids):
-        query = select(_REVIEWS.c.prediction_id).where(_REVIEWS.c.task == task, reason)
+        query = select(_REVIEWS.c.prediction_id).where(_REVIEWS.c.task == task, is_such)
         found.update(conn.execute(query.where(_REVIEWS.c.prediction_id.in_(part))).scalars())
     return found
 

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2] / "headrace"
 
 LAYERS = [
-    {"errors", "ids", "records", "registry", "config", "config_sources", "version", "cells"},
+    {"errors", "ids", "records", "compared", "registry", "config", "config_sources", "version", "cells"},
     {"stats", "store", "files", "isolation", "artifacts", "jobs", "workspace", "auditing", "signing", "secret_files"},
     {"tasks", "retention", "personal"},
     {"checkpoints"},

@@ -215,14 +215,6 @@ def test_shadow_looks_at_errors_and_abstentions_too() -> None:
     assert Shadow.decide(Evidence(traffic=slow), OPTIONS).verdict == "hold"
 
 
-def test_shadow_with_a_margin_promotes_what_is_no_worse() -> None:
-    alike = [Outcome("a", True, True)] * 500 + [WON, LOST] * 5
-    assert Shadow.decide(Evidence(alike, n_requests=510), OPTIONS).verdict == "hold"
-    decision = Shadow.decide(Evidence(alike, n_requests=510), {**OPTIONS, "margin": 0.05})
-    assert decision.verdict == "promote"
-    assert "worse by less than 0.05" in decision.reason
-
-
 def test_shadow_decides_each_channel_by_itself() -> None:
     outcomes = [WON] * 20 + [Outcome("b", True, False)] * 20
     evidence = Evidence(outcomes, n_requests=500)

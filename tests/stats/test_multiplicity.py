@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.stats import evalues
+from headrace.stats import evalues, noninferiority
 from headrace.stats.evalues import Pairs
 from headrace.stats.multiplicity import e_holm, judged, refuted
 
@@ -67,10 +67,11 @@ CASES = {
     "small": Pairs(1, 2, 30),
     "silent": Pairs(),
 }
+NO_WORSE = {name: noninferiority.log_e(pairs, margin=0.01) for name, pairs in CASES.items()}
 
 
 def test_each_channel_gets_its_verdict_and_want_of_evidence_is_one() -> None:
-    found = judged(CASES, alpha=0.05, margin=0.01)
+    found = judged(CASES, alpha=0.05, no_worse=NO_WORSE)
     verdicts = {name: one.verdict for name, one in found.items()}
     assert verdicts == {
         "ruined": "worse",
@@ -93,15 +94,16 @@ def test_without_a_margin_the_same_is_not_told_apart() -> None:
     assert found["same"].log_e_no_worse is None
 
 
-def test_labels_that_are_waited_for_delay_no_worse_only() -> None:
-    found = judged(CASES, alpha=0.05, margin=0.01, waiting={"same": 200, "better": 200})
+def test_no_worse_rests_on_what_is_said_of_it_alone() -> None:
+    found = judged(CASES, alpha=0.05, no_worse={"same": 0.0})
     assert (found["same"].verdict, found["better"].verdict) == ("inconclusive", "better")
+    assert found["small"].log_e_no_worse == 0
 
 
 @given(st.permutations(list(CASES)))
 def test_the_order_of_the_channels_does_not_matter(names: list[str]) -> None:
-    found = judged({name: CASES[name] for name in names}, alpha=0.05, margin=0.01)
-    expected = judged(CASES, alpha=0.05, margin=0.01)
+    found = judged({name: CASES[name] for name in names}, alpha=0.05, no_worse=NO_WORSE)
+    expected = judged(CASES, alpha=0.05, no_worse=NO_WORSE)
     assert {n: (one.verdict, one.log_e_harm) for n, one in found.items()} == {
         n: (one.verdict, one.log_e_harm) for n, one in expected.items()
     }

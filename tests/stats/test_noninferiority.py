@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.stats.evalues import Pairs
-from headrace.stats.noninferiority import BETS, log_e, log_es, n_needed
+from headrace.stats.noninferiority import BETS, log_e, log_es, n_more, n_needed
 
 COUNTS = st.integers(0, 3000)
 MARGINS = st.sampled_from([0.005, 0.01, 0.05, 0.3])
@@ -97,3 +97,35 @@ def test_an_equal_candidate_is_shown_to_be_no_worse() -> None:
 def test_what_cannot_be_is_refused(counts: tuple[int, int, int], margin: float, share: float) -> None:
     with pytest.raises(ValueError, match=r"negative|within"):
         log_es(*counts, margin=margin, share=share)
+
+
+@given(st.integers(1, 40), st.integers(0, 40), st.integers(500, 3000), SHARES)
+def test_forecast_is_the_first_size_that_would_show_it(wins: int, losses: int, agreements: int, share: float) -> None:
+    pairs = Pairs(wins, losses, agreements)
+    more = n_more(pairs, margin=0.02, alpha=0.05, share=share)
+    if more is None:
+        assert wins / share <= losses / share - 0.02 * pairs.n or losses > wins
+        return
+
+    def scaled(n: int) -> float:
+        factor = 1 + n / pairs.n
+        return float(log_es(wins * factor, losses * factor, agreements * factor, margin=0.02, share=share))
+
+    assert scaled(more) >= math.log(20)
+    assert more == 0 or scaled(more - 1) < math.log(20)
+
+
+def test_forecast_where_nothing_was_seen_and_where_nothing_will_do() -> None:
+    assert n_more(Pairs(), margin=0.01, alpha=0.05) == n_needed(margin=0.01, alpha=0.05) - 1
+    assert n_more(Pairs(0, 50, 100), margin=0.01, alpha=0.05) is None
+
+
+@pytest.mark.parametrize("wrong", [0.0, 0.1, 1 / 3])
+def test_wrong_labels_shrink_what_is_seen_as_the_docs_say(wrong: float) -> None:
+    # At a true loss of margin / (1 - 2 e) the bet is fair: 10 % of the pairs differ.
+    margin = 0.01
+    loss = margin / (1 - 2 * wrong)
+    win, lose = (0.1 - loss) / 2, (0.1 + loss) / 2
+    chances = [win * (1 - wrong) + lose * wrong, lose * (1 - wrong) + win * wrong, 0.9]
+    after = log_es(*np.eye(3), margin=margin)
+    assert float(chances @ np.exp(after)) == pytest.approx(1, rel=1e-9)

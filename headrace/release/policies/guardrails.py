@@ -22,6 +22,8 @@ from headrace.stats import guardrails, multiplicity, sample_ratio
 
 ALPHA = 0.001
 CONTROL_ALPHA = 0.05
+SUSPICION_E = math.sqrt(10)
+"""Of a harm, with which a promotion waits (see shadow.py)."""
 _LARGEST_LOG = 690.0  # exp() of it is still a finite float; more evidence than this is shown as this
 
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headrace.records import Evidence, Score
-from headrace.release.policies.guardrails import Arms, channels_of, score_of, shown_e
-from headrace.release.policies.shadow import SUSPICION_E
+from headrace.release.policies.guardrails import SUSPICION_E, Arms, channels_of, score_of, shown_e
 from headrace.stats import confidence_sequences, multiplicity
 from headrace.stats.confidence_sequences import Comparison
 

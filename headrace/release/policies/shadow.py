@@ -1,7 +1,8 @@
 """Shadow: the candidate answers beside the control, unseen, and corrections say who was right.
 
 Three questions are asked after every look, each with its own error level `alpha` over all looks together:
-- Is the candidate better overall? E of benefit >= 1/alpha. With a `margin` also: is it worse by less than that?
+- Is the candidate better overall? E of benefit >= 1/alpha. With a `margin` also: is it worse by less than that? To
+  that, all inputs that both answered speak, and what reviewers say of the differences asked about (no_worse.py).
 - Is it worse overall? E of harm >= 1/alpha.
 - Is it worse in some channel? Holm over the channels, so that what is better on average but ruins one channel is found.
 
@@ -19,19 +20,21 @@ release there, and the others go on.
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from headrace.records import Decision, Evidence, Outcome, Verdict
-from headrace.release.policies import guardrails
-from headrace.release.policies.guardrails import GUARDRAILS, Arms
-from headrace.stats import evalues, noninferiority
+from headrace.release.policies import guardrails, no_worse
+from headrace.release.policies.guardrails import GUARDRAILS, SUSPICION_E, Arms
+from headrace.release.policies.no_worse import Shown
+from headrace.stats import evalues
 from headrace.stats.evalues import Pairs
 
 ARMS = Arms("shadow", "control")
-SUSPICION_E = math.sqrt(10)
 N_REQUESTS_A_CHANNEL = 100
 """Simulated (`python -m bench.release`): one of five channels that loses 20 points while the mean gains 2 is found
 before a promotion in 99.8 % of releases, 93 % without this. It seldom delays one: benefit takes longer to show."""
+_NOTHING = {"wins": 0, "losses": 0}
 RAILS = [rail for rail in GUARDRAILS if rail.name in ("errors", "abstentions")]  # a shadow waits for others
 
 
@@ -57,21 +60,24 @@ class Shadow:
             return Decision("hold", wrong)
         broken = guardrails.fired(evidence, ARMS, options, only=RAILS)
         facts, tested = _facts(evidence, options)
-        facts["guardrails"] = broken
+        facts |= {"guardrails": broken, **no_worse.as_json(evidence, options)}
+        shown = no_worse.shown(evidence, options)
         if options.get("each_channel"):
             out = guardrails.channels_out(broken, facts["channels"])
-            return _each_channel(tested, out, facts, options)
+            return _each_channel(tested, no_worse.log_es(evidence, options), out, facts, options)
         if broken:
             return Decision("reject", guardrails.explained(broken), facts)
-        return _verdict(tested[""], facts, options)
+        decision = _verdict(tested[""], shown, facts, options)
+        wait = no_worse.wait(shown, evidence, options) if decision.verdict == "hold" else ""
+        return replace(decision, reason=f"{decision.reason}. {wait}") if wait else decision
 
 
 def _facts(evidence: Evidence, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """What goes to the ledger, and what was found overall ("") and by channel."""
     alpha, outcomes = options["alpha"], evidence.outcomes
     names = sorted({o.channel for o in outcomes} | set(guardrails.channels_of(evidence, options)))
-    overall = _weigh(outcomes, options)
-    by_channel = {name: _weigh([o for o in outcomes if o.channel == name], options) for name in names}
+    overall = _weigh(outcomes)
+    by_channel = {name: _weigh([o for o in outcomes if o.channel == name]) for name in names}
     harm = {name: tested["log_e_harm"] for name, tested in by_channel.items()}
     suspected = [name for name, tested in by_channel.items() if tested["log_e_harm_now"] >= math.log(SUSPICION_E)]
     facts = {
@@ -95,21 +101,19 @@ def _facts(evidence: Evidence, options: Mapping[str, Any]) -> tuple[dict[str, An
     return facts, {"": overall, **by_channel}
 
 
-def _weigh(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> dict[str, Any]:
+def _weigh(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Counts and evidence of one stream.
 
-    `log_e_harm_now` and `log_e_no_worse` (with a margin only) are current values, the others the largest so far.
+    `log_e_harm_now` is the current value, the others are the largest so far.
     """
     signs = [o.candidate_correct for o in outcomes if o.candidate_correct != o.control_correct]
     wins = sum(signs)
     pairs = Pairs(wins, len(signs) - wins, len(outcomes) - len(signs))
-    margin = options.get("margin")
     return {
         "pairs": pairs,
         "log_e_benefit": evalues.sup_log_e(signs),
         "log_e_harm": evalues.sup_log_e(not won for won in signs),
         "log_e_harm_now": evalues.log_e(pairs.losses, pairs.wins),
-        **({"log_e_no_worse": noninferiority.log_e(pairs, margin=margin)} if margin else {}),
     }
 
 
@@ -131,7 +135,9 @@ def _what_is_missing(pairs: Pairs, alpha: float, n_requests: int) -> dict[str, i
     }
 
 
-def _verdict(overall: dict[str, Any], facts: dict[str, Any], options: Mapping[str, Any]) -> Decision:
+def _verdict(
+    overall: dict[str, Any], shown: Shown | None, facts: dict[str, Any], options: Mapping[str, Any]
+) -> Decision:
     threshold = math.log(1 / options["alpha"])
     pairs: Pairs = overall["pairs"]
     counts = f"{_count(pairs.wins, 'win')} and {_count(pairs.losses, 'loss')} in {pairs.n} labelled answers"
@@ -142,19 +148,23 @@ def _verdict(overall: dict[str, Any], facts: dict[str, Any], options: Mapping[st
         lines = "; ".join(f"{name}: {_record(facts['channels'][name])}" for name in harmed)
         return Decision("reject", f"The candidate answers worse than the control in a channel ({lines})", facts)
     is_better = overall["log_e_benefit"] >= threshold
-    if not is_better and overall.get("log_e_no_worse", -math.inf) < threshold:
+    is_no_worse = shown is not None and shown.log_e >= threshold
+    if not is_better and not is_no_worse:
         return Decision("hold", f"Not decided yet: {counts}. {_missing(pairs, facts)}", facts)
     if overall["log_e_harm_now"] >= math.log(SUSPICION_E):
         reason = f"The candidate led earlier but falls behind now: {counts}. More labels will tell"
         return Decision("hold", reason, facts)
-    told = "answers better than the control" if is_better else f"is worse by less than {options['margin']:g}"
+    told, n_seen = "answers better than the control", facts["n_requests"]
+    if not is_better and shown is not None:
+        told, n_seen, counts = f"is worse by less than {options['margin']:g}", shown.total.n, no_worse.in_words(shown)
+        suspected = sorted({*suspected, *shown.suspected})
     if suspected:
-        lines = "; ".join(f"{name}: {_record(facts['channels'][name])}" for name in suspected)
+        lines = "; ".join(f"{name}: {_record(facts['channels'].get(name, _NOTHING))}" for name in suspected)
         reason = f"Overall the candidate {told} ({counts}), but it may be worse in a channel ({lines})"
         return Decision("hold", f"{reason}. More labels from there will tell", facts)
     n_needed = N_REQUESTS_A_CHANNEL * len(facts["channels"])
-    if facts["n_requests"] < n_needed:
-        seen = f"only {facts['n_requests']:,} requests of {n_needed:,} that it takes to see a channel suffer"
+    if n_seen < n_needed:
+        seen = f"only {n_seen:,} requests of {n_needed:,} that it takes to see a channel suffer"
         return Decision("hold", f"The candidate {told} ({counts}), after {seen}", facts)
     unseen = facts["channels_without_labels"]
     note = f". No labels came from: {', '.join(unseen)}" if unseen else ""
@@ -162,12 +172,16 @@ def _verdict(overall: dict[str, Any], facts: dict[str, Any], options: Mapping[st
 
 
 def _each_channel(
-    tested: Mapping[str, dict[str, Any]], out: Sequence[str], facts: dict[str, Any], options: Mapping[str, Any]
+    tested: Mapping[str, dict[str, Any]],
+    log_es: Mapping[str, float],
+    out: Sequence[str],
+    facts: dict[str, Any],
+    options: Mapping[str, Any],
 ) -> Decision:
     alpha, names = options["alpha"], list(facts["channels"])
+    better = {name: tested[name]["log_e_benefit"] for name in names}
     good = []
-    for what in ("log_e_benefit", "log_e_no_worse"):
-        told = {name: tested[name].get(what, -math.inf) for name in names}
+    for told in (better, {name: log_es.get(name, -math.inf) for name in names}):
         good += evalues.holm(told, alpha=alpha, n_hypotheses=max(len(names), 1))
     verdicts: dict[str, Verdict] = {}
     for name in names:
