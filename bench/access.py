@@ -21,8 +21,9 @@ from bench.reporting import Measured, write
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
 SEED = 7
-N_ROUNDS, N_REQUESTS = 21, 400
+N_ROUNDS, N_REQUESTS = 101, 100
 N_GUARDED = 20_000
+N_REVOKED = 40
 LIMIT_US = 20.0
 
 
@@ -40,12 +41,13 @@ def main() -> int:
         Measured("one client: requests a second, no key asked for", rates[0], "1/s"),
         Measured("one client: requests a second, a key asked for", rates[1], "1/s", "without", rates[1] / rates[0]),
     ]
+    rows += _revoked()
     write("access", rows, [SEED])
     return 0 if more_us <= LIMIT_US else 1
 
 
 def _median(values: Sequence[float]) -> tuple[float, float, float]:
-    """Median, and the ends of its interval at 95 % by ranks (of 21: the 6th and the 16th)."""
+    """Median, and the ends of its interval at 95 % by ranks (of 101: the 41st and the 61st)."""
     ordered = sorted(values)
     n = len(ordered)
     reach = round(0.98 * n**0.5)
@@ -109,6 +111,36 @@ def _served() -> tuple[list[float], list[float], tuple[float, float]]:
         rounds = [[ask() for ask in asks] for _ in range(N_ROUNDS)]
     rates = tuple(statistics.median(one[k][1] for one in rounds) for k in (0, 1))
     return [one[0][0] for one in rounds], [one[1][0] for one in rounds], (rates[0], rates[1])
+
+
+def _revoked() -> list[Measured]:
+    """How long a key counts after it was revoked elsewhere, of so many."""
+    import httpx
+
+    from headrace.access import keys
+    from headrace.workspace import open_workspace
+    from server.conftest import new_workspace
+    from stub_model import install_plugin, running
+
+    seconds = []
+    with tempfile.TemporaryDirectory(prefix="headrace-access-") as name:
+        (Path(name) / "site").mkdir()
+        environment, root = install_plugin(Path(name) / "site"), new_workspace(Path(name) / "ws")
+        with open_workspace(root) as ws:
+            made = [keys.create(ws, "bench", scopes=["predict"]) for _ in range(N_REVOKED)]
+            with running(root, environment) as server, httpx.Client(base_url=server.url, timeout=30) as http:
+                for one in made:
+                    headers = {"Authorization": f"Bearer {one.key}"}
+                    assert http.get("/v1/models", headers=headers).status_code == 200
+                    keys.revoke(ws, one.record.id)
+                    began_at = time.perf_counter()
+                    while http.get("/v1/models", headers=headers).status_code == 200:
+                        time.sleep(0.002)
+                    seconds.append(time.perf_counter() - began_at)
+    return [
+        Measured(f"a revoked key counts for, median of {N_REVOKED}", statistics.median(seconds), "s"),
+        Measured("the same, longest", max(seconds), "s", vs="at most 1 s"),
+    ]
 
 
 def _asker(url: str, pid: int, head: str) -> Callable[[], tuple[float, float]]:
