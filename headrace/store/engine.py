@@ -57,7 +57,7 @@ class Store:
             Damaged: the database's bytes are not what it wrote.
         """
         with _said_plainly(self.url), self._engine.connect() as conn:
-            if not self._is_sqlite:
+            if self._engine.dialect.name == "postgresql":
                 conn = conn.execution_options(isolation_level="REPEATABLE READ")
             with conn.begin():
                 yield conn
