@@ -21,8 +21,10 @@ def asked(served: Server, body: dict[str, Any], content_type: str) -> httpx.Resp
 
 
 def without_ids(answer: httpx.Response) -> Any:
-    said = answer.json()
-    return said | {"predictions": [{**row, "id": None} for row in said["predictions"]]}
+    text = answer.text
+    for row in answer.json()["predictions"]:
+        text = text.replace(row["id"], "an id")  # an error names it, too
+    return json.loads(text)
 
 
 def test_both_ways_answer_alike(served: Server) -> None:
