@@ -238,6 +238,21 @@ def test_refused_requests_are_a_line_per_key_and_reason_a_minute(house: House) -
     assert sum(line.facts["n"] for line in more) == 1000
 
 
+def test_who_leaves_writes_what_was_counted_and_refused(house: House) -> None:
+    keyring = Keyring(house.ws)
+    keyring.load()
+    with Metering(house.ws, keyring, Metrics()) as metering:
+        metering.admit_rows("", house.web, "tone", 2).settle(answer(2))
+        metering.note_refused("", Unauthorized("a request needs a key"))
+    assert house.total().n_rows == 2
+    (line,) = auditing.listing(house.ws)
+    assert (line.actor, line.object, line.facts) == (
+        "nobody",
+        "a request needs a key",
+        {"code": "unauthorized", "n": 1},
+    )
+
+
 def test_metrics_hold_an_anchor_of_the_audit_log(house: House) -> None:
     with house.ws.store.write() as conn:
         line = auditing.note(house.ws, conn, "channel.add", "ch_1")
