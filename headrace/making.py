@@ -17,7 +17,7 @@ from headrace import jobs, signing, trusting
 from headrace.config import FinetuneTable, TaskTable
 from headrace.data import snapshot
 from headrace.errors import BadConfig, BadInput
-from headrace.evaluate import agreement, baselines, evaluating
+from headrace.evaluate import agreement, baselines, evaluating, membership
 from headrace.export import load as load_artifact
 from headrace.export.writing import check_format, export
 from headrace.finetune import base_models, tracking
@@ -365,9 +365,25 @@ def _evaluate_all(
     own = evaluating.evaluate(task_type, test, own_logits, calibration=facts.calibration)
     same_rows = own_logits[:: max(1, len(inputs) // _N_TIMED_ROWS)]
     own["agreement"] = agreement.agreement(task_type, same_rows, slow_logits, facts.calibration)
+    own["membership"] = _membership(task_type, predictor, train_rows, test, own_logits)
     own["rows_per_s"] = {"exported": round(own_rate, 1), "checkpoint": round(slow_rate, 1)}
     report("evaluate", 4, 4, on="done")
     return {"version": own, **results}
+
+
+def _membership(
+    task_type: TaskType,
+    predictor: Predictor,
+    train: Sequence[SnapshotRow],
+    test: Sequence[SnapshotRow],
+    outputs: Outputs,
+) -> dict[str, Any] | None:
+    """Whether a training row can be told from a held-out one by what the exported version answers to it."""
+    if not membership.applies(task_type):
+        return None
+    members, places = membership.sample(train), membership.sample(range(len(test)))
+    of_members = predictor.logits([one.input for one in members])
+    return membership.measure(task_type, members, of_members, [test[i] for i in places], outputs[places])
 
 
 def _baselines(

@@ -20,7 +20,7 @@ from headrace.config import FinetuneTable, TaskTable
 from headrace.data import snapshot
 from headrace.errors import NotFound, WrongState, nearest
 from headrace.evaluate import adapters as evidence_for
-from headrace.evaluate import agreement, comparison, evaluating
+from headrace.evaluate import agreement, comparison, evaluating, membership
 from headrace.export import ArtifactFacts
 from headrace.export import load as load_artifact
 from headrace.export.writing import check_format, export_to
@@ -263,7 +263,8 @@ def _evaluated(
     predictor, facts = load_artifact(work.ws.artifacts.get(artifact))
     shared_outputs, _ = making.timed(predictor, inputs)
     started = time.perf_counter()
-    outputs = _by_channel(lambda own, _: work.ws.artifacts.get(own), predictor, adapters_, channels)(inputs, channels)
+    answer = _by_channel(lambda own, _: work.ws.artifacts.get(own), predictor, adapters_, channels)
+    outputs = answer(inputs, channels)
     rate = len(inputs) / (time.perf_counter() - started)
     work.report("evaluate", 1, 2, on="checkpoint")
     step = max(1, len(test) // _N_CHECKED_ROWS)
@@ -272,6 +273,7 @@ def _evaluated(
     of_checkpoint = _of_checkpoint(work, trained, adapters_, test[::step])
     slow_rate = len(test[::step]) / (time.perf_counter() - started)
     own["agreement"] = agreement.agreement(task_type, outputs[::step], of_checkpoint, facts.calibration)
+    own["membership"] = _membership(work, answer, outputs)
     own["rows_per_s"] = {"exported": round(rate, 1), "checkpoint": round(slow_rate, 1)}
     read = facts.calibration
     compared = comparison.compare(task_type, test, shared_outputs, outputs, calibration_a=read, calibration_b=read)
@@ -284,6 +286,16 @@ def _evaluated(
     work.report("evaluate", 2, 2, on="done")
     kept = {one.channel for one in adapters_ if one.is_kept}
     return {"version": own, "shared": before | {"comparison": compared}}, {n: told[n] for n in kept & told.keys()}
+
+
+def _membership(work: _Work, answer: Answerer, outputs: Outputs) -> dict[str, Any] | None:
+    """Whether a training row can be told from a held-out one by what its channel is answered."""
+    if not membership.applies(work.task_type):
+        return None
+    members, test = membership.sample(work.side("train")), work.side("test")
+    of_members = answer([row.input for row in members], [row.channel for row in members])
+    places = membership.sample(range(len(test)))
+    return membership.measure(work.task_type, members, of_members, [test[i] for i in places], outputs[places])
 
 
 def _of_checkpoint(

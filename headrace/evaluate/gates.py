@@ -5,7 +5,7 @@ A candidate that is truly as good as the control fails the gate on all rows by c
 any gate on a class in 5 % at most, however many there are: both are corrected by Holm's method.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from statistics import NormalDist
 from typing import Any
 
@@ -17,6 +17,10 @@ LEVEL = 0.05
 """Chance that any channel's gate fails though nothing is worse; the same for the classes."""
 _FEWEST_ROWS = 6
 """Of fewer rows all could be losses by chance: 2 * .5 ** 5 is above .05 (sign test), whatever their redraws say."""
+MOST_TOLD = 0.05
+"""Training rows of a channel with personal data that may be told to be such, at 0.1 % of others taken for them."""
+_REMEMBERED = 0.001
+"""Chance below which as many are told because something is remembered."""
 Gate = dict[str, Any]
 """`{"gate", "passed", "figure", "limit", "reason", "channel"}`; `channel` is the one it is about, or None."""
 
@@ -127,6 +131,32 @@ def agreement(found: Mapping[str, Any], *, min_agreement_share: float) -> list[G
     return [
         gate | {"passed": share >= min_agreement_share, "reason": f"{reason}; asked for is {min_agreement_share:.2%}"}
     ]
+
+
+def membership(found: Mapping[str, Any] | None, channels: Collection[str]) -> list[Gate]:
+    """A gate for each channel whose texts are looked at for personal data: its training rows cannot be told from others
+    (see evaluate/membership.py).
+
+    It fails where more than `MOST_TOLD` are told, and so many not by chance.
+    """
+    gates: list[Gate] = []
+    for name in sorted(channels) if found is not None else ():
+        part = found["channels"].get(name) if found is not None else None
+        if part is None or part["share"] is None or not part["n_others"]:
+            continue
+        is_known = part["chance"] < _REMEMBERED
+        told = f"{part['share']:.2%} of {part['n_members']} training rows are told by their loss"
+        gates.append(
+            {
+                "gate": f"membership in channel {name}",
+                "passed": not (is_known and part["share"] > MOST_TOLD),
+                "figure": part["share"],
+                "limit": MOST_TOLD,
+                "reason": f"{told} (p = {part['chance']:.2g}); at most {MOST_TOLD:.0%} may be",
+                "channel": name,
+            }
+        )
+    return gates
 
 
 def size(n_bytes: int, control_bytes: int, *, max_times: float, max_bytes: int) -> list[Gate]:

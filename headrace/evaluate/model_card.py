@@ -22,6 +22,7 @@ _PIPELINE_TAGS = {
     "question_answering": "question-answering",
     "retrieval": "sentence-similarity",
 }  # https://huggingface.co/docs/hub/models-tasks; all else is text-classification there
+_WARN_TOLD, _WARN_CHANCE = 0.01, 0.001  # share of training rows that are told; chance of as many by luck
 _NO_LIMIT = 1e8  # no model's logits differ by so much
 _HUB_NAMES = {"minilm-l6": "sentence-transformers/all-MiniLM-L6-v2"}
 
@@ -55,6 +56,7 @@ def render(
         _per_class(own["overall"]),
         _calibrated(calibration, own["overall"]),
         _beside(evaluations),
+        _remembered(own.get("membership")),
         _data(snapshot),
     ]
     return "\n".join(part for part in parts if part)
@@ -206,6 +208,26 @@ def _beside(evaluations: Mapping[str, Mapping[str, Any]]) -> str:
         if name != "version"
     ]
     return f"## Beside others on the same rows\n\n{_table(['predictor', metric], rows)}" if rows else ""
+
+
+def _remembered(found: Mapping[str, Any] | None) -> str:
+    """Whether training rows can be told from held-out ones, and a warning where they can."""
+    if found is None or found["overall"]["share"] is None or found["overall"]["false_share"] is None:
+        return ""
+    rows = [
+        [name, part["n_members"], part["n_others"], f"{part['share']:.2%} [{part['low']:.2%}, {part['high']:.2%}]"]
+        for name, part in [("all rows", found["overall"]), *found["channels"].items()]
+        if part["share"] is not None and part["n_others"]
+    ]
+    overall = found["overall"]
+    is_told = overall["share"] > _WARN_TOLD and overall["chance"] < _WARN_CHANCE
+    text = (
+        "Training rows that an attack by the size of the loss tells to be such, where it takes "
+        f"{overall['false_share']:.2%} of held-out rows for such.\n"
+    )
+    warning = "\n**More than 1 %: who may see this version's scores may learn which rows are in its data.**\n"
+    table = _table(["channel", "training rows", "held-out rows", "told"], rows)
+    return f"## Remembered rows\n\n{text}{warning if is_told else ''}\n{table}"
 
 
 def _data(snapshot: Snapshot) -> str:

@@ -13,8 +13,9 @@ from headrace import making
 from headrace import per_channel as adapting
 from headrace.data import snapshot
 from headrace.evaluate import classes, comparison, evaluating, gates, renaming
+from headrace.personal.policies import door_of
 from headrace.records import ModelVersion, SnapshotRow
-from headrace.store import adapters, runs, versions
+from headrace.store import adapters, channels, runs, versions
 from headrace.tasks import Calibration, Outputs, TaskType
 from headrace.workspace import Workspace
 
@@ -51,12 +52,13 @@ def gates_of(
 ) -> tuple[list[gates.Gate], dict[str, Any]]:
     """The verdict of every gate, and what was measured (see `measured`)."""
     found, limits = measured(ws, control, candidate, report, scope), ws.settings.release
-    own_agreement = making.describe(ws, candidate)["agreement"]
+    own = making.describe(ws, candidate)["evaluations"]["version"]
     ms, n_bytes = found["latency"]["ms_per_row"], found["n_bytes"]
     return [
         *gates.no_harm(found["comparison"], max_drop_share=limits.max_drop_share),
         *gates.no_harm_in_classes(found["classes"], max_drop_share=limits.max_drop_share),
-        *gates.agreement(own_agreement, min_agreement_share=limits.min_agreement_share),
+        *gates.agreement(own["agreement"], min_agreement_share=limits.min_agreement_share),
+        *gates.membership(own.get("membership"), personal_channels(ws)),
         *gates.size(
             n_bytes["candidate"],
             n_bytes["control"],
@@ -70,6 +72,14 @@ def gates_of(
             max_times=limits.max_latency_times,
         ),
     ], found
+
+
+def personal_channels(ws: Workspace) -> list[str]:
+    """Channels whose texts are looked at for personal data."""
+    with ws.store.read() as conn:
+        known = [one.name for one in channels.listing(conn)]
+    door = door_of(ws)
+    return [name for name in known if door.policy(name) != "off"]
 
 
 def measured(
