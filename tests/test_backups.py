@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from conftest import LABELS, sentences, write_jsonl
 from furnished import NAME, OTHERS, Furnished, furnish, holders
 from headrace import backups, retention
+from headrace.access import keys
 from headrace.backups import copying, sealed
 from headrace.data import importing, snapshot
 from headrace.errors import AlreadyExists, Damaged, NotFound, Unavailable, Unusable, WrongState
@@ -167,6 +168,20 @@ def test_what_was_erased_since_is_erased_again_where_it_is_replaced(a_backup: Pa
         assert receipts.verify(ws, ws.state_folder / "receipts" / f"{done.id}.json")["id"] == done.id
         backups.backup(ws, root.with_name("later"))
     assert backups.restore(root.with_name("later"), root.with_name("last")).erased_again == []
+
+
+def test_a_key_that_was_revoked_since_is_revoked_again_where_it_is_replaced(root: Path, tmp_path: Path) -> None:
+    with open_workspace(root) as ws:
+        old, new = (keys.create(ws, name, scopes=["predict"]).record.id for name in ("old", "new"))
+        backups.backup(ws, tmp_path / "b")
+        keys.revoke(ws, old)
+    assert backups.restore(tmp_path / "b", root, replace=True).revoked_again == [old]
+    with open_workspace(root) as ws:
+        assert {key.id: keys.standing(key, ws.clock()) for key in keys.listing(ws)} == {old: "revoked", new: "valid"}
+    (root / ".headrace" / "headrace.db").write_bytes(b"x" * 10_000)  # what is replaced may be of no use at all
+    assert backups.restore(tmp_path / "b", root, replace=True).revoked_again == []
+    (root / "headrace.toml").write_text("no settings")
+    assert backups.restore(tmp_path / "b", root, replace=True).revoked_again == []
 
 
 def test_a_labeller_who_came_back_after_the_erasure_stays(root: Path, tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def follow(ws: "Workspace", tell: Tell) -> None:
     stop.set()  # it copies what there is once more before it ends
     for _ in range(2):
         feedback(ws, tell)
-        backups.follow(ws, ws.root / "f", stop=stop)
+        backups.follow(ws, ws.root.with_name("f"), stop=stop)
         tell("followed")
 
 
@@ -234,7 +234,8 @@ def _points(runner: "Runner", template: Path, script: str, folder: Path) -> list
 
 def _copy(template: Path, script: str, folder: Path) -> Path:
     root = folder / "ws"
-    shutil.rmtree(root, ignore_errors=True)
+    for one in (root, root.with_name("f")):
+        shutil.rmtree(one, ignore_errors=True)
     shutil.copytree(template / ("old" if script == "migrate" else "now"), root)
     (folder / "acked").unlink(missing_ok=True)
     return root
@@ -352,7 +353,7 @@ def _of_backups(ws: "Workspace", told: list[str]) -> Iterator[str]:
     if "followed" not in told:
         return
     with tempfile.TemporaryDirectory() as name:
-        backups.restore(ws.root / "f", Path(name) / "again")
+        backups.restore(ws.root.with_name("f"), Path(name) / "again")
         with open_workspace(Path(name) / "again") as again, again.store.read() as conn:
             there = set(conn.exec_driver_sql("SELECT id FROM feedback").scalars())
     last = max(n for n, line in enumerate(told) if line == "followed")

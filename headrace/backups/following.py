@@ -22,7 +22,7 @@ from headrace.artifacts import sync
 from headrace.backups import generations, sealed
 from headrace.backups.copying import FORM, chains_of, kept_files, note_place, place_of, plain, unwritable
 from headrace.backups.generations import BASE, FOLLOWED, Entry, Generation, Kept, Pool
-from headrace.errors import AlreadyExists, HeadraceError, NotFound
+from headrace.errors import AlreadyExists, BadInput, HeadraceError, NotFound
 from headrace.lineage import tombstones
 from headrace.store import backups as rows
 from headrace.store.wal import Log, LogLost
@@ -71,10 +71,13 @@ def follow(
 
     Raises:
         AlreadyExists: something else is in the folder.
+        BadInput: the folder is inside of the workspace.
         WrongState: the database has no such log, or another process follows it.
         Unusable: the folder cannot be written from the start.
     """
     to, stop = plain(destination), stop or threading.Event()
+    if to.is_relative_to(ws.root):
+        raise BadInput("a backup inside of what it is a backup of", value=str(to), next_step="Choose another folder")
     try:
         pool = _claim(to, tombstones.key_name(tombstones.key_of(ws.state_folder)))
     except OSError as error:

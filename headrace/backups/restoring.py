@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from headrace import auditing
 from headrace.artifacts import MANIFEST as _ARTIFACT
@@ -31,10 +32,10 @@ from headrace.backups.copying import (
 )
 from headrace.backups.generations import BASE, FOLLOWED, Kept, Pool
 from headrace.config_sources import FILE_NAME
-from headrace.errors import AlreadyExists, BadInput, NotFound, WrongState
+from headrace.errors import AlreadyExists, BadInput, HeadraceError, NotFound, WrongState
 from headrace.lineage import erasing, receipts, tombstones
 from headrace.lineage.tombstones import Tombstone
-from headrace.store import at_rest
+from headrace.store import at_rest, keys
 from headrace.store import backups as rows
 from headrace.store.wal import n_frames_of
 from headrace.workspace import STATE_FOLDER, Workspace, open_workspace
@@ -54,6 +55,8 @@ class Restored:
     """The instant that it is a copy of."""
     erased_again: list[str]
     """Ids of erasures newer than the backup."""
+    revoked_again: list[str]
+    """Ids of access keys that the replaced workspace had revoked since."""
     put_aside: str | None
     """Where the workspace is that was there before."""
     settings_to_change: list[str]
@@ -111,7 +114,8 @@ def restore(
             _check_whole(ws, content, backup)
             again = erasing.apply(ws, newer, [ws.state_folder, *folders])
             with ws.store.write() as conn:
-                said = {"made_at": content.made_at, "n_erased_again": len(again)}
+                revoked = [one for one in _revoked_in(to) if keys.revoke(conn, one, ws.clock())]
+                said = {"made_at": content.made_at, "n_erased_again": len(again), "revoked_again": revoked}
                 auditing.note(ws, conn, "restore", to.name, facts=said)
         with open_workspace(folder) as ws:
             named = [f"{one.key} = {one.value}" for one in ws.shown if one.key in _ELSEWHERE and one.value]
@@ -125,6 +129,7 @@ def restore(
         n_bytes=sum(path.stat().st_size for path in content.files.values()) + sum(n for _, n in content.logs),
         made_at=content.made_at,
         erased_again=[one.id for one in again],
+        revoked_again=revoked,
         put_aside=aside,
         settings_to_change=named,
         missing=content.missing,
@@ -312,6 +317,18 @@ def _check_whole(ws: Workspace, content: Content, backup: Path) -> None:
     for digest in needed:
         if digest not in content.missing and f"{place_of(digest)}/{_ARTIFACT}" not in content.files:
             raise sealed.damaged(f"the backup lacks artifact {digest}", backup)
+
+
+def _revoked_in(root: Path) -> list[str]:
+    """Access keys that were revoked in a workspace that is there, as far as that can be read at all."""
+    path = root / STATE_FOLDER / DATABASE
+    if not path.exists():
+        return []
+    try:
+        with closing(at_rest.connect(f"file:{quote(str(path))}?mode=ro", _key_file(root), uri=True)) as conn:
+            return rows.revoked_keys_in(conn)
+    except (HeadraceError, ValueError):  # its settings, or its key, are of no use either
+        return []
 
 
 def _put_aside(to: Path) -> str | None:

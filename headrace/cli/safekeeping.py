@@ -90,6 +90,8 @@ def _show_restored(made: "Restored") -> None:
     print(f"Restored {made.path} as of {made.made_at}: {made.n_files} files, {made.seconds:.1f} s")
     if made.erased_again:
         print(f"  erased again: {', '.join(made.erased_again)}")
+    if made.revoked_again:
+        print(f"  keys revoked again: {', '.join(made.revoked_again)}")
     if made.put_aside:
         print(f"  what was there before: {made.put_aside}")
     for digest in made.missing:

@@ -32,3 +32,11 @@ def audit_anchor(conn: sqlite3.Connection) -> str:
     """Number and hash of the newest line of the audit log, as `headrace audit verify` takes them; empty without any."""
     row = conn.execute("SELECT seq, hash FROM audit_log ORDER BY seq DESC LIMIT 1").fetchone()
     return "" if row is None else f"{row[0]}:{row[1]}"
+
+
+def revoked_keys_in(conn: sqlite3.Connection) -> list[str]:
+    """Ids of access keys that were revoked; none where the database is too damaged, or too old, to say."""
+    try:
+        return [row[0] for row in conn.execute("SELECT id FROM api_keys WHERE revoked_at IS NOT NULL ORDER BY id")]
+    except at_rest.errors():
+        return []

@@ -183,6 +183,8 @@ def test_folders_of_others_are_refused(ws: Workspace, tmp_path: Path) -> None:
         pass
     with init(tmp_path / "other", task="tone", labels=LABELS) as other, pytest.raises(AlreadyExists, match="another"):
         backups.follow(other, tmp_path / "f")
+    with pytest.raises(BadInput, match="inside"):
+        backups.follow(ws, ws.root / "f")
     backups.backup(ws, tmp_path / "b")
     with pytest.raises(BadInput, match="one moment"):
         backups.restore(tmp_path / "b", tmp_path / "again", at=datetime.now(UTC))
