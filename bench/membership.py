@@ -1,7 +1,7 @@
 """Can training rows be told from others by the loss, and does the attack find what a model does know by heart?
 
 Of each way to train and each corpus: the share of 1,000 training rows that are told at 0.1 % false ones (see
-headrace/evaluate/membership.py), in pairs of as many held-out rows. "by heart" answers as its nearest training row does,
+headrace/evaluate/membership.py), beside as many held-out rows. "by heart" answers as its nearest training row does,
 surer the nearer: what the attack must find.
 
 Run: python -m bench.membership [--ways head full] [--seeds 1 2 3] [--rows 1000]
