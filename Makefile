@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test quick check bench soak clean
+.PHONY: demo test quick check bench soak sbom audit clean
 MINUTES ?= 60
 
 demo: .venv/.demo
@@ -24,8 +24,19 @@ bench: .venv/.test
 soak: .venv/.test
 	$(BIN)/python -m bench.soak --minutes $(MINUTES)
 
+# Tools that look at an installation are not part of it: they have an environment of their own.
+sbom: .venv/.test .venv-audit/bin/cyclonedx-py
+	PATH="$(CURDIR)/.venv-audit/bin:$$PATH" $(BIN)/python scripts/sbom.py --out sbom.json
+
+audit: .venv-audit/bin/cyclonedx-py
+	.venv-audit/bin/pip-audit --disable-pip --no-deps -r constraints.txt
+
+.venv-audit/bin/cyclonedx-py:
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check cyclonedx-bom==7.5.0 pip-audit==2.10.1
+
 clean:
-	rm -rf .venv demo-workspace
+	rm -rf .venv .venv-audit demo-workspace
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -119,7 +119,7 @@ def test_labels_in_another_order_are_refused(ws: Workspace, tiny_base: Path, tmp
     # Catches answers that are silently renamed.
     turned = TASK.model_copy(update={"labels": LABELS[::-1]})
     with pytest.raises(BadInput, match="labels are not the task's"):
-        load_checkpoint(make_checkpoint(tiny_base, tmp_path), turned)
+        load_checkpoint(make_checkpoint(tiny_base, tmp_path / "turned"), turned)
 
 
 def test_more_tokens_than_the_model_reads_are_refused(tiny_base: Path, tmp_path: Path) -> None:
