@@ -71,6 +71,7 @@ class Keyring:
         self._lock = threading.Lock()
         self._n_renewals = 0
         self._looked_at = 0.0
+        self._is_blind = False
         self.is_closed = False
         """Whether a key was ever made; once seen, that stays so."""
         self.load()
@@ -96,8 +97,11 @@ class Keyring:
             self._n_renewals += 1
             if self._n_renewals % _NOTE_USE_EVERY == 0:
                 self.note_use()
+            self._is_blind = False
         except Exception:  # the border of one look: what is known goes on to count
-            _log.warning("the keys could not be looked at", exc_info=True)
+            if not self._is_blind:  # else it was said already, a moment ago
+                _log.warning("the keys could not be looked at", exc_info=True)
+            self._is_blind = True
 
     def note_use(self) -> None:
         """Write down which keys were used since the last time."""

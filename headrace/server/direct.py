@@ -78,11 +78,11 @@ def _attempt(answer_to: Callable[[Scope, Any], Answer | None], scope: Scope, bod
 
 async def _whole(receive: Receive) -> bytes:
     message = await receive()
-    body: bytes = message.get("body", b"")
+    parts: list[bytes] = [message.get("body", b"")]
     while message.get("more_body", False):
         message = await receive()
-        body += message.get("body", b"")
-    return body
+        parts.append(message.get("body", b""))
+    return b"".join(parts)
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

@@ -65,7 +65,9 @@ class ControlPlane:
         watch("worker_starts", "Worker processes started", lambda: self.pool.n_starts)
         watch("artifact_loads", "Artifacts loaded by workers", lambda: self.pool.n_artifact_loads)
         watch("adapter_loads", "Adapters loaded by workers", lambda: self.pool.n_adapter_loads)
-        watch("writes_failing", "1 when the last write failed: a full disk, or none", lambda: self.log.writer.is_failing)
+        watch(
+            "writes_failing", "1 when the last write failed: a full disk, or none", lambda: self.log.writer.is_failing
+        )
         watch("ready", "1 when the server takes requests", lambda: self.is_ready)
 
     @property
@@ -73,6 +75,8 @@ class ControlPlane:
         return self.lineup.is_ready and not self.draining
 
     def open(self) -> None:
+        with self.ws.store.read() as conn:  # so that answers do not need the store
+            self._channels = {channel.name: channel for channel in channels.listing(conn)}
         for part in (
             self.log.writer,
             self.metering,

@@ -208,7 +208,8 @@ def test_while_the_store_cannot_be_read_what_was_known_counts(
     monkeypatch.setattr(ws.store, "read", gone)
     with caplog.at_level(logging.WARNING):
         ring.renew()
-    assert "could not be looked at" in caplog.text
+        ring.renew()
+    assert caplog.text.count("could not be looked at") == 1
     assert ring.caller(one.key).key_id == one.record.id
     clock.now = NOW + timedelta(hours=1)
     assert "expired" in why(ring, brief.key)
