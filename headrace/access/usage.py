@@ -49,6 +49,7 @@ def usage(ws: Workspace, *, by: Sequence[str] = BY, month: str | None = None) ->
     for name in by:
         if name not in BY:
             raise BadInput("usage is not told apart by this", value=name, next_step=nearest(name, list(BY)))
+    by = tuple(dict.fromkeys(by))
     lines = []
     with ws.store.read() as conn:
         span = rows.span(conn)

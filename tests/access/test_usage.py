@@ -64,7 +64,7 @@ def test_however_it_is_told_apart_it_adds_up_to_what_was_counted(
     for counted, source in flushes:
         put(workspace, counted, source)
     everything = sum((used for counted, _ in flushes for used in counted.values()), Used())
-    for by in (BY, ("key",), ("channel",), ("task",), ("task", "key"), ()):
+    for by in (BY, ("key",), ("channel",), ("task",), ("task", "key"), (*BY, "task", "key") * 2, ()):
         assert usage(workspace, by=by).total == everything
     of_k1 = sum((u for counted, _ in flushes for place, u in counted.items() if place.key_id == "k1"), Used())
     lines = [line.used for line in usage(workspace, by=("key",)).lines if line.names["key"] == "k1"]
