@@ -28,7 +28,7 @@ OF_THEMSELVES = {  # rows that say themselves whose they are and when they came;
     "feedback give", "feedback batch", "review answer", "review skip", "review fill", "check", "snapshot", "evaluate",
     "export", "init",
 }  # fmt: skip
-BY_SETTINGS = {"predictions move"}
+BY_SETTINGS = {"predictions move", "predictions expire"}
 """What goes is what the settings say, and those are noted when a server starts with others."""
 READING = {
     "accuracy", "advise business", "advise domain", "advise method", "advise technical", "audit list", "audit verify",
