@@ -31,6 +31,8 @@ class PrivacyTable(Table):
     """What becomes of personal data in texts, before anything is written; a channel can say otherwise."""
     kinds: tuple[str, ...] = ()
     """Kinds of personal data that are looked for; none: all that have a pattern."""
+    names_model: str = ""
+    """Version of a token-classification task that finds people and places, such as "entities/3"; empty: none does."""
     keep_mapping: bool = False
     """Whether what was replaced can be found again: encrypted, with a key for each person it is about (replace)."""
     keep_days: Annotated[int, Field(ge=0)] = 0

@@ -1,22 +1,22 @@
 """The door: what texts and names become before anything of them is written, by channel."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from headrace.config import Settings
 from headrace.config.safety import Personal
 from headrace.errors import BadConfig, BadInput, HeadraceError, nearest
-from headrace.personal import surrogates
+from headrace.personal import names, surrogates
 from headrace.personal.finding import KINDS, RECOGNISERS, find
 from headrace.personal.recogniser import Found
 from headrace.personal.secret import secret_of
 from headrace.records import Input
+from headrace.store import Store
 from headrace.workspace import Workspace
 
-Names = Callable[[Sequence[str]], list[list[Found]]]
-"""Finds names of people and places in texts, each text's by itself."""
 _MAX_NAME_CHARS = 200  # width of the columns that names are in
 
 
@@ -75,18 +75,15 @@ class Cleaned:
 class Door:
     """What every text and every name comes through on its way into a workspace.
 
-    Args:
-        names: finds names of people and places, where a model for that is set.
-
     Raises:
-        BadConfig: privacy.kinds names an unknown kind.
+        BadConfig, NotFound: privacy.kinds names an unknown kind, or privacy.names_model no version that finds names.
     """
 
-    def __init__(self, ws: Workspace, *, names: Names | None = None) -> None:
+    def __init__(self, ws: Workspace) -> None:
         settings = ws.settings
         _check_kinds(settings.privacy.kinds)
         wanted = settings.privacy.kinds or KINDS
-        self._folder, self._names = ws.state_folder, names
+        self._folder = ws.state_folder
         self._recognisers = tuple(one for one in RECOGNISERS if one.kind in wanted)
         self._usual = settings.privacy.personal
         self._of_channel: dict[str, Personal] = {
@@ -94,6 +91,9 @@ class Door:
         }
         self.is_on = is_on(settings)
         """Whether any channel's texts are looked at; else nothing here costs anything."""
+        self._names = names.finder(ws) if self.is_on else None
+        self.takes_long = self._names is not None
+        """Whether a model reads each text: milliseconds, which an event loop should not wait for."""
         self._keep_mapping = settings.privacy.keep_mapping
 
     def policy(self, channel: str | None) -> Personal:
@@ -231,5 +231,13 @@ def _put_together(text: str, pieces: Sequence[Piece]) -> str:
 
 
 def door_of(ws: Workspace) -> Door:
-    """The door of a workspace, with its model of names where one is set."""
-    return Door(ws)
+    """The door of a workspace that stays open, made once where a model has to be loaded for it."""
+    if not ws.settings.privacy.names_model:
+        return Door(ws)
+    if ws.store not in _DOORS:
+        _DOORS[ws.store] = Door(ws)
+    return _DOORS[ws.store]
+
+
+_DOORS: "WeakKeyDictionary[Store, Door]" = WeakKeyDictionary()
+"""Of stores that are open, whose doors have a model."""

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from headrace.errors import BadInput, Cancelled, HeadraceError, TooLate, TooMany, Unavailable
@@ -79,7 +80,8 @@ async def predict(
     found = await plane.channel(channel)
     request_id, parsed = new_id("request"), _parsed(plane, task, inputs)
     if is_looked_at := plane.door.policy(channel) != "off":
-        unit, parsed = _cleaned(plane, found, unit, parsed)
+        clean = partial(_cleaned, plane, found, unit, parsed)
+        unit, parsed = await asyncio.to_thread(clean) if plane.door.takes_long else clean()
     drawn = plane.lineup.draw(task, channel, unit or request_id, in_charge_only=in_charge_only or caller.is_test)
     asked = _Asked(request_id, task, found, unit, parsed, drawn, started_at, is_audited and not caller.is_test)
     drawn, answer = await _answered(plane, asked)

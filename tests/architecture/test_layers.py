@@ -32,7 +32,7 @@ LAYERS = [
 ]
 SIDEWAYS = {
     ("workspace", "store"), ("workspace", "artifacts"), ("jobs", "store"), ("jobs", "workspace"),
-    ("auditing", "store"), ("auditing", "workspace"),
+    ("personal", "tasks"), ("auditing", "store"), ("auditing", "workspace"),
     ("config_sources", "config"), ("config_sources", "errors"), ("registry", "errors"), ("serve", "export"),
     ("secret_files", "artifacts"), ("artifacts", "files"), ("jobs", "isolation"), ("signing", "artifacts"),
     ("signing", "secret_files"), ("signing", "workspace"), ("signing", "store"), ("signing", "auditing"),
