@@ -22,6 +22,7 @@ from headrace.cli import (
     releasing,
     reviewing,
     safekeeping,
+    signing,
     trusting,
     usage,
     value,
@@ -72,6 +73,7 @@ for group in (
     safekeeping,
     trusting,
     keys,
+    signing,
     usage,
 ):
     group.register(app)
