@@ -89,8 +89,8 @@ def export_labels(
         format: label-studio, csv or jsonl; None: by the file's name.
         labeller: for whom the reviews are: known questions are mixed in as this labeller is due to be asked.
         labelled: rows with labels instead, whichever side they are on.
-        prelabels: whether the model's answers go with reviews. Those of audits never do, since they are to be judged
-            without it.
+        prelabels: whether the model's answers go with reviews. Those of audits and of drawn disagreements never do, since
+            they are to be judged without it.
         n: at most so many rows.
 
     Raises:
@@ -206,7 +206,7 @@ def _format_of(path: Path) -> str:
 
 def _waiting(task_type: TaskType, review: Review, *, prelabels: bool) -> _Row:
     assert review.input is not None, "what waits has its text"
-    if review.output is None or review.reason == "audit" or not prelabels:
+    if review.output is None or review.is_blind or not prelabels:
         return _Row(review.id, review.channel, review.input)
     confidence = auditing.confidence_of(review.output)
     return _Row(review.id, review.channel, review.input, task_type.answer_of(review.output), confidence)

@@ -55,6 +55,11 @@ class Review:
     """What was answered, of a review about an answer."""
 
     @property
+    def is_blind(self) -> bool:
+        """Whether it is judged without what the model said: figures rest on what was drawn for them."""
+        return self.reason == "audit" or (self.reason == "disagreement" and self.probability is not None)
+
+    @property
     def input(self) -> Input | None:
         return self.text if self.text is None or self.text_pair is None else (self.text, self.text_pair)
 

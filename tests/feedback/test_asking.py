@@ -64,7 +64,7 @@ def test_each_difference_is_asked_about_once_the_oldest_first(workspace: Workspa
     assert reviews.fill(workspace).n_disagreements == 3
     asked = asked_about(workspace)
     assert [one.prediction_id for one in asked] == [ids[1], ids[2], ids[4]]
-    assert {one.probability for one in asked} == {1.0}
+    assert {(one.probability, one.is_blind) for one in asked} == {(1.0, True)}  # an export holds no answer of the model
     more = plant(workspace, channel, WIN)
     assert reviews.fill(workspace).n_disagreements == 1
     assert reviews.fill(workspace).n_disagreements == 0
@@ -169,3 +169,4 @@ def test_without_a_margin_nothing_is_counted(workspace: Workspace, margin: float
     assert asking.asked_of(workspace, release) is None
     assert reviews.fill(workspace).n_disagreements == 1
     assert asked_about(workspace)[0].probability is None
+    assert not asked_about(workspace)[0].is_blind
