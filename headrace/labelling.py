@@ -89,8 +89,8 @@ def export_labels(
         format: label-studio, csv or jsonl; None: by the file's name.
         labeller: for whom the reviews are: known questions are mixed in as this labeller is due to be asked.
         labelled: rows with labels instead, whichever side they are on.
-        prelabels: whether the model's answers go with reviews. Those of audits and of drawn disagreements never do, since
-            they are to be judged without it.
+        prelabels: whether the model's answers go with reviews. Those of audits and of drawn disagreements never do,
+            since they are to be judged without it.
         n: at most so many rows.
 
     Raises:
