@@ -9,7 +9,7 @@ import atexit
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -134,16 +134,14 @@ class Store:
         with self.read() as conn:
             raw = conn.connection.driver_connection
             assert raw is not None
-            copy = at_rest.connect(path, self.key_file, isolation_level=None)
             try:
-                raw.backup(copy)
-                copy.execute("PRAGMA journal_mode=DELETE")  # one file, whole by itself
+                with closing(at_rest.connect(path, self.key_file, isolation_level=None)) as copy:
+                    raw.backup(copy)
+                    copy.execute("PRAGMA journal_mode=DELETE")  # one file, whole by itself
             except at_rest.errors() as error:
                 raise Unusable(
                     f"the copy cannot be written: {error}", value=str(path), next_step="Check its disk"
                 ) from None
-            finally:
-                copy.close()
 
     @contextmanager
     def followed(self) -> Iterator[wal.Log]:
