@@ -22,6 +22,7 @@ from bench.reporting import Measured, write
 ALPHA = 0.05
 SEED = 20261123
 N_FOR_QUANTILES = 2000
+N_INPUTS_OF_A_LEVEL = 5000  # `bench.release` has longer ones; few releases are decided wrongly so late
 WANTED = "upper end at most 0.055"
 Rates = tuple[float, float]
 
@@ -39,19 +40,21 @@ def main() -> None:
 
 def level(n_releases: int, n_inputs: int) -> Iterator[Measured]:
     """Reviewers who are wrong in a share e show a loss 1 - 2 e times as large, so the level is that of a larger one."""
+    n_inputs = min(n_inputs, N_INPUTS_OF_A_LEVEL)
     for (margin, differ), share, wrong in product(
         ((0.01, 0.01), (0.01, 0.06), (0.01, 0.2), (0.02, 0.2)), (1.0, 0.25), (0.0, 0.1, 1 / 3)
     ):
         for loss in sorted({margin, margin / (1 - 2 * wrong)}):
             if loss > differ:
                 continue
-            found = _run(_seen(differ, -loss, wrong), n_releases, n_inputs, margin=margin, share=share)
+            n = n_releases if not wrong else min(n_releases, N_FOR_QUANTILES)
+            found = _run(_seen(differ, -loss, wrong), n, n_inputs, margin=margin, share=share)
             what = (
                 f"worse by {100 * loss:.4g} points, margin {100 * margin:g}, {differ:.0%} differ, {share:.0%} asked "
                 f"about, {wrong:.0%} of the answers wrong: shown"
             )
             beside = WANTED if loss > margin or not wrong else None
-            yield share_row(what, found.share * n_releases, n_releases, beside)
+            yield share_row(what, found.share * n, n, beside)
 
 
 def power(n_releases: int, n_inputs: int) -> Iterator[Measured]:

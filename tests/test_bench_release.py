@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from bench import noninferiority as bench_noninferiority
 from bench import release_policy, release_worlds
 from bench.release import SECTIONS, Size
 from headrace.records import Evidence, Outcome
@@ -133,3 +134,15 @@ def test_every_section_reports(section: str) -> None:
     assert rows
     assert all(math.isfinite(row.value) or "requests" in row.what for row in rows)
     assert len({row.what for row in rows}) == len(rows)
+
+
+def test_sections_about_a_margin_report() -> None:
+    sections = bench_noninferiority.level, bench_noninferiority.power, bench_noninferiority.labelled_alone
+    rows = [row for section in sections for row in section(10, 400)]
+    assert len({row.what for row in rows}) == len(rows) > 60
+    assert all(math.isfinite(row.value) for row in rows)
+
+
+def test_reviewers_who_say_the_reverse_shrink_a_loss() -> None:
+    win, loss = bench_noninferiority._seen(0.06, -0.02, 0.1)
+    assert (win + loss, win - loss) == pytest.approx((0.06, -0.02 * 0.8))
