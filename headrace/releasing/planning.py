@@ -42,6 +42,8 @@ class _Question:
     """Of the requests, that control and candidate answer; None: both answer all of them (shadow)."""
     margin: float
     """Accuracy that a candidate may lose, in shares of 1; 0: none."""
+    ask_share: float
+    """Of the disagreements, that reviewers are asked about for the margin."""
 
 
 def plan(
@@ -80,7 +82,7 @@ def plan(
     policy = policy or ws.settings.release.policy
     version, control = controls.find_version(ws, name, candidate), controls.serving(ws, name).control
     limits, shares = ws.settings.release, _shares(ws, policy)
-    asked = _Question(policy, drop * _POINT, limits.alpha, price, label_share, shares, limits.margin)
+    asked = _Question(policy, drop * _POINT, limits.alpha, price, label_share, shares, limits.margin, limits.ask_share)
     if version.id == control.id:
         raise WrongState("the candidate is already in charge", value=version.name, next_step="Name another version")
     compared = gating.measured(ws, control, version, report)["comparison"]
@@ -173,6 +175,7 @@ def _no_worse(
         disagreement_share,
         asked.margin,
         asked.alpha / n_hypotheses,
+        share=asked.ask_share,
         both_wrong_share=both_wrong_share,
         price_per_label=asked.price,
     )

@@ -71,12 +71,13 @@ def log_e(pairs: Pairs, *, margin: float, n_waiting: int = 0, share: float = 1.0
     return float(log_es(pairs.wins, pairs.losses + n_waiting, pairs.agreements, margin=margin, share=share))
 
 
-def n_needed(*, margin: float, alpha: float) -> int:
+def n_needed(*, margin: float, alpha: float, share: float = 1.0) -> int:
     """Pairs after which E reaches 1/alpha when no two answers differ: no smaller number can show non-inferiority."""
-    low, high = 0, math.ceil(math.log(len(BETS) / alpha) / math.log1p(BETS[0] / (1 - margin) * margin))
+    low, high = 0, math.ceil(math.log(len(BETS) / alpha) / math.log1p(BETS[0] / (1 / share - margin) * margin))
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if log_es(0, 0, middle, margin=margin) >= math.log(1 / alpha) else (middle, high)
+        is_enough = log_es(0, 0, middle, margin=margin, share=share) >= math.log(1 / alpha)
+        low, high = (low, middle) if is_enough else (middle, high)
     return high
 
 

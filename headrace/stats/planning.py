@@ -144,6 +144,7 @@ def no_worse(
     alpha: float = 0.05,
     *,
     gain: float = 0.0,
+    share: float = 1.0,
     power: float = 0.8,
     both_wrong_share: float = 0.0,
     price_per_label: float | None = None,
@@ -153,6 +154,7 @@ def no_worse(
     Args:
         margin: accuracy that may be lost, in shares of 1.
         gain: accuracy of the candidate minus that of the control, in truth.
+        share: of the disagreements, that reviewers are asked about by a coin.
 
     Raises:
         ValueError: a candidate that is worse by the margin, or a gain that so few disagreements cannot make.
@@ -162,17 +164,18 @@ def no_worse(
     if abs(gain) > telling or gain + margin <= 0:
         raise ValueError(f"a gain of {gain:g} on {telling:g} of the requests cannot be shown to be above -{margin:g}")
     if telling:
-        won = np.outer([margin + 1, margin - 1, margin], noninferiority.BETS / (1 - margin))
-        chances_of = np.array([(telling + gain) / 2, (telling - gain) / 2, 1 - telling])
+        won = np.outer([margin + 1 / share, margin - 1 / share, margin], noninferiority.BETS / (1 / share - margin))
+        asked = np.array([(telling + gain) / 2, (telling - gain) / 2]) * share
+        chances_of = np.array([*asked, 1 - asked.sum()])
         drift, slopes, drifts = _as_walk(chances_of, np.log1p(won))
         threshold = math.log(1 / alpha)
         steps, chances = _first_passage(drift, lambda n: _place_needed(n, slopes, drifts, _log_mean, threshold))
     else:
-        steps, chances = np.array([float(noninferiority.n_needed(margin=margin, alpha=alpha))]), np.ones(1)
+        steps, chances = np.array([float(noninferiority.n_needed(margin=margin, alpha=alpha, share=share))]), np.ones(1)
     return _plan(
         steps,
         chances,
-        labels_per_step=disagreement_share,
+        labels_per_step=disagreement_share * share,
         request_share=1.0,
         power=power,
         price_per_label=price_per_label,

@@ -141,23 +141,27 @@ def test_the_boundary_of_many_labels_meets_that_of_few() -> None:
 
 
 @pytest.mark.parametrize(
-    ("disagreement", "margin", "gain"), [(0.06, 0.01, 0.0), (0.06, 0.02, 0.01), (0.2, 0.05, -0.02)]
+    ("disagreement", "margin", "gain", "share"),
+    [(0.06, 0.01, 0.0, 1.0), (0.06, 0.02, 0.01, 0.25), (0.2, 0.05, -0.02, 1.0)],
 )
-def test_agrees_with_non_inferiority_on_simulated_requests(disagreement: float, margin: float, gain: float) -> None:
+def test_agrees_with_non_inferiority_on_simulated_requests(
+    disagreement: float, margin: float, gain: float, share: float
+) -> None:
     # 400 runs with a look every 10 requests. Catches bets, cells or labels mixed up.
     rng = np.random.default_rng(12)
     n_requests = []
     for _ in range(400):
         cells = rng.choice(3, size=30_000, p=[(disagreement + gain) / 2, (disagreement - gain) / 2, 1 - disagreement])
+        cells = np.where((rng.random(30_000) if share < 1 else 0.0) < share, cells, 2)
         wins, losses = (cells == 0).cumsum()[9::10], (cells == 1).cumsum()[9::10]
         n = np.arange(10, 30_001, 10)
-        found = noninferiority.log_es(wins, losses, n - wins - losses, margin=margin) >= math.log(20)
+        found = noninferiority.log_es(wins, losses, n - wins - losses, margin=margin, share=share) >= math.log(20)
         assert found.any()
         n_requests.append(n[found.argmax()])
-    plan = planning.no_worse(disagreement, margin, gain=gain)
+    plan = planning.no_worse(disagreement, margin, gain=gain, share=share)
     assert plan.n_requests_median == pytest.approx(np.median(n_requests), rel=0.12)
     assert plan.n_requests_p90 == pytest.approx(np.quantile(n_requests, 0.9), rel=0.15)
-    assert plan.n_labels_median == pytest.approx(disagreement * plan.n_requests_median, abs=1)
+    assert plan.n_labels_median == pytest.approx(disagreement * share * plan.n_requests_median, abs=1)
 
 
 def test_versions_that_agree_are_shown_to_be_no_worse_without_labels() -> None:
