@@ -249,7 +249,7 @@ def test_a_damaged_one_replaces_nothing(a_follow: Path, ws: Workspace, tmp_path:
 
 @pytest.mark.slow
 def test_the_drill_in_small() -> None:
-    missed = [f for f in drill.run(seconds=5, restore_every_s=2) if not f.is_met and f.unit != "1/s"]
+    missed = [f for f in drill.run(seconds=4, restore_every_s=2) if not f.is_met and f.unit != "1/s"]
     assert missed == []
 
 

@@ -162,7 +162,7 @@ def test_predictions_go_on_without_the_database(cluster: Cluster, tmp_path: Path
         else:
             ending = threading.Thread(target=_end_sessions, args=(cluster, url))
             ending.start()
-            statuses = {give(f"ended-{n}") for n in range(60) if predict()}
+            statuses = {give(f"ended-{n}") for n in range(30) if predict()}
             ending.join(WAIT_S)
             assert statuses <= {200, 503}
         back_at = time.monotonic()
