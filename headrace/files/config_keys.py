@@ -99,6 +99,9 @@ CONFIG_KEYS = frozenset(
     v_head_dim video_token_id vision_end_token_id vision_start_token_id visual_attr_loss visual_embed
     visual_feat_dim visual_feat_loss visual_loss_normalizer visual_obj_loss visual_pos_dim vocab_list vocab_size
     window_size word_embed_proj_dim x_layers xla_device xpath_unit_hidden_size
+    _sliding_window_pattern cache_implementation conv_act down_scale_factor gap_size global_attn_every_n_layers
+    global_rope_theta local_rope_theta net_structure_type norm_rel_ebd num_memory_blocks padding_idx
+    rope_local_base_freq rotary_emb_base rotary_pct share_att_key talking_head tie_weights untie_r
     """.split()
 )
 

@@ -41,7 +41,7 @@ _REFUSED = {
 _LABELS = {"id2label", "label2id"}
 _TREES = {"rope_parameters", "rope_scaling", "task_specific_params", "pruned_heads", "attention_types"}
 """Keys of config.json that hold more than a value or a list of values."""
-_PLAIN = re.compile(r"[\w.+-]{0,100}")  # no path, no address, no name on a hub, which has a slash
+_PLAIN = re.compile(r"[\w.+|-]{0,100}")  # no path, no address, no name on a hub, which has a slash
 _FREE = {"_name_or_path", "name_or_path", "special_tokens_map_file"}
 """What a library writes and never follows: where a model once lay."""
 _SAVED = "The model's maker may have it elsewhere in plain form; or save it again with save_pretrained"

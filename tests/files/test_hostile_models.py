@@ -101,6 +101,26 @@ HOSTILE: dict[str, Callable[[Path], None]] = {
 }
 
 
+PUBLISHED = {  # config.json as their makers wrote them
+    "ModernBERT": {"classifier_pooling": "mean", "global_attn_every_n_layers": 3, "global_rope_theta": 160000.0,
+                   "local_rope_theta": 10000.0, "repad_logits_with_grad": False, "sparse_prediction": False},
+    "ALBERT": {"down_scale_factor": 1, "gap_size": 0, "inner_group_num": 1, "net_structure_type": 0,
+               "num_memory_blocks": 0},
+    "DeBERTa": {"relative_attention": True, "pos_att_type": "p2c|c2p", "norm_rel_ebd": "layer_norm",
+                "share_att_key": True, "position_biased_input": False, "conv_act": "gelu"},
+    "multilingual BERT": {"directionality": "bidi", "pooler_fc_size": 768, "pooler_type": "first_token_transform"},
+    "a classifier": {"id2label": {"0": "a/b c", "1": "https://x"}, "label2id": {"a/b c": 0}, "torch_dtype": "float32",
+                     "_name_or_path": "/home/someone/out", "problem_type": None},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("more", PUBLISHED.values(), ids=PUBLISHED)
+def test_what_makers_wrote_is_let_in(more: dict[str, Any], good: Path, tmp_path: Path) -> None:
+    folder = _copy(good, tmp_path / "model")
+    _says("config.json", **more)(folder)
+    model_folder.check(folder)
+
+
 def test_good_models_are_let_in(good: Path) -> None:
     model_folder.check(good)
     model_folder.check(base_models.find("minilm-l6").folder)

@@ -38,7 +38,7 @@ class Parquet:
                     for values in batch.to_pylist():
                         line += 1
                         yield row_of(line, values, columns, keeps_values=options.keeps_values)
-        except broken as error:
+        except (broken, UnicodeDecodeError, OverflowError) as error:  # values that are not what their type says, too
             raise BadInput(
                 f"not a readable Parquet file: {error}", value=location, next_step="Write it again"
             ) from None
