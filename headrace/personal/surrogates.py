@@ -124,7 +124,7 @@ _MAKERS: dict[str, Callable[[str, int], str]] = {
     "fr-nir": lambda value, seed: _shaped(value, seed, first="9"),  # no such sex
     "in-aadhaar": lambda value, seed: _shaped(value, seed, first="1"),  # UIDAI: none begins with 1
     "de-tax": lambda value, seed: _shaped(value, seed, first="00"),  # none begins with 0 but in tests
-    "uk-nhs": lambda value, seed: _shaped(value, seed, first="000"),  # none is given
+    "uk-nhs": lambda value, seed: _shaped(value, seed, first="00"),  # none is given
     "uk-nino": _nino,
     "us-ssn": _ssn,
     "es-dni": lambda value, seed: _shaped(value, seed, last="IOU"[seed % 3]),  # letters that check nothing
