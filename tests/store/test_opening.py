@@ -1,6 +1,7 @@
 """Opening a store that is not as it should be. Catches: a traceback for a sentence, a damaged file overwritten."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,11 @@ def test_a_url_that_cannot_be_used_is_told(tmp_path: Path, url: str, kind: type[
     with pytest.raises(kind or (MissingExtra, Unusable)) as caught:
         open_store(url, lock_path=tmp_path / "store.lock")
     assert caught.value.next_step
+
+
+def test_a_driver_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(MissingExtra, match="psycopg"):
+        open_store("postgresql+psycopg://localhost:1/x", lock_path=tmp_path / "store.lock")
+    with pytest.raises(BadConfig, match="unknown database"):
+        open_store("mysql+none://localhost:1/x", lock_path=tmp_path / "store.lock")
