@@ -110,7 +110,7 @@ PUBLISHED = {  # config.json as their makers wrote them
                 "share_att_key": True, "position_biased_input": False, "conv_act": "gelu"},
     "multilingual BERT": {"directionality": "bidi", "pooler_fc_size": 768, "pooler_type": "first_token_transform"},
     "a classifier": {"id2label": {"0": "a/b c", "1": "https://x"}, "label2id": {"a/b c": 0}, "torch_dtype": "float32",
-                     "_name_or_path": "/home/someone/out", "problem_type": None},
+                     "_name_or_path": "/data/someone/out", "problem_type": None},
 }  # fmt: skip
 
 
