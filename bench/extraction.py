@@ -28,8 +28,8 @@ from headrace.workspace import init
 
 Floats = NDArray[np.float64]
 _N_TAUGHT = 4000
-_N_WORDS = 4096
-_STEPS = 300
+_N_WORDS = 1024
+_STEPS = 100
 
 
 def main() -> None:
