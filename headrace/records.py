@@ -463,8 +463,6 @@ class Evidence:
 
     outcomes: Sequence[Outcome] = ()
     """Paired, in the order they came: the same input answered by control and candidate (shadow)."""
-    asked: Asked | None = None
-    """Of a shadow release with a margin."""
     traffic: Mapping[str, Mapping[str, Traffic]] = field(default_factory=dict)
     """Arm to channel to counts of requests."""
     feedback: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
@@ -478,6 +476,8 @@ class Evidence:
     """Since the release came into this stage, on a clock that nobody sets; 0 where nobody watched."""
     stage_requests: int = 0
     """Requests since then to the arm that got fewest; the control is none where a slice of it is an arm."""
+    asked: Asked | None = None
+    """Of a shadow release with a margin."""
 
 
 Verdict = Literal["promote", "hold", "reject", "advance"]

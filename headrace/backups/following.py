@@ -85,7 +85,7 @@ def follow(
     with ws.store.followed() as log, _Follower(ws, to, pool, log, report) as follower:
         while not stop.is_set():
             stop.wait(_EVERY_S if follower.turn() else _TRY_AGAIN_S)
-        follower.turn(is_last=True)
+        follower.finish()
         return follower.standing()
 
 
@@ -110,6 +110,12 @@ class _Follower:
     def standing(self) -> Followed:
         n_bytes = 0 if self._now is None else self._now.n_bytes
         return Followed(str(self._to), self._at, self._n_begun, n_bytes, self._mirror.missing)
+
+    def finish(self) -> None:
+        """Copy what is new, and wait for the artifacts; in a new generation if the log was reset just now."""
+        self.turn(is_last=True)
+        if self._now is None:
+            self.turn(is_last=True)
 
     def turn(self, *, is_last: bool = False) -> bool:
         """Copy what is new; False where that failed, which the log of this process says now and then.

@@ -31,7 +31,11 @@ def check(path: Path) -> None:
     try:
         header, n_bytes = _header(path)
         _check_tensors(header, n_bytes)
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except OSError as error:
+        raise Damaged(
+            f"a file of tensors cannot be read: {error.strerror}", value=str(path), next_step="Save the model again"
+        ) from None
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise Damaged(
             f"not a safetensors file: {error}", value=str(path), next_step="Save the model again as safetensors"
         ) from None

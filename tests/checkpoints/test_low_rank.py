@@ -116,7 +116,7 @@ def test_what_is_not_whole_is_damaged(tmp_path: Path) -> None:
     whole, facts = weights.read_bytes(), json.loads(config.read_text("utf-8"))
     for kept in (0, 7, len(whole) // 2, len(whole) - 1):
         weights.write_bytes(whole[:kept])
-        with pytest.raises(Damaged, match="cannot be read"):
+        with pytest.raises(Damaged, match="safetensors file"):
             low_rank.read(tmp_path / "own")
     weights.write_bytes(whole)
     for broken in ("{", "[]", json.dumps({**facts, "r": 0}), json.dumps({**facts, "target_modules": ["x.key"]}),

@@ -88,10 +88,10 @@ def test_same_facts_same_decision_and_plain_json(
         {"control": {"a": Traffic(n, n_units=n)}, "baseline": {"a": Traffic(n, n_units=n)}, "candidate": arm},
         {"control": score, "baseline": score, "candidate": score},
         [Batch({"control": 0.5, "candidate": 0.5}, {"control": score["a"], "candidate": score["a"]})],
-        n,
-        1,
-        2.0,
-        n,
+        n_requests=n,
+        stage=1,
+        stage_elapsed_s=2.0,
+        stage_requests=n,
     )
     first = policy.decide(evidence, OPTIONS)
     assert first == policy.decide(evidence, dict(OPTIONS))

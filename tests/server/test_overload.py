@@ -166,7 +166,7 @@ def test_a_worker_that_ends_by_itself_or_has_no_memory_left(root: Path, plugin_e
         eventually(lambda: post(server, request("positive")).status == 200)
         hungry = post(server, request(["stub:eat", "positive"]))
         assert hungry.status == 200
-        assert "MemoryError" in hungry.body["predictions"][0]["error"]["message"]
+        assert "model failed" in hungry.body["predictions"][0]["error"]["message"]
         assert hungry.body["predictions"][1]["label"] == "positive"
 
 
