@@ -90,7 +90,9 @@ def write_csv(found: Usage, path: Path | str) -> None:
 
 def _month(text: str) -> datetime:
     try:
-        return datetime.strptime(text, "%Y-%m").replace(tzinfo=UTC)
+        month = datetime.strptime(text, "%Y-%m").replace(tzinfo=UTC)
+        _next(month)  # the last month that there is has none
+        return month
     except ValueError:
         raise BadInput("no such month", value=text, next_step="Write it as 2026-11") from None
 

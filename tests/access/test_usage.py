@@ -74,7 +74,7 @@ def test_however_it_is_told_apart_it_adds_up_to_what_was_counted(
 def test_what_cannot_be_asked_for_is_said(workspace: Workspace) -> None:
     with pytest.raises(BadInput, match="Did you mean 'channel'"):
         usage(workspace, by=["chanel"])
-    for month in ("2026", "2026-13", "last", "2026-11-01"):
+    for month in ("9999-12", "2026", "2026-13", "last", "2026-11-01"):
         with pytest.raises(BadInput, match="no such month"):
             usage(workspace, month=month)
     with pytest.raises(Unusable):
