@@ -268,7 +268,9 @@ class Metering:
         except Exception:
             with self._lock:
                 for place, one in self._refusals.items():
-                    taken.setdefault(place, _Refusals(one.code)).n += one.n
+                    kept = taken.setdefault(place, _Refusals(one.code))
+                    kept.n += one.n
+                    kept.claimed.update(sorted(one.claimed)[: _N_CLAIMED - len(kept.claimed)])
                 self._refusals = taken
             raise
 

@@ -188,6 +188,29 @@ def test_counts_stay_until_the_store_takes_them(house: House, monkeypatch: pytes
     assert [line.facts["n"] for line in auditing.listing(house.ws, action="refused")] == [3]
 
 
+def test_who_is_refused_during_a_write_that_fails_is_named_with_the_rest(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metering = house.metering()
+
+    def refuse(place: int) -> None:
+        metering.note_refused("", Unauthorized("no such key, or it was revoked", value=f"hr_live_{place:012}"))
+
+    def full(*_: object, **__: object) -> None:
+        refuse(2)
+        raise Unusable("the disk is full")
+
+    refuse(1)
+    house.pass_time(61)
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "write", full)
+        metering.keep()
+    house.pass_time(61)
+    metering.keep()
+    (line,) = auditing.listing(house.ws, action="refused")
+    assert (line.facts["n"], len(line.facts["claimed"])) == (2, 2)
+
+
 def test_counts_are_exact_while_another_thread_writes_them(house: House) -> None:
     metering, enough = house.metering(), threading.Event()
 
