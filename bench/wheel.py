@@ -16,6 +16,9 @@ round (burst). Accuracy is that on 4,700 sentences that no version saw. Targets:
 worse than the one before, overall or in a channel (McNemar, Holm over the channels, .05), and the hostile runs end
 within a point of the clean ones.
 
+It takes two hours of two cores. A world that ended leaves a line in --parts, so a bench that is killed goes on where it
+was, as long as it is of the same commit.
+
 Run: python -m bench.wheel [--seeds 1 2 3 4 5] [--shares 0.2 0.05] [--attacks flip-30% ...] [--rounds 10]
 """
 
@@ -23,9 +26,9 @@ import argparse
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
-from itertools import product, repeat
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -33,7 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import processes, wheel_headrace
-from bench.reporting import Measured, write
+from bench.reporting import Measured, commit, write
 from bench.sentiment import LABELS
 from bench.wheel_world import (
     ATTACKS,
@@ -68,8 +71,23 @@ class Played:
     worse: list[str] = field(default_factory=list)
     """Promotions after which some part is significantly worse than before."""
 
-    def accuracy(self, at: int = -1) -> float:
-        return float(self.right[at].mean())
+    def ended(self, hostile: Bools) -> "Ended":
+        """What the figures are of; `hostile` are the measured sentences of the hostile channel."""
+        accuracies = [float(right.mean()) for right in self.right]
+        in_hostile = float(self.right[-1][hostile].mean())
+        return Ended(accuracies, in_hostile, self.n_promoted, self.n_labels, self.steps, len(self.worse))
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What one way through one world came to; `accuracies` are those at the start and after each round."""
+
+    accuracies: Sequence[float]
+    in_hostile: float
+    n_promoted: int
+    n_labels: int
+    steps: Sequence[str]
+    n_worse: int
 
 
 def main() -> int:
@@ -79,23 +97,38 @@ def main() -> int:
     parser.add_argument("--attacks", nargs="*", default=list(ATTACKS))
     parser.add_argument("--rounds", type=int, default=N_ROUNDS)
     parser.add_argument("--at-once", type=int, default=os.cpu_count(), help="worlds")
+    parser.add_argument("--parts", type=Path, default=processes.WORK / "wheel.jsonl", help="worlds that ended")
     options = parser.parse_args()
     all_sentences()  # vectors are computed once, before there are several processes
     worlds = list(product(options.seeds, options.shares, ("none", *options.attacks)))
-    found: dict[tuple[float, str, str], list[Played]] = {}
-    with ProcessPoolExecutor(options.at_once, mp_context=get_context("spawn")) as pool:
-        played_all = pool.map(_play, *zip(*worlds, strict=True), repeat(options.rounds))
-        for (seed, share, attack), ways in zip(worlds, played_all, strict=True):
-            for way, played in ways.items():
-                found.setdefault((share, attack, way), []).append(played)
-            ends = ", ".join(f"{way} {played.accuracy():.3f}" for way, played in ways.items())
-            print(f"seed {seed}, {share:.0%}, {attack}: {ends}; {' | '.join(ways['headrace'].steps)}", flush=True)
-    of = all_sentences()
-    write("wheel", _figures(of, world(options.seeds[0]), found, options.shares, options.attacks), options.seeds)
+    parts = processes.Parts(options.parts, ("seed", "share", "attack", "rounds", "commit"))
+    of_now = (options.rounds, commit().removesuffix("+"))
+    _work_off([one for one in worlds if (*one, *of_now) not in parts.read()], parts, of_now, options.at_once)
+    done = parts.read()
+    found: dict[tuple[float, str, str], list[Ended]] = {}
+    for seed, share, attack in worlds:
+        for way, ended in done[seed, share, attack, *of_now]["ways"].items():
+            found.setdefault((share, attack, way), []).append(Ended(**ended))
+    write("wheel", _figures(found, options.shares, options.attacks), options.seeds)
     return 0
 
 
-def _play(seed: int, share: float, attack_name: str, n_rounds: int) -> dict[str, Played]:
+def _work_off(
+    worlds: Sequence[tuple[int, float, str]], parts: processes.Parts, of_now: tuple[int, str], at_once: int
+) -> None:
+    n_rounds, made_by = of_now
+    print(f"{len(worlds)} worlds", flush=True)
+    with ProcessPoolExecutor(at_once, mp_context=get_context("spawn")) as pool:
+        started = {pool.submit(_play, *one, n_rounds): one for one in worlds}
+        for ready in as_completed(started):
+            (seed, share, attack), ways = started[ready], ready.result()
+            known = {"seed": seed, "share": share, "attack": attack, "rounds": n_rounds, "commit": made_by}
+            parts.add({**known, "ways": {way: asdict(ended) for way, ended in ways.items()}})
+            ends = ", ".join(f"{way} {ended.accuracies[-1]:.3f}" for way, ended in ways.items())
+            print(f"seed {seed}, {share:.0%}, {attack}: {ends}; {' | '.join(ways['headrace'].steps)}", flush=True)
+
+
+def _play(seed: int, share: float, attack_name: str, n_rounds: int) -> dict[str, Ended]:
     """All ways through one world; the same feedback for those that take it."""
     processes.quiet()
     of, of_seed, attack = all_sentences(), world(seed), ATTACKS.get(attack_name)
@@ -108,7 +141,8 @@ def _play(seed: int, share: float, attack_name: str, n_rounds: int) -> dict[str,
         budget = [len(said) + n for said, n in zip(told, n_reviewed, strict=True)]
         drawn = [reviewed_at_random(of, asked, n, rng) for asked, n in zip(of_seed.rounds, budget, strict=False)]
         played |= {"random": _raw(of, of_seed, drawn), "ceiling": _ceiling(of, of_seed, n_rounds)}
-    return played
+    hostile = of.channels[of_seed.measured] == of.names.index(HOSTILE_CHANNEL)
+    return {way: one.ended(hostile) for way, one in played.items()}
 
 
 def headrace(
@@ -176,31 +210,28 @@ def _right_of(of: Sentences, of_seed: World, places: Sequence[int], labels: Sequ
 
 
 def _figures(
-    of: Sentences,
-    of_seed: World,
-    found: Mapping[tuple[float, str, str], Sequence[Played]],
-    shares: Sequence[float],
-    attacks: Sequence[str],
+    found: Mapping[tuple[float, str, str], Sequence[Ended]], shares: Sequence[float], attacks: Sequence[str]
 ) -> list[Measured]:
-    rows, hostile = [], of.channels[of_seed.measured] == of.names.index(HOSTILE_CHANNEL)
+    rows = []
     for share, attack, way in product(shares, ("none", *attacks), ("headrace", "raw", "random", "ceiling")):
         if (runs := found.get((share, attack, way))) is None:
             continue
-        gaps = [100 * (run.accuracy() - c.accuracy()) for run, c in zip(runs, found[share, "none", way], strict=True)]
+        clean = found[share, "none", way]
+        gaps = [100 * (run.accuracies[-1] - c.accuracies[-1]) for run, c in zip(runs, clean, strict=True)]
         figures = {
-            "accuracy at the start": ([run.accuracy(0) for run in runs], ""),
-            "accuracy at the end": ([run.accuracy() for run in runs], ""),
-            f"accuracy at the end in {HOSTILE_CHANNEL}": ([float(run.right[-1][hostile].mean()) for run in runs], ""),
+            "accuracy at the start": ([run.accuracies[0] for run in runs], ""),
+            "accuracy at the end": ([run.accuracies[-1] for run in runs], ""),
+            f"accuracy at the end in {HOSTILE_CHANNEL}": ([run.in_hostile for run in runs], ""),
             "end beside the clean run's": (gaps, "points"),
             "labels": ([float(run.n_labels) for run in runs], ""),
             "versions shipped": ([float(run.n_promoted) for run in runs], ""),
-            "parts significantly worse after a shipment": ([float(len(run.worse)) for run in runs], ""),
+            "parts significantly worse after a shipment": ([float(run.n_worse) for run in runs], ""),
         }  # fmt: skip
         for name, (values, unit) in figures.items():
             what = f"feedback {share:.0%}, {attack} · {way} · {name}"
             rows.append(Measured(what, float(np.mean(values)), unit, low=min(values), high=max(values)))
-        for at in range(len(runs[0].right)) if attack == "none" else ():
-            mean = float(np.mean([run.accuracy(at) for run in runs]))
+        for at in range(len(runs[0].accuracies)) if attack == "none" else ():
+            mean = float(np.mean([run.accuracies[at] for run in runs]))
             rows.append(Measured(f"feedback {share:.0%}, rounds · {way} · after round {at}", mean, ""))
     return rows
 
