@@ -21,11 +21,12 @@ from headrace.feedback import outcomes, reviews
 from headrace.feedback.intake import give
 from headrace.feedback.labels import to_labels
 from headrace.ids import first_id
+from headrace.personal import mapping
 from headrace.records import Channel, ModelVersion, Prediction
 from headrace.release import releases
 from headrace.retention import files
 from headrace.retention.expiry import expire
-from headrace.store import predictions
+from headrace.store import predictions, subjects
 from headrace.store.predictions import LogRow
 from headrace.workspace import Workspace, open_workspace
 from planted import log_row, plant_channel, plant_version
@@ -373,9 +374,31 @@ def test_a_channel_keeps_for_so_many_days(ws: Workspace, log: Log) -> None:
         done = expire(reader)
         assert (done.n_rows, done.n_rows_in_files, done.channels) == (1 + 1, 1, ("web",))
         assert {one.id for one in retention.read(reader)} == {newer, elsewhere.id}
-        assert expire(reader) == replace(done, n_rows=0, n_rows_in_files=0)
+        assert expire(reader) == replace(done, n_rows=0, n_rows_in_files=0, n_values=0)
         later = replace(opened, clock=lambda: NOW + timedelta(days=27))
         assert expire(later).n_rows == 1
         assert [one.id for one in retention.read(later)] == [elsewhere.id]
         kept = [p for p in ws.state_folder.rglob("*") if p.is_file() and b"jane" in p.read_bytes()]
         assert kept == []
+
+
+def test_what_surrogates_stand_for_goes_too_unless_it_still_comes_in(ws: Workspace, log: Log) -> None:
+    other = plant_channel(ws, "open")
+    jane, joe = (mapping.Kept(one, "phone", f"+49 {one}", f"+99 {one}") for one in ("jane", "joe"))
+
+    def keep(days: int, channel_id: str, *several: mapping.Kept) -> None:
+        then = replace(ws, clock=lambda: NOW - timedelta(days=days))
+        with then.store.write() as conn:
+            mapping.keep(then, conn, channel_id, several)
+
+    keep(40, log.channel.id, jane, joe)
+    keep(40, other.id, jane)
+    keep(20, log.channel.id, joe)
+    path = ws.root / "headrace.toml"
+    path.write_text(path.read_text() + "[channels.web]\nkeep_days = 30\n")
+    with open_workspace(ws.root) as opened:
+        reader = replace(opened, clock=lambda: NOW)
+        assert expire(reader).n_values == 1
+        assert [one.value for one in mapping.reveal(reader, joe.surrogate)] == [joe.value]
+        with reader.store.read() as conn:
+            assert [len(subjects.of_channel(conn, one)) for one in (log.channel.id, other.id)] == [1, 1]

@@ -61,7 +61,8 @@ def expire(where: Where = Path("."), settings: Set = None, as_json: AsJson = Fal
     with opened(where, settings) as ws:
         done = expire(ws)
     n_rows = done.n_rows + done.n_rows_in_files
-    emit(done, as_json, lambda: print(f"{n_rows} predictions deleted; {len(done.channels)} channels keep for a time"))
+    told = f"{n_rows} predictions deleted, and {done.n_values} values that surrogates stood for"
+    emit(done, as_json, lambda: print(f"{told}; {len(done.channels)} channels keep for a time"))
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 FILE = "keys/personal.key"
 """In the state folder: the master key; while it is renewed two, the newer first."""
+_KEPT_ANEW_AFTER = timedelta(days=1)
+"""So that what still comes in outlives a channel's `keep_days`, and few writes are spent on it."""
 
 # cryptography loads OpenSSL, which most workspaces do not need: it is imported where something is kept.
 
@@ -60,7 +63,7 @@ def kept_of(subject: str, became: Iterable[Cleaned]) -> list[Kept]:
 
 
 def keep(ws: Workspace, conn: "Connection", channel_id: str, several: Sequence[Kept]) -> None:
-    """Keep values of a channel; what is kept already stays."""
+    """Keep values of a channel. What is kept already stays, and what was kept on an earlier day is kept anew."""
     if not several:
         return
     secret, now = secret_of(ws.state_folder), ws.clock()
@@ -72,7 +75,9 @@ def keep(ws: Workspace, conn: "Connection", channel_id: str, several: Sequence[K
         known[subject_id] = master.encrypt(_new_key()).decode()
         subjects.add_key(conn, subject_id, channel_id=channel_id, wrapped=known[subject_id], now=now)
     rows = {digest(secret, ids[one.subject], one.kind, one.surrogate): one for one in several}
-    fresh = rows.keys() - subjects.there(conn, rows)
+    there = subjects.there(conn, rows)
+    fresh = {row_id for row_id in rows if row_id not in there or there[row_id] < now - _KEPT_ANEW_AFTER}
+    subjects.remove_values(conn, fresh & there.keys())
     keys = {}
     for row_id in sorted(fresh):
         one = rows[row_id]

@@ -1,7 +1,8 @@
 """Predictions and feedback of a channel are deleted for good after its `keep_days`, by whole days (UTC).
 
-Out of the store with all that was said of them, out of the files of old predictions, then out of the database's free
-pages and its log. What became a training row of them stays: that is what an erasure is for. Killed at any moment, the
+Out of the store with all that was said of them and all that their surrogates stand for, out of the files of old
+predictions, then out of the database's free pages and its log. What became a training row of them stays: that is what
+an erasure is for. Killed at any moment, the
 next run does it again; what is done is noted, so that files are read once a day.
 """
 
@@ -14,7 +15,7 @@ from typing import Any
 
 from headrace import retention
 from headrace.ids import first_id
-from headrace.store import channels, predictions
+from headrace.store import channels, predictions, subjects
 from headrace.workspace import Workspace
 
 _DONE = "expired.json"
@@ -27,8 +28,10 @@ class Expired:
     """What a run deleted."""
 
     n_rows: int
-    """Out of the store."""
+    """Predictions, out of the store."""
     n_rows_in_files: int
+    n_values: int
+    """That surrogates stood for, and that did not come in again since."""
     channels: tuple[str, ...]
     """That keep predictions for a time."""
 
@@ -43,16 +46,17 @@ def expire(ws: Workspace) -> Expired:
     limits = _limits(ws)
     days = {name: before for name, (_, before) in sorted(limits.items())}
     if not limits or days == _noted(ws):
-        return Expired(0, 0, tuple(days))
+        return Expired(0, 0, 0, tuple(days))
     by_id = dict(limits.values())
     n_in_files = retention.remove(ws, lambda row: _is_old(row, by_id), until=datetime.fromisoformat(max(days.values())))
     n_rows = sum(_removed(ws, channel_id, before) for channel_id, before in by_id.items())
-    if n_rows or n_in_files:
+    n_values = sum(_forgotten(ws, channel_id, before) for channel_id, before in by_id.items())
+    if n_rows or n_in_files or n_values:
         ws.store.scrub()
     draft = ws.state_folder / f"{_DONE}.{os.getpid()}"
     draft.write_text(json.dumps(days) + "\n", "utf-8")
     os.replace(draft, ws.state_folder / _DONE)
-    return Expired(n_rows, n_in_files, tuple(days))
+    return Expired(n_rows, n_in_files, n_values, tuple(days))
 
 
 def _limits(ws: Workspace) -> dict[str, tuple[str, str]]:
@@ -96,3 +100,8 @@ def _removed(ws: Workspace, channel_id: str, before: str) -> int:
         n_rows += len(ids)
         more = len(ids) == _REMOVED_AT_ONCE
     return n_rows
+
+
+def _forgotten(ws: Workspace, channel_id: str, before: str) -> int:
+    with ws.store.write() as conn:
+        return subjects.remove_before(conn, channel_id, datetime.fromisoformat(before))

@@ -42,11 +42,12 @@ def add_key(conn: Connection, subject_id: str, *, channel_id: str, wrapped: str,
     conn.execute(insert(_KEYS).values(id=subject_id, channel_id=channel_id, wrapped=wrapped, created_at=now))
 
 
-def there(conn: Connection, ids: Iterable[str]) -> set[str]:
-    """Those of the values that are kept."""
-    found: set[str] = set()
+def there(conn: Connection, ids: Iterable[str]) -> dict[str, datetime]:
+    """Those of the values that are kept, and since when."""
+    found: dict[str, datetime] = {}
     for part in in_parts(ids):
-        found.update(conn.execute(select(_REPLACED.c.id).where(_REPLACED.c.id.in_(part))).scalars())
+        query = select(_REPLACED.c.id, _REPLACED.c.created_at).where(_REPLACED.c.id.in_(part))
+        found.update((row.id, row.created_at) for row in conn.execute(query))
     return found
 
 
@@ -79,10 +80,30 @@ def of_channel(conn: Connection, channel_id: str) -> set[str]:
     return set(conn.execute(select(_KEYS.c.id).where(_KEYS.c.channel_id == channel_id)).scalars())
 
 
+def remove_values(conn: Connection, ids: Iterable[str]) -> None:
+    for part in in_parts(ids):
+        conn.execute(delete(_REPLACED).where(_REPLACED.c.id.in_(part)))
+
+
+def remove_before(conn: Connection, channel_id: str, before: datetime) -> int:
+    """Delete a channel's values kept since before an instant, and the keys of people of whom nothing is; how many."""
+    _overwrite_what_goes(conn)
+    people = select(_KEYS.c.id).where(_KEYS.c.channel_id == channel_id)
+    is_old = _REPLACED.c.subject_id.in_(people) & (_REPLACED.c.created_at < before)
+    n_values = conn.execute(delete(_REPLACED).where(is_old)).rowcount
+    is_left = exists().where(_REPLACED.c.subject_id == _KEYS.c.id)
+    conn.execute(delete(_KEYS).where(_KEYS.c.channel_id == channel_id, ~is_left))
+    return n_values
+
+
 def remove(conn: Connection, ids: Collection[str]) -> None:
     """Delete the keys of people with all that was encrypted under them."""
-    if conn.dialect.name == "sqlite":
-        conn.exec_driver_sql("PRAGMA secure_delete=ON")
+    _overwrite_what_goes(conn)
     for part in in_parts(ids):
         conn.execute(delete(_REPLACED).where(_REPLACED.c.subject_id.in_(part)))
         conn.execute(delete(_KEYS).where(_KEYS.c.id.in_(part)))
+
+
+def _overwrite_what_goes(conn: Connection) -> None:
+    if conn.dialect.name == "sqlite":
+        conn.exec_driver_sql("PRAGMA secure_delete=ON")
