@@ -62,6 +62,16 @@ def load(
     return settings, shown
 
 
+def value_of(root: Path, key: str) -> object:
+    """One setting as the environment or the file gives it, or None: for a folder that is not yet a whole workspace.
+
+    Raises:
+        BadConfig: unreadable file or unknown variable.
+    """
+    from_file = _from_file(root / FILE_NAME)
+    return (from_file | _from_environ(os.environ, _tasks_in(from_file))).get(key)
+
+
 def _from_json(key: str, value: object) -> object:
     """What a list or table written as JSON in a variable or an option stands for; other values as they are."""
     if not isinstance(value, str) or not value.lstrip().startswith(("[", "{")) or not _holds_several(key):

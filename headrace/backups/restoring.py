@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import time
-import tomllib
 import uuid
 from collections.abc import Mapping
 from contextlib import closing
@@ -31,7 +30,7 @@ from headrace.backups.copying import (
     unfinished,
 )
 from headrace.backups.generations import BASE, FOLLOWED, Kept, Pool
-from headrace.config_sources import FILE_NAME
+from headrace.config_sources import FILE_NAME, value_of
 from headrace.errors import AlreadyExists, BadInput, HeadraceError, NotFound, WrongState
 from headrace.lineage import erasing, receipts, tombstones
 from headrace.lineage.tombstones import Tombstone
@@ -283,8 +282,7 @@ def _lay_out(content: Content, folder: Path, to: Path) -> None:
 
 def _key_file(folder: Path) -> str:
     """Of the key that the database of a backup, or of a workspace, is encrypted with; empty: it is plain."""
-    settings = tomllib.loads((folder / FILE_NAME).read_text("utf-8"))
-    return str(settings.get("store", {}).get("key_file", ""))
+    return str(value_of(folder, "store.key_file") or "")
 
 
 def _replay(database: Path, log: Path, n_bytes: int, key_file: str) -> None:

@@ -55,7 +55,14 @@ def n_examples(ws: Workspace) -> int:
         return sum(1 for _ in examples.labelled_rows(conn, "tone"))
 
 
-def test_no_byte_of_the_database_or_its_backup_can_be_read(root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("named_in", ["file", "environment"])
+def test_no_byte_of_the_database_or_its_backup_can_be_read(
+    root: Path, tmp_path: Path, named_in: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if named_in == "environment":
+        monkeypatch.setenv("HEADRACE_STORE__KEY_FILE", str(tmp_path / "headrace.key"))
+        path = root / FILE_NAME
+        path.write_text(path.read_text().partition("[store]")[0])
     with open_workspace(root) as ws:
         with_rows(ws, tmp_path)
         database = ws.state_folder / "headrace.db"
