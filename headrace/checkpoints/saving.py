@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.checkpoints.network import Network
+from headrace.files import safetensors_file
 
 BASE = "base"
 """Folder of the base model inside a checkpoint of peft's that cannot be merged."""
@@ -17,15 +18,19 @@ def save(network: Network, tokenizer: Any, folder: Path) -> None:
 
     The `head` form is what AutoModel... loads, or a peft directory with its base model in `base/`; the `embedding` form
     is what SentenceTransformer loads.
+
+    Raises:
+        Unusable: the disk is full or fails.
     """
-    if network.dense is not None:
-        _save_embedding(network, tokenizer, folder)
-    else:
-        _save_head(network, folder)
-        tokenizer.save_pretrained(folder)
-    if network.crf is not None:
-        crf = {name: value.detach().cpu().tolist() for name, value in network.crf.items()}
-        (folder / DECODING).write_text(json.dumps({"crf": crf}), "utf-8")
+    with safetensors_file.written(folder):
+        if network.dense is not None:
+            _save_embedding(network, tokenizer, folder)
+        else:
+            _save_head(network, folder)
+            tokenizer.save_pretrained(folder)
+        if network.crf is not None:
+            crf = {name: value.detach().cpu().tolist() for name, value in network.crf.items()}
+            (folder / DECODING).write_text(json.dumps({"crf": crf}), "utf-8")
 
 
 def read_decoding(folder: Path) -> dict[str, Any]:

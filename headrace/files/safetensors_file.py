@@ -7,10 +7,12 @@ The format: eight bytes with the length of a JSON header, the header, the tensor
 import json
 import math
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from headrace.errors import Damaged
+from headrace.errors import Damaged, Unusable
 
 _MAX_HEADER_BYTES = 2 * 2**20  # about 20,000 tensors; parsed, at most 50 MiB
 _BITS = {
@@ -20,6 +22,25 @@ _BITS = {
     **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
 }
 _METADATA = "__metadata__"
+
+
+@contextmanager
+def written(folder: Path) -> Iterator[None]:
+    """Where tensors are written, with other files or without.
+
+    Raises:
+        Unusable: the disk is full or fails, which the library tells by an error of its own.
+    """
+    from safetensors import SafetensorError  # the command line reads headers only
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise Unusable(
+            f"a model could not be written: {error}",
+            value=str(folder),
+            next_step="Make room, or look after the disk; the same command goes on from the last whole checkpoint",
+        ) from error
 
 
 def check(path: Path) -> None:

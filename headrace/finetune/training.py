@@ -23,6 +23,7 @@ from headrace.artifacts import sync
 from headrace.checkpoints.network import Network
 from headrace.checkpoints.windows import outputs_of
 from headrace.config import FinetuneTable
+from headrace.errors import Unusable
 from headrace.files import safetensors_file
 from headrace.finetune import processes, resuming
 from headrace.finetune.batching import Features, Padding, TokenBudgetSampler
@@ -132,6 +133,15 @@ class LikeLengthTrainer(Trainer):
                 logits[row] = own
         self._network.train()
         return total / len(features), logits
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        try:
+            with safetensors_file.written(folder):
+                super()._save_checkpoint(model, trial)
+        except Unusable:
+            shutil.rmtree(folder, ignore_errors=True)  # room for others; it would not count anyway
+            raise
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(str(output_dir or self.args.output_dir))
@@ -250,7 +260,9 @@ class Watcher(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         processes.wait()  # each writes the state of its random numbers
         if processes.is_first():
-            mark_whole(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            with safetensors_file.written(folder):
+                mark_whole(folder)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """After a resume: the curve up to the checkpoint is in its state."""

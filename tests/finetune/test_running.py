@@ -83,6 +83,41 @@ def test_resume_after_kill_gives_the_same_weights(
     assert resumed.history == whole.history
 
 
+FULL = """
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from finetune import toy
+from headrace.config import FinetuneTable
+from headrace.errors import Unusable
+from headrace.finetune.running import tune
+settings = FinetuneTable.model_validate_json({settings!r})
+def report(_phase, step, *_, **__):
+    if step == 20:  # from here on no file can grow, as on a full disk; 15 was saved
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+try:
+    tune(Path({folder!r}), Path({base!r}), toy.TASK, settings, toy.rows(), report)
+except Unusable as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_it_with_the_last_checkpoint_whole(tiny_base: Path, tmp_path: Path) -> None:
+    """The error says what to do, no half checkpoint takes up room, and the same command goes on to the same weights."""
+    whole = tune(tmp_path / "a", tiny_base, toy.TASK, SETTINGS, toy.rows(), lambda *_a, **_f: None)
+    folder = tmp_path / "b"
+    given = {"settings": SETTINGS.model_dump_json(), "folder": str(folder), "base": str(tiny_base)}
+    code = FULL.format(tests=str(Path(__file__).parents[1]), **given)
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "could not be written" in said and "Make room" in said
+    assert not (folder / "checkpoint-20").exists()
+    assert newest_whole_checkpoint(folder) == folder / "checkpoint-15"
+    resumed = tune(folder, tiny_base, toy.TASK, SETTINGS, toy.rows(), lambda *_a, **_f: None)
+    assert resumed.facts["resumed"]
+    _assert_same_weights(resumed.network, whole.network)
+
+
 def test_only_whole_checkpoints_count(tmp_path: Path) -> None:
     for n, whole in ((10, True), (9, True), (20, False)):
         folder = tmp_path / f"checkpoint-{n}"
