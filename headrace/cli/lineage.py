@@ -61,9 +61,9 @@ def history(
             served = controls.served_at(ws, moment, task=task, channel=channel)
             emit(served, as_json, lambda: _show_served(served))
             return
-        lines = ledger.history(ws, task, channel=channel)
-    rows = [(e.seq, e.at, e.task, e.channel or "all", e.kind, e.actor, e.reason) for e in lines]
-    emit(lines, as_json, lambda: table(("", "at", "task", "channel", "what", "by", "why"), rows))
+        lines, names = ledger.history(ws, task, channel=channel), controls.version_names(ws)
+    rows = [(e.seq, e.at, e.channel or "all", e.kind, names.get(e.version_id or ""), e.actor, e.reason) for e in lines]
+    emit(lines, as_json, lambda: table(("", "at", "channel", "what", "version", "by", "why"), rows))
 
 
 def _show_soundness(found: dict[str, Any]) -> None:

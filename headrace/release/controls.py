@@ -148,6 +148,12 @@ def named(conn: "Connection", task: str, name: str | int) -> ModelVersion:
     raise NotFound("no such model version", value=wanted, next_step=nearest(wanted, [v.name for v in known]))
 
 
+def version_names(ws: Workspace) -> dict[str, str]:
+    """Id to name, of the versions of all tasks."""
+    with ws.store.read() as conn:
+        return versions.names(conn)
+
+
 def ensure_control(ws: Workspace, task: str | None = None, *, actor: str = "cli") -> ModelVersion:
     """The version in charge of the task; where none ever was, the newest one takes charge, with a ledger line.
 

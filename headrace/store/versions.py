@@ -41,6 +41,12 @@ def listing(conn: Connection, task: str) -> list[ModelVersion]:
     return as_records(ModelVersion, conn.execute(query).mappings().all())
 
 
+def names(conn: Connection) -> dict[str, str]:
+    """Id to name, of the versions of all tasks."""
+    rows = conn.execute(select(_VERSIONS.c.id, _VERSIONS.c.task, _VERSIONS.c.number))
+    return {row.id: f"{row.task}/{row.number}" for row in rows}
+
+
 def add_evaluation(conn: Connection, evaluation: Evaluation, *, config_hash: str) -> None:
     conn.execute(insert(_EVALUATIONS).values(**vars(evaluation), **origin(config_hash)))
 

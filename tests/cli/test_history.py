@@ -38,7 +38,12 @@ def test_promoted_and_taken_back_in_one_channel(say: Say) -> None:
     assert (status, line["kind"], line["channel"], line["seq"]) == (0, "rollback", "web", 3)
     _, text, _ = say("history", "--channel", "app", "--json")
     assert [one["seq"] for one in json.loads(text)] == [1]
-    assert "web asked" in say("history")[1]
+    lines = [line.split() for line in say("history")[1].splitlines()]
+    assert [line[3:7] for line in lines if line and line[0] in "123"] == [  # after number, day and time
+        ["all", "promote", "tone/1", "serve"],
+        ["web", "promote", "tone/2", "cli"],
+        ["web", "rollback", "tone/1", "cli"],
+    ]
 
 
 def test_who_answered_comes_with_its_line(say: Say, root: Path) -> None:
