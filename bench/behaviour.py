@@ -32,6 +32,7 @@ from bench.drills import (
     migrations,
     neighbours,
     overload,
+    partition,
     power,
     slow_clients,
     swaps,
@@ -56,6 +57,7 @@ DRILLS: dict[str, tuple[str, Callable[[], list[Figure]]]] = {
     "R19": ("several that write at once", hammer.run),
     "R20": ("a database of an older version", migrations.run),
     "R21": ("a machine that dies while a backup follows", following.run),
+    "R23": ("a network that goes", partition.run),
     "R24": ("lost answers", lost_answers.run),
     "R25": ("killed trainings", killed_training.run),
 }

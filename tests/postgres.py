@@ -9,6 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,24 +21,37 @@ _numbers = itertools.count()
 
 
 class Cluster:
-    """One server process with its files. `start` after `kill` recovers them."""
+    """One server process with its files. `start` after `kill` recovers them.
 
-    def __init__(self, programs: Path, *, is_durable: bool) -> None:
+    Args:
+        place: what runs a command elsewhere, such as in another network namespace, where it listens at `address`.
+    """
+
+    def __init__(
+        self, programs: Path, *, is_durable: bool, place: Sequence[str] = (), address: str | None = None
+    ) -> None:
+        self._place, self.address = place, address
         self.programs, self._options = programs, () if is_durable else _FAST
         self._user = "nobody" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name  # root may not run it
         self.folder = Path(tempfile.mkdtemp(prefix="headrace-postgres-"))
         shutil.chown(self.folder, self._user)
         initdb = [programs / "initdb", "-D", self.folder / "data", "-U", "headrace", "-A", "trust", "--no-sync"]
         subprocess.run([*initdb, "-E", "UTF8", "--locale=C"], user=self._user, check=True, capture_output=True, cwd="/")
+        if address is not None:
+            with (self.folder / "data" / "pg_hba.conf").open("a") as rules:
+                rules.write("host all all samenet trust\n")
         self.process: subprocess.Popen[bytes] | None = None
         atexit.register(self.remove)
         self.start()
 
     def start(self) -> None:
-        command = [self.programs / "postgres", "-D", self.folder / "data", "-k", self.folder]
-        command += ["-c", "listen_addresses=", "-c", "max_connections=200", *self._options]
+        command: list[str | Path] = [self.programs / "postgres", "-D", self.folder / "data", "-k", self.folder]
+        command += ["-c", f"listen_addresses={self.address or ''}", "-c", "max_connections=200", *self._options]
+        user: str | None = self._user
+        if self._place:  # which it takes root's rights to reach
+            command, user = [*self._place, "setpriv", "--reuid", self._user, "--clear-groups", *command], None
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(command, user=self._user, stdout=log, stderr=log, cwd="/")
+            self.process = subprocess.Popen(command, user=user, stdout=log, stderr=log, cwd="/")
         until = time.monotonic() + _START_S
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > until:
@@ -67,7 +81,7 @@ class Cluster:
         name = f"t{next(_numbers)}"
         with psycopg.connect(self._of("postgres"), autocommit=True) as conn:
             conn.execute(f"CREATE DATABASE {name} TEMPLATE template0")
-        return f"postgresql+psycopg://headrace@/{name}?host={self.folder}"
+        return f"postgresql+psycopg://headrace@/{name}?host={self.address or self.folder}"
 
     def _of(self, database: str) -> str:
         return f"host={self.folder} user=headrace dbname={database}"
@@ -82,15 +96,21 @@ class Cluster:
         return True
 
 
-def new_cluster(*, is_durable: bool) -> Cluster:
-    """Started; where PostgreSQL or its driver is not installed, the test is skipped."""
+def programs() -> Path | None:
+    """Where PostgreSQL's programs are, if they are anywhere."""
     found = shutil.which("initdb") or next(
         iter(map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb")))), None
     )
+    return None if found is None else Path(found).resolve().parent
+
+
+def new_cluster(*, is_durable: bool) -> Cluster:
+    """Started; where PostgreSQL or its driver is not installed, the test is skipped."""
+    found = programs()
     if found is None:
         pytest.skip("needs PostgreSQL's programs (initdb, postgres)")
     pytest.importorskip("psycopg", reason="needs psycopg: pip install 'headrace[postgres]'")
-    return Cluster(Path(found).resolve().parent, is_durable=is_durable)
+    return Cluster(found, is_durable=is_durable)
 
 
 @lru_cache(maxsize=1)

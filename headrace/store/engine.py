@@ -29,6 +29,15 @@ _AWAY = ("08", "57P", "53300")  # no connection; shut down or starting; too many
 _LOCKED = "55P03"
 """What databases call it: SQLite by name, PostgreSQL by SQLSTATE (appendix A of its manual)."""
 _TURN = 0x6865616472616365  # of PostgreSQL's advisory locks: "headrace"
+_LIMITS = {
+    "connect_timeout": 4,
+    "keepalives_idle": 4,
+    "keepalives_interval": 2,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 8000,
+}
+"""With which a PostgreSQL that is gone without a word is noticed within ten seconds, and not after two hours; store.url
+may have others (postgresql.org/docs/current/libpq-connect.html, 34.1.2; seconds, the last one milliseconds)."""
 _ARCHIVE = "Use WAL archiving of PostgreSQL, or a replica"
 _DUMP = "Use the database's own means, such as: pg_dump --format=custom --file=headrace.dump URL"
 
@@ -290,7 +299,9 @@ def _make_engine(url: str, key_file: str) -> Engine:
         ) from None
     try:
         if parsed.get_backend_name() != "sqlite":
-            return sa.create_engine(parsed, pool_pre_ping=True)
+            limits = _LIMITS if parsed.drivername == "postgresql+psycopg" else {}
+            limits = {name: value for name, value in limits.items() if name not in parsed.query}
+            return sa.create_engine(parsed, pool_pre_ping=True, connect_args=limits)
         # No overflow: a connection closed between two requests would checkpoint outside the lock.
         pool = {"pool_size": _POOL_SIZE, "max_overflow": 0, "poolclass": sa.pool.QueuePool}
         engine = sa.create_engine(parsed, module=at_rest.dbapi(key_file), **pool)
