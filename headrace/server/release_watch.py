@@ -82,6 +82,7 @@ class ReleaseWatch:
             seen,
             is_control=not drawn.is_candidate and drawn.arm != SHADOW,
             slowdown=release.options.get("slowdown", 1.5),
+            is_apart=drawn.arm == SHADOW or (drawn.arm == "control" and "baseline" in release.weights),
         )
         result = "error" if seen.failed else "late" if seen.late else "answer"
         self._metrics.release_requests.labels(release.task, drawn.arm, result).inc()

@@ -1,7 +1,9 @@
 """Counts of what the arms of open releases answered in this server process: what guardrails look at.
 
 Guardrails compare arms as if every request had drawn its arm by itself, but all requests of a unit meet the same arm.
-So a kind of event counts once per unit, and a unit that sends what no model can answer does not look like a bad model.
+So a kind of event counts once per unit and stage, and a unit that sends what no model can answer does not look like a
+bad model. A unit itself is counted once in a release, in the arm that it met first: it is one draw of an arm, also when
+shares change and it stays, or goes.
 """
 
 import math
@@ -14,8 +16,9 @@ from typing import Any
 
 from headrace.records import Traffic
 
-_MAX_UNITS = 100_000  # of one kind, arm and stage; enough to decide on
+_MAX_UNITS = 100_000  # of one kind; enough to decide on
 _N_TIMES, _RENEW_EVERY, _PERCENTILE = 512, 32, 95
+_UNITS = "n_units"
 _LEAST_SLOWER_S = 0.005  # a shorter wait is nobody's harm, and within what a busy machine adds to either arm
 Place = tuple[str, str, int]
 """Arm, id of the channel, stage."""
@@ -63,16 +66,22 @@ class _Counts:
         self.slow = SlowLimit(slowdown)
         self._stage = -1
         self._units: dict[tuple[str, str], set[int]] = {}
-        """Kind and arm to hashes of the units that were counted for it in this stage."""
+        """Kind and arm ("": all that are compared) to hashes of units that count already; of events, in this stage."""
 
-    def is_new(self, kind: str, place: Place, unit: str | None) -> bool:
-        """Whether an event counts: a unit's first of its kind in an arm and a stage. None is a unit of its own."""
+    def is_new(self, kind: str, place: Place, unit: str | None, *, is_apart: bool) -> bool:
+        """Whether it counts: of events, a unit's first of the kind in an arm and a stage; of units, one not met before.
+
+        Args:
+            unit: None is a unit of its own.
+            is_apart: see `TrafficCounts.note`.
+        """
         arm, _, stage = place
         if unit is None:
             return True
         if stage != self._stage:
-            self._stage, self._units = stage, {}
-        known = self._units.setdefault((kind, arm), set())
+            self._stage = stage
+            self._units = {key: known for key, known in self._units.items() if key[0] == _UNITS}
+        known = self._units.setdefault((kind, "" if kind == _UNITS and not is_apart else arm), set())
         if hash(unit) in known or len(known) >= _MAX_UNITS:
             return False
         known.add(hash(unit))
@@ -87,13 +96,22 @@ class TrafficCounts:
         self._releases: dict[str, _Counts] = {}
 
     def note(
-        self, release_id: str, place: Place, unit: str | None, seen: Seen, *, is_control: bool, slowdown: float
+        self,
+        release_id: str,
+        place: Place,
+        unit: str | None,
+        seen: Seen,
+        *,
+        is_control: bool,
+        slowdown: float,
+        is_apart: bool = False,
     ) -> None:
         """Count a request.
 
         Args:
             is_control: the answer says what is usual, see `SlowLimit`.
             slowdown: times what is usual from which on an answer is slow.
+            is_apart: the arm's units are not held against those of others, and may be met there anew.
         """
         with self._lock:
             counts = self._releases.setdefault(release_id, _Counts(slowdown))
@@ -102,9 +120,9 @@ class TrafficCounts:
                 counts.slow.note(seen.seconds)
             events = {
                 "n_errors": seen.failed, "n_timeouts": seen.late, "n_slow": is_slow, "n_abstained": seen.abstained,
-                "n_units": True,
+                _UNITS: True,
             }  # fmt: skip
-            new = {kind: int(happened and counts.is_new(kind, place, unit)) for kind, happened in events.items()}
+            new = {kind: int(so and counts.is_new(kind, place, unit, is_apart=is_apart)) for kind, so in events.items()}
             counts.totals[place] += Traffic(n_requests=1, **new)
             counts.changed.add(place)
 

@@ -121,11 +121,13 @@ def count_shadowed(
 def labelled_answers(conn: Connection, release_id: str) -> Sequence[RowMapping]:
     """Corrections of answers that a release's arms gave to users, in the order they came.
 
-    Columns: prediction_id, channel, arm, probability, answered_at, output, correction, labeller, at.
+    Columns: prediction_id, request_id, unit, channel, arm, probability, answered_at, output, correction, labeller, at.
     """
     query = (
         select(
             _PREDICTIONS.c.id.label("prediction_id"),
+            _PREDICTIONS.c.request_id,
+            _PREDICTIONS.c.unit,
             schema.channels.c.name.label("channel"),
             _PREDICTIONS.c.arm,
             _PREDICTIONS.c.probability,

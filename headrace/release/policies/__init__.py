@@ -32,7 +32,7 @@ class Policy(Protocol):
 
     @staticmethod
     def weights(options: Mapping[str, Any]) -> dict[str, float]:
-        """The shares of the arms at the start, in the order control, baseline, candidates."""
+        """The shares of the arms at the start, in the order in which units are assigned."""
         ...
 
     @staticmethod

@@ -10,9 +10,11 @@ two differ in nothing but their version. In this order:
   passed, whichever comes later, if the requests of the two arms come as one to one (else something between them loses
   requests, and no comparison of them is to be trusted).
 - After the last stage it takes charge if both arms have `min_labels` labelled answers, which come as one to one too,
-  and no harm is suspected.
+  some of every channel that sends requests, and no harm is suspected. With a `margin`, a drop of that size has to be
+  excluded besides.
 
-All else holds. This promotes what is not found worse; use `shadow` or `ab` to ask for better. With `each_channel` what
+All else holds. This promotes what is not found worse, and finds what `min_labels` can show; use `shadow` or `ab` to ask
+for better. With `each_channel` what
 rejects in one channel ends the release there only, and the others go on without it.
 """
 
@@ -52,7 +54,7 @@ class Canary:
 
         Args:
             options: `alpha`, `guardrail_alpha`, `ramp` (percent, rising, at most 50), `dwell_requests`, `dwell_s`,
-                `min_labels`, `each_channel`, `channels`, and the limits of guardrails.py.
+                `min_labels`, `margin`, `each_channel`, `channels`, and the limits of guardrails.py.
         """
         if wrong := guardrails.unsound(evidence, ARMS):
             return Decision("hold", wrong)
@@ -62,8 +64,9 @@ class Canary:
 
 
 def _weights(percent: float) -> dict[str, float]:
+    """Both slices grow from an end, so no unit goes from one into the other, and as many are new in either."""
     share = percent / 100
-    return {"control": max(0.0, 1 - 2 * share), "baseline": share, "candidate": share}
+    return {"baseline": share, "control": max(0.0, 1 - 2 * share), "candidate": share}
 
 
 def _whole(evidence: Evidence, options: Mapping[str, Any]) -> Decision:
@@ -81,7 +84,7 @@ def _whole(evidence: Evidence, options: Mapping[str, Any]) -> Decision:
         return Decision("advance", f"Nothing speaks against {share:g} %", facts, weights=_weights(share))
     if missing := _labels_missing(options, found, facts):
         return Decision("hold", f"{_where(evidence, options)}: {missing}", {**facts, "waits_for": missing})
-    return Decision("promote", f"The candidate was not found worse in any stage: {found.line()}", facts)
+    return Decision("promote", f"The candidate was not found worse in any stage: {found.told()}", facts)
 
 
 def _each_channel(evidence: Evidence, options: Mapping[str, Any]) -> Decision:
@@ -140,4 +143,7 @@ def _labels_missing(options: Mapping[str, Any], found: Labelled, facts: Mapping[
         return f"{n} and {n_control} of {n_needed} labelled answers of candidate and baseline"
     if facts["ratio_e"]["labels"] >= facts["ratio_limit"]:
         return "labels do not come to candidate and baseline as one to one, so they cannot compare them"
-    return found.suspicion()
+    margin = options.get("margin") or 0.0
+    if margin > 0 and not found.overall.low > -margin:
+        return f"a drop by {margin:g} is not excluded by the labels yet: {found.line()}"
+    return found.missing()
