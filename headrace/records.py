@@ -408,6 +408,8 @@ class Outcome:
     channel: str
     control_correct: bool
     candidate_correct: bool
+    is_asked: bool = True
+    """A reviewer says so, who was asked about it by a coin; else somebody corrected the answer unasked."""
 
 
 @dataclass(frozen=True)
@@ -432,7 +434,7 @@ class Traffic:
     """Slower than the release's limit."""
     n_abstained: int = 0
     n_units: int = 0
-    """Units that sent them; a unit that meets several server processes counts in each."""
+    """Units that met this arm first; a unit that meets several server processes counts in each."""
 
     def __add__(self, other: "Traffic") -> "Traffic":
         return Traffic(*map(add, vars(self).values(), vars(other).values()))
@@ -451,10 +453,11 @@ class Score:
 
 @dataclass(frozen=True)
 class Batch:
-    """Labelled answers of requests that met the arms with these shares, whenever their labels came."""
+    """A stage: what came of the requests that met the arms with these shares, whenever their labels came."""
 
     shares: Mapping[str, float]
-    scores: Mapping[str, Score]
+    feedback: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
+    traffic: Mapping[str, Mapping[str, Traffic]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -466,9 +469,10 @@ class Evidence:
     traffic: Mapping[str, Mapping[str, Traffic]] = field(default_factory=dict)
     """Arm to channel to counts of requests."""
     feedback: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
-    """Arm to channel to counts of labelled answers."""
+    """Arm to channel to counts of labelled answers, one of each unit."""
     batches: Sequence[Batch] = ()
-    """The same answers by stage, the oldest first; the last holds the shares of now."""
+    """The same requests and answers by stage, the oldest first; the last holds the shares of now."""
+    n_repeated_labels: int = 0  # labelled answers that do not count, as an earlier one of their unit does
     n_requests: int = 0
     """Inputs that the release has answered."""
     stage: int = 0
@@ -477,10 +481,10 @@ class Evidence:
     stage_requests: int = 0
     """Requests since then to the arm that got fewest; the control is none where a slice of it is an arm."""
     asked: Asked | None = None
-    """Of a shadow release with a margin."""
+    """Of a shadow release whose differences a coin asks about."""
 
 
-Verdict = Literal["promote", "hold", "reject", "advance"]
+Verdict = Literal["promote", "hold", "reject", "stop", "advance"]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ count at all (trust.not_counted) is no evidence about versions either.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -21,9 +21,11 @@ from headrace.tasks import TASK_TYPES, TaskType
 from headrace.workspace import Workspace
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import RowMapping
+    from sqlalchemy.engine import Connection, RowMapping
 
 SHADOW = "shadow"
+_Scores = dict[str, dict[str, Score]]
+"""Arm to channel to labelled answers."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,12 @@ class Labels:
 
     outcomes: Sequence[Outcome] = ()
     feedback: Mapping[str, Mapping[str, Score]] | None = None
-    batches: Sequence[Batch] = ()
+    stages: Sequence[Mapping[str, Mapping[str, Score]]] = ()
+    """The same by stage."""
     answers: Sequence[Answered] = ()
-    """What `feedback` and `batches` count, one by one, in the order in which the labels came."""
+    """What `feedback` and `stages` count, one by one, in the order in which the labels came."""
+    n_repeated: int = 0
+    """Labelled answers that do not count, as an earlier one of their unit does."""
     n_shadowed: int = 0
     asked: Asked | None = None
     newest: str | None = None
@@ -61,7 +66,12 @@ def evidence(
     labels = labels or labels_of(ws, release)
     with ws.store.read() as conn:
         all_time = traffic.totals(conn, release.id)
-        in_stage = traffic.totals(conn, release.id, stage=release.stage)
+        by_stage = traffic.by_stage(conn, release.id)
+        stages = _stages(conn, release)
+    in_stage, batches = by_stage.get(release.stage, {}), []
+    for place, stage in enumerate(stages if release.policy != SHADOW else ()):
+        feedback = labels.stages[place] if place < len(labels.stages) else {}  # labels may be of an earlier stage
+        batches.append(Batch(stage.shares, feedback, by_stage.get(place, {})))
     arms = {arm for arm, weight in release.weights.items() if weight > 0}
     watched = arms - {"control"} if "baseline" in arms else arms
     counts = {arm: sum(by_channel.values(), Traffic()).n_requests for arm, by_channel in all_time.items()}
@@ -70,7 +80,8 @@ def evidence(
         outcomes=labels.outcomes,
         traffic=all_time,
         feedback=labels.feedback or {},
-        batches=labels.batches,
+        batches=batches,
+        n_repeated_labels=labels.n_repeated,
         asked=labels.asked,
         n_requests=labels.n_shadowed if release.policy == SHADOW else sum(counts.values()),
         stage=release.stage,
@@ -86,8 +97,7 @@ def labels_of(ws: Workspace, release: Release) -> Labels:
     if release.policy == SHADOW:
         found, n_shadowed = paired(ws, release)
         return Labels(found, n_shadowed=n_shadowed, asked=asking.asked_of(ws, release), newest=newest)
-    feedback, batches, answers = _by_arm(ws, release)
-    return Labels((), feedback, batches, answers, newest=newest)
+    return replace(_by_arm(ws, release), newest=newest)
 
 
 def are_current(ws: Workspace, labels: Labels) -> bool:
@@ -97,43 +107,72 @@ def are_current(ws: Workspace, labels: Labels) -> bool:
 
 
 def paired(ws: Workspace, release: Release) -> tuple[list[Outcome], int]:
-    """One outcome per input that both arms answered and someone corrected, and the number of inputs both answered.
+    """One outcome per input that both arms answered and someone labelled, and the number of inputs both answered.
 
-    Outcomes come in the order in which they became what they are, which is the order that sequential evidence needs.
+    What a reviewer was asked about is what he or she says, whatever others say by themselves, unless all labels count.
+    Outcomes keep the place of their first label: one that is sent again, or changed, changes no order.
     """
     task_type = _task_type(ws, release)
     with ws.store.read() as conn:
-        corrections = rows.shadowed_corrections(conn, release.id)
+        corrections, answers = rows.shadowed_corrections(conn, release.id), rows.asked_answers(conn, release.id)
         n_shadowed = rows.n_shadowed(conn, release.id)
-    outcomes = []
-    for line, truth in with_truth(task_type, _counted(ws, release.task, corrections)):
-        outcomes.append(
-            Outcome(
-                channel=line["channel"],
-                control_correct=task_type.answers_match(line["control"], truth),
-                candidate_correct=task_type.answers_match(line["candidate"], truth),
-            )
+    asked = with_truth(task_type, _counted(ws, release.task, answers))
+    ids = {line["prediction_id"] for line, _ in asked}
+    told = with_truth(task_type, _counted(ws, release.task, corrections))
+    if release.options.get("labels") != "all":
+        told = asked + [(line, truth) for line, truth in told if line["prediction_id"] not in ids]
+    outcomes = [
+        Outcome(
+            channel=line["channel"],
+            control_correct=task_type.answers_match(line["control"], truth),
+            candidate_correct=task_type.answers_match(line["candidate"], truth),
+            is_asked=line["prediction_id"] in ids,
         )
+        for line, truth in told
+    ]
     return outcomes, n_shadowed
 
 
-def _by_arm(ws: Workspace, release: Release) -> tuple[dict[str, dict[str, Score]], list[Batch], list[Answered]]:
-    """Labelled answers by arm and channel, by the shares that held when they were given, and one by one."""
+def _by_arm(ws: Workspace, release: Release) -> Labels:
+    """Labelled answers by arm and channel, the same by the stage in which they were given, and one by one."""
     task_type = _task_type(ws, release)
     with ws.store.read() as conn:
         corrections = rows.labelled_answers(conn, release.id)
-        lines = [line for line in ledger.of_release(conn, release.id) if line.kind in ("start", "advance")]
-    stages = [_Stage(line.at, _shares(line.evidence["weights"])) for line in lines]
-    feedback: dict[str, dict[str, Score]] = {}
-    scores: list[dict[str, Score]] = [{} for _ in stages]
+        stages = _stages(conn, release)
+    counted, n_repeated = _first_of_units(release, _counted(ws, release.task, corrections))
+    feedback: _Scores = {}
+    by_stage: list[_Scores] = [{} for _ in stages]
     answers = []
-    for line, truth in with_truth(task_type, _counted(ws, release.task, corrections)):
+    for line, truth in with_truth(task_type, counted):
         is_right, place = task_type.answers_match(line["output"], truth), _stage_of(line, stages)
-        score, by_channel, by_stage = Score(1, int(is_right)), feedback.setdefault(line["arm"], {}), scores[place]
-        by_channel[line["channel"]] = by_channel.get(line["channel"], Score()) + score
-        by_stage[line["arm"]] = by_stage.get(line["arm"], Score()) + score
+        for scores in (feedback, by_stage[place]):
+            by_channel = scores.setdefault(line["arm"], {})
+            by_channel[line["channel"]] = by_channel.get(line["channel"], Score()) + Score(1, int(is_right))
         answers.append(Answered(line["arm"], line["channel"], is_right, stages[place].shares))
-    return feedback, [Batch(stage.shares, of) for stage, of in zip(stages, scores, strict=True)], answers
+    return Labels((), feedback, by_stage, answers, n_repeated)
+
+
+def _stages(conn: "Connection", release: Release) -> list[_Stage]:
+    """In their order."""
+    lines = [line for line in ledger.of_release(conn, release.id) if line.kind in ("start", "advance")]
+    return [_Stage(line.at, _shares(line.evidence["weights"])) for line in lines]
+
+
+def _first_of_units(release: Release, corrections: "Sequence[RowMapping]") -> "tuple[list[RowMapping], int]":
+    """Corrections of the answers that count, and how many other labelled answers there are of the same units.
+
+    All answers of a unit come from the arm it was assigned to, and they are alike, so together they are one draw of an
+    arm, not many. The one that counts is the one that was labelled first, whatever was said of it and whatever comes
+    later. Without a unit a request is one, with all its rows. Where a slice of the control is an arm, the rest of the
+    control is compared with nothing, and a unit that comes from there into a slice has not counted yet.
+    """
+    is_compared = [line for line in corrections if line["arm"] != "control" or "baseline" not in release.weights]
+    first: dict[tuple[bool, str], str] = {}
+    for line in is_compared:
+        unit = line["unit"]
+        first.setdefault((unit is None, line["request_id"] if unit is None else unit), line["prediction_id"])
+    kept, labelled = set(first.values()), {line["prediction_id"] for line in is_compared}
+    return [line for line in is_compared if line["prediction_id"] in kept], len(labelled) - len(kept)
 
 
 def _stage_of(line: "RowMapping", stages: Sequence[_Stage]) -> int:
@@ -160,16 +199,16 @@ def _counted(ws: Workspace, task: str, corrections: "Sequence[RowMapping]") -> "
 
 
 def with_truth(task_type: TaskType, corrections: "Sequence[RowMapping]") -> "list[tuple[RowMapping, object]]":
-    """Each corrected answer once with what is right, in the order of the last correction of each.
+    """Each corrected answer once with what is right by the latest word of each labeller, in the order in which answers
+    were first corrected.
 
     Args:
         corrections: with prediction_id, labeller and correction, in the order they came.
     """
-    said: dict[str, dict[str, object]] = {}  # prediction -> labeller -> latest correction; newest prediction last
+    said: dict[str, dict[str, object]] = {}  # prediction -> labeller -> latest correction
     answers = {}
     for line in corrections:
-        by_labeller = said.pop(line["prediction_id"], {})
-        said[line["prediction_id"]] = {**by_labeller, line["labeller"]: line["correction"]}
+        said.setdefault(line["prediction_id"], {})[line["labeller"]] = line["correction"]
         answers[line["prediction_id"]] = line
     return [(answers[name], task_type.combine(list(by_labeller.values()))) for name, by_labeller in said.items()]
 

@@ -48,9 +48,8 @@ def compared_arms(release: Release, evidence: Evidence) -> list[Arms]:
     found = []
     for arm in candidates:
         n, n_control = release.weights[arm], release.weights[control]
-        if control == "control" and len(evidence.batches) > 1:  # shares changed on the way: as they were on the whole
-            n, n_control = (traffic_of(evidence, name).n_requests + 1 for name in (arm, control))
-        found.append(Arms(arm, control, n / (n + n_control)))
+        changes = control == "control" and len(evidence.batches) > 1
+        found.append(Arms(arm, control, None if changes else n / (n + n_control)))
     return found
 
 
@@ -60,10 +59,8 @@ def stands(release: Release, evidence: Evidence) -> dict[str, Parts]:
     for arms in compared_arms(release, evidence):
         if arms.candidate == "shadow":
             found[arms.candidate] = _paired(release, evidence)
-        elif arms.control == "baseline" or len(evidence.batches) < 2:
-            found[arms.candidate] = _labelled(release, evidence, arms)
         else:
-            found[arms.candidate] = {"all": _duel(release, evidence, arms), "channels": {}}
+            found[arms.candidate] = _labelled(release, evidence, arms)
     return found
 
 
@@ -202,7 +199,6 @@ def _of_pairs(judged: Judged, n_requests: int, e_needed: float, n_waiting: int) 
 
 
 def _labelled(release: Release, evidence: Evidence, arms: Arms) -> Parts:
-    """Of arms whose shares, relative to each other, stay as they are."""
     found = labelled.compare(evidence, arms, release.options)
     verdicts = {**dict.fromkeys(found.better, "better"), **dict.fromkeys(found.harmed, "worse")}
     overall = _FINDINGS[found.overall.finding]
@@ -215,27 +211,6 @@ def _labelled(release: Release, evidence: Evidence, arms: Arms) -> Parts:
             for name, one in found.channels.items()
         },
     }
-
-
-def _duel(release: Release, evidence: Evidence, arms: Arms) -> Part:
-    """Of two arms whose shares changed on the way: what all stages say together."""
-    alpha = release.options["alpha"]
-    names = arms.candidate, arms.control
-    scores: dict[float, dict[str, Score]] = {}
-    for batch in evidence.batches:
-        if _both_meet(batch.shares, arms):
-            by_arm = scores.setdefault(_share(batch.shares, arms), {})
-            for arm in names:
-                by_arm[arm] = by_arm.get(arm, Score()) + batch.scores.get(arm, Score())
-    tried, control = (sum((s.get(arm, Score()) for s in scores.values()), Score()) for arm in names)
-    benefit, harm = _log_es(scores, arms)
-    gain = tried.n_right / tried.n - control.n_right / control.n if tried.n and control.n else None
-    finding = confidence_sequences.finding(benefit, harm, alpha=alpha)
-    p_value = confidence_sequences.p_value(benefit, harm)
-    found = Comparison(finding, gain, -1.0, 1.0, p_value, benefit, harm)
-    counts = (tried.n, tried.n_right, control.n, control.n_right)
-    n_requests = traffic_of(evidence, arms.candidate).n_requests
-    return _of_labels(found, _FINDINGS[finding], counts, n_requests, 1 / alpha)
 
 
 def _of_labels(

@@ -32,6 +32,7 @@ FLOOR = 0.05
 _N_CELLS = 512  # of the accuracies that posteriors are compared at
 _REACH_SD = 7  # of a posterior, beyond which it is taken as nothing
 _LEAST_VARIANCE = 0.01
+_LEAST_LOG = -690.0
 Floats = NDArray[np.float64]
 
 
@@ -72,12 +73,21 @@ def shares(
     return dict(zip(names, found.tolist(), strict=True))
 
 
-def decide(batches: Sequence[Batch], *, alpha: float, centre: float, out: frozenset[str] = frozenset()) -> Found:
+def decide(
+    batches: Sequence[Batch],
+    *,
+    alpha: float,
+    centre: float,
+    out: frozenset[str] = frozenset(),
+    dropped: frozenset[str] = frozenset(),
+) -> Found:
     """Which arms are out, and which one is left.
 
     Args:
         centre: an accuracy to expect, fixed before the first label.
         out: arms that were told not to be best by an earlier look; they stay so.
+        dropped: arms that left for another reason: the question is which of the others is best. Bets on them count as
+            lost. So E against an arm only ever falls by this, and stays an e-value whenever and why they were dropped.
     """
     names = sorted({name for batch in batches for name in batch.scores})
     if len(names) < 2:
@@ -88,8 +98,9 @@ def decide(batches: Sequence[Batch], *, alpha: float, centre: float, out: frozen
         n_right = np.array([batch.scores[name].n_right if name in batch.scores else 0 for name in names])
         weights = np.array([batch.shares.get(name, 0.0) for name in names])
         total = total + duels(n, n_right, weights, centre=centre)
-    evidence = dict(zip(names, log_e_not_best(total).tolist(), strict=True))
-    out = out | {name for name, value in evidence.items() if value >= math.log(1 / alpha)}
+    log_es = log_e_not_best(total, is_dropped=np.array([name in dropped for name in names]))
+    evidence = dict(zip(names, log_es.tolist(), strict=True))
+    out = out | dropped | {name for name, value in evidence.items() if value >= math.log(1 / alpha)}
     left = [name for name in names if name not in out]
     return Found(left[0] if len(left) == 1 else None, out, evidence)
 
@@ -160,11 +171,18 @@ def duels(n: NDArray[np.int_], n_right: NDArray[np.int_], weights: Floats, *, ce
     return np.where(has_both[..., None], total, 0.0)
 
 
-def log_e_not_best(capitals: Floats) -> Floats:
-    """Logarithm (..., K) of the e-value against "arm j is best": the average over the others of their bets on j."""
+def log_e_not_best(capitals: Floats, *, is_dropped: NDArray[np.bool_] | None = None) -> Floats:
+    """Logarithm (..., K) of the e-value against "arm j is best": the average over the others of their bets on j.
+
+    Args:
+        is_dropped: arms (K) whose bets count as lost.
+    """
     evidence = log_e(capitals)
     n_arms = evidence.shape[-1]
-    evidence = np.where(np.eye(n_arms, dtype=bool), -np.inf, evidence)
-    top = evidence.max(axis=-2, keepdims=True)
+    is_no_bet = np.eye(n_arms, dtype=bool)
+    if is_dropped is not None:
+        is_no_bet |= is_dropped[:, None]
+    evidence = np.where(is_no_bet, -np.inf, evidence)
+    top = np.maximum(evidence.max(axis=-2, keepdims=True), _LEAST_LOG)
     value: Floats = top[..., 0, :] + np.log(np.exp(evidence - top).sum(axis=-2) / (n_arms - 1))
     return value

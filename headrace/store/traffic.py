@@ -35,23 +35,29 @@ def put(
             conn.execute(insert(_TRAFFIC).values(**place, **values))
 
 
-def totals(conn: Connection, release_id: str, *, stage: int | None = None) -> dict[str, dict[str, Traffic]]:
-    """Arm to name of the channel to the counts of all processes together.
+def totals(conn: Connection, release_id: str) -> dict[str, dict[str, Traffic]]:
+    """Arm to name of the channel to the counts of all processes and stages together."""
+    found: dict[str, dict[str, Traffic]] = {}
+    for arms in by_stage(conn, release_id).values():
+        for arm, by_channel in arms.items():
+            mine = found.setdefault(arm, {})
+            for name, counts in by_channel.items():
+                mine[name] = mine.get(name, Traffic()) + counts
+    return found
 
-    Args:
-        stage: of this stage only; None: since the release began.
-    """
+
+def by_stage(conn: Connection, release_id: str) -> dict[int, dict[str, dict[str, Traffic]]]:
+    """Stage to arm to name of the channel to the counts of all processes together."""
     sums = [func.sum(_TRAFFIC.c[name]).label(name) for name in _COUNTS]
     query = (
-        select(_TRAFFIC.c.arm, schema.channels.c.name, *sums)
+        select(_TRAFFIC.c.stage, _TRAFFIC.c.arm, schema.channels.c.name, *sums)
         .join(schema.channels, schema.channels.c.id == _TRAFFIC.c.channel_id)
         .where(_TRAFFIC.c.release_id == release_id)
-        .group_by(_TRAFFIC.c.arm, schema.channels.c.name)
-        .order_by(_TRAFFIC.c.arm, schema.channels.c.name)
+        .group_by(_TRAFFIC.c.stage, _TRAFFIC.c.arm, schema.channels.c.name)
+        .order_by(_TRAFFIC.c.stage, _TRAFFIC.c.arm, schema.channels.c.name)
     )
-    if stage is not None:
-        query = query.where(_TRAFFIC.c.stage == stage)
-    found: dict[str, dict[str, Traffic]] = {}
+    found: dict[int, dict[str, dict[str, Traffic]]] = {}
     for row in conn.execute(query).mappings():
-        found.setdefault(row["arm"], {})[row["name"]] = Traffic(*(int(row[name]) for name in _COUNTS))
+        arms = found.setdefault(row["stage"], {})
+        arms.setdefault(row["arm"], {})[row["name"]] = Traffic(*(int(row[name]) for name in _COUNTS))
     return found

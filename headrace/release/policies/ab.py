@@ -4,7 +4,7 @@ In this order:
 - A guardrail that fired, or labelled answers that tell harm overall or in a channel, reject.
 - Requests or labels that do not come to the arms in proportion to their shares hold: what loses them may bias the rest.
 - The candidate takes charge if it is told to be better, or, with a `margin`, not to be worse by more than that; as long
-  as no harm is suspected.
+  as no harm is suspected and every channel that sends requests has labels of both arms.
 
 All else holds. With `each_channel` every channel is decided on its own, by e-Holm over the channels.
 """
@@ -79,11 +79,11 @@ def _whole(found: Labelled, facts: dict[str, Any], options: Mapping[str, Any]) -
     if not (found.is_better or _is_no_worse(found.overall.low, margin)):
         reason = f"Not decided yet: {found.line()}. More labels will tell"
         return Decision("hold", reason, {**facts, "waits_for": "labels"})
-    if suspicion := found.suspicion():
-        reason = f"The candidate does well overall, but {suspicion}. More labels will tell"
-        return Decision("hold", reason, {**facts, "waits_for": "labels"})
+    if missing := found.missing():
+        reason = f"The candidate does well overall, but {missing}. More labels will tell"
+        return Decision("hold", reason, {**facts, "waits_for": found.waits_for()})
     told = "answers better than the control" if found.is_better else f"is not worse by {margin:g} or more"
-    return Decision("promote", f"The candidate {told}: {found.line()}", facts)
+    return Decision("promote", f"The candidate {told}: {found.told()}", facts)
 
 
 def _each_channel(found: Labelled, out: list[str], facts: dict[str, Any], options: Mapping[str, Any]) -> Decision:

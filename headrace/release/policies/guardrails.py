@@ -15,15 +15,16 @@ Events are counted once per unit, since all of a unit's requests meet the same a
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
-from headrace.records import Evidence, Score, Traffic
+from headrace.records import Batch, Evidence, Score, Traffic
 from headrace.stats import guardrails, multiplicity, sample_ratio
 
 ALPHA = 0.001
 CONTROL_ALPHA = 0.05
 SUSPICION_E = math.sqrt(10)
 """Of a harm, with which a promotion waits (see shadow.py)."""
+_Counted = TypeVar("_Counted")
 _LARGEST_LOG = 690.0  # exp() of it is still a finite float; more evidence than this is shown as this
 
 
@@ -49,28 +50,50 @@ GUARDRAILS = (
 
 @dataclass(frozen=True)
 class Arms:
-    """Two arms that are compared, and the candidate's share of the requests of both."""
+    """Two arms that are compared, and the candidate's share of the requests of both; None: each stage has its own."""
 
     candidate: str
     control: str
-    share: float = 0.5
+    share: float | None = 0.5
 
 
 def within(evidence: Evidence, channels: Sequence[str]) -> Evidence:
     """The evidence of some channels alone."""
-    traffic, feedback = evidence.traffic.items(), evidence.feedback.items()
+
+    def cut(by_arm: Mapping[str, Mapping[str, _Counted]]) -> dict[str, dict[str, _Counted]]:
+        return {arm: {name: one for name, one in by.items() if name in channels} for arm, by in by_arm.items()}
+
     return replace(
         evidence,
         outcomes=[one for one in evidence.outcomes if one.channel in channels],
-        traffic={arm: {name: one for name, one in by.items() if name in channels} for arm, by in traffic},
-        feedback={arm: {name: one for name, one in by.items() if name in channels} for arm, by in feedback},
+        traffic=cut(evidence.traffic),
+        feedback=cut(evidence.feedback),
+        batches=[Batch(one.shares, cut(one.feedback), cut(one.traffic)) for one in evidence.batches],
     )
+
+
+def parts(evidence: Evidence, arms: Arms) -> list[tuple[Evidence | Batch, float]]:
+    """The evidence in parts in which the candidate had the same share of the requests of both arms, with that share.
+
+    Totals over stages of different shares compare nothing: a stage with more errors, and more of the candidate, makes
+    equal arms look unequal (Simpson's paradox).
+    """
+    if arms.share is not None:
+        return [(evidence, arms.share)]
+    shares = [(one.shares.get(arms.candidate, 0.0), one.shares.get(arms.control, 0.0)) for one in evidence.batches]
+    both = zip(evidence.batches, shares, strict=True)
+    return [(batch, n / (n + n_control)) for batch, (n, n_control) in both if n > 0 and n_control > 0]
 
 
 def unsound(evidence: Evidence, arms: Arms) -> str:
     """Why the counts of two arms cannot be right, or are not there; empty when they can."""
     if not _is_count(evidence.stage_requests):
         return "The requests of this stage are no count"
+    found = [_unsound(evidence, arms), *(_unsound(batch, arms) for batch in evidence.batches)]
+    return next((wrong for wrong in found if wrong), "")
+
+
+def _unsound(evidence: Evidence | Batch, arms: Arms) -> str:
     for arm in (arms.control, arms.candidate):
         for channel, traffic in evidence.traffic.get(arm, {}).items():
             counts = [traffic.n_requests, traffic.n_units, *(getattr(traffic, rail.field) for rail in GUARDRAILS)]
@@ -133,7 +156,7 @@ def channels_out(found: Sequence[Mapping[str, Any]], channels: Sequence[str]) ->
     return sorted({one["channel"] for one in found})
 
 
-def ratio_log_e(evidence: Evidence, weights: Mapping[str, float]) -> dict[str, float]:
+def ratio_log_e(evidence: Evidence | Batch, weights: Mapping[str, float]) -> dict[str, float]:
     """Evidence that requests, or labelled answers, do not fall to the arms in proportion to their weights.
 
     Returns:
@@ -150,12 +173,12 @@ def channels_of(evidence: Evidence, options: Mapping[str, Any]) -> list[str]:
     return sorted(met | set(options.get("channels", ())))
 
 
-def traffic_of(evidence: Evidence, arm: str, channels: Sequence[str] | None = None) -> Traffic:
+def traffic_of(evidence: Evidence | Batch, arm: str, channels: Sequence[str] | None = None) -> Traffic:
     by_channel = evidence.traffic.get(arm, {})
     return sum((t for name, t in by_channel.items() if channels is None or name in channels), Traffic())
 
 
-def score_of(evidence: Evidence, arm: str, channels: Sequence[str] | None = None) -> Score:
+def score_of(evidence: Evidence | Batch, arm: str, channels: Sequence[str] | None = None) -> Score:
     by_channel = evidence.feedback.get(arm, {})
     return sum((s for name, s in by_channel.items() if channels is None or name in channels), Score())
 
@@ -169,13 +192,16 @@ def _log_e(
     rail: Guardrail, evidence: Evidence, arms: Arms, options: Mapping[str, Any], channels: Sequence[str]
 ) -> float:
     """The weaker of the two, the second in terms of the first one's level."""
-    tried, control = (traffic_of(evidence, arm, channels) for arm in (arms.candidate, arms.control))
+    tried = traffic_of(evidence, arms.candidate, channels)
     n_events = getattr(tried, rail.field)
     if not n_events:
         return -math.inf
-    odds = rail.ratio * arms.share / (1 - arms.share)
     above = guardrails.log_e_above(n_events, tried.n_requests, options.get(rail.limit, rail.default))
-    worse = guardrails.log_e_worse(n_events, getattr(control, rail.field), odds / (1 + odds))
+    worse = 0.0
+    for part, share in parts(evidence, arms):
+        n, n_control = (getattr(traffic_of(part, arm, channels), rail.field) for arm in (arms.candidate, arms.control))
+        odds = rail.ratio * share / (1 - share)
+        worse += guardrails.log_e_worse(n, n_control, odds / (1 + odds))
     lead = math.log(CONTROL_ALPHA / options.get("guardrail_alpha", ALPHA))
     return float(min(above, worse + lead))
 

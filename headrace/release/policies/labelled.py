@@ -9,10 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from headrace.records import Evidence, Score
-from headrace.release.policies.guardrails import SUSPICION_E, Arms, channels_of, score_of, shown_e
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.records import Batch, Evidence, Score
+from headrace.release.policies.guardrails import SUSPICION_E, Arms, channels_of, parts, score_of, shown_e
 from headrace.stats import confidence_sequences, multiplicity
-from headrace.stats.confidence_sequences import Comparison
+from headrace.stats.confidence_sequences import DIFFERENCES, Comparison
 
 _NOTHING = Comparison("undecided", None, -1.0, 1.0, 1.0, 0.0, 0.0)
 _CENTRE = 0.8  # of a model worth serving; a wrong guess costs labels, not validity
@@ -26,6 +29,10 @@ class Labelled:
     channels: Mapping[str, Comparison]
     counts: Mapping[str, tuple[int, int, int, int]]
     """Channel ("" for all) to labelled and right answers of the candidate, then of the control."""
+    silent: list[str]
+    """Channels that no request came from."""
+    unheard: list[str]
+    """Channels that requests came from, but no labels of both arms: nothing says how they fare."""
     harmed: list[str]
     """Channels told to be worse, strongest first."""
     better: list[str]
@@ -64,6 +71,22 @@ class Labelled:
         lines = [f"{name or 'all channels'}: {self.line(name)}" for name in self.suspected]
         return f"it may be worse ({'; '.join(lines)})" if lines else ""
 
+    def missing(self) -> str:
+        """What a promotion of all channels waits for, as part of a sentence; empty where nothing speaks against it.
+
+        A channel that sends requests is not promoted unheard. A release that names its channels waits for those alone.
+        """
+        if self.unheard:
+            return f"no labelled answers of both arms came from: {', '.join(self.unheard)}"
+        return self.suspicion()
+
+    def waits_for(self) -> str:
+        return f"labels from {', '.join(self.unheard)}" if self.unheard else "labels"
+
+    def told(self) -> str:
+        """The evidence of a promotion, and the channels that it says nothing about."""
+        return f"{self.line()}. No requests came from: {', '.join(self.silent)}" if self.silent else self.line()
+
     def as_json(self) -> dict[str, Any]:
         tested = {"": self.overall, **self.channels}
         rows = {name: {**_counts(self.counts[name]), **_figures(found)} for name, found in tested.items()}
@@ -77,14 +100,19 @@ def compare(evidence: Evidence, arms: Arms, options: Mapping[str, Any]) -> Label
     hundred times as long, and a server looks twice a second. They hold at that level all together (Bonferroni).
     """
     alpha, names = options["alpha"], channels_of(evidence, options)
+    met = {name for by in evidence.traffic.values() for name, traffic in by.items() if traffic.n_requests}
     of = {name: _scores(evidence, arms, None if name == "" else [name]) for name in ["", *names]}
-    found = {name: _without_interval(*of[name], arms, options) for name in names}
-    if options.get("margin") and options.get("each_channel"):
-        found = {name: _with_interval(*of[name], arms, options, alpha / len(names)) for name in names}
+    found = _without_intervals(evidence, arms, names, of, options)
+    if arms.share is not None:
+        found[""] = _with_interval(*of[""], arms.share, options, alpha)
+    if arms.share is not None and options.get("margin") and options.get("each_channel"):
+        found |= {name: _with_interval(*of[name], arms.share, options, alpha / len(names)) for name in names}
     return Labelled(
-        _with_interval(*of[""], arms, options, alpha),
+        found.pop(""),
         found,
         {name: (tried.n, tried.n_right, control.n, control.n_right) for name, (control, tried) in of.items()},
+        [name for name in names if name not in met],
+        [name for name in names if name in met and not min(score.n for score in of[name])],
         multiplicity.refuted({name: one.log_e_harm for name, one in found.items()}, alpha=alpha),
         multiplicity.refuted({name: one.log_e_benefit for name, one in found.items()}, alpha=alpha),
         alpha,
@@ -96,17 +124,44 @@ def _scores(evidence: Evidence, arms: Arms, channels: Sequence[str] | None) -> t
     return score_of(evidence, arms.control, channels), score_of(evidence, arms.candidate, channels)
 
 
-def _with_interval(control: Score, tried: Score, arms: Arms, options: Mapping[str, Any], alpha: float) -> Comparison:
+def _with_interval(control: Score, tried: Score, share: float, options: Mapping[str, Any], alpha: float) -> Comparison:
     centre = options.get("accuracy", _CENTRE)
-    return confidence_sequences.compare(control, tried, alpha=alpha, candidate_share=arms.share, centre=centre)
+    return confidence_sequences.compare(control, tried, alpha=alpha, candidate_share=share, centre=centre)
 
 
-def _without_interval(control: Score, tried: Score, arms: Arms, options: Mapping[str, Any]) -> Comparison:
+def _without_intervals(
+    evidence: Evidence,
+    arms: Arms,
+    names: Sequence[str],
+    of: Mapping[str, tuple[Score, Score]],
+    options: Mapping[str, Any],
+) -> dict[str, Comparison]:
+    """Of each channel, and of all of them (""): what all parts say together, each with a share of its own."""
+    centre, capitals = options.get("accuracy", _CENTRE), np.zeros((len(names), 2, len(DIFFERENCES)))
+    for part, share in parts(evidence, arms):
+        bets, values = confidence_sequences.bets(share, centre), confidence_sequences.estimates(share, centre)
+        capitals += bets.log_capitals(values, _cells(part, arms, names))[..., 0, :]
+    log_es = confidence_sequences.log_e(np.concatenate([capitals.sum(axis=0, keepdims=True), capitals]))
+    both = zip(["", *names], log_es.tolist(), strict=True)
+    return {name: _compared(*of[name], benefit, harm, options) for name, (benefit, harm) in both}
+
+
+def _cells(part: Evidence | Batch, arms: Arms, names: Sequence[str]) -> NDArray[np.int64]:
+    """Counts (C, 4) of each channel: answers of the control that were wrong, and right, then of the candidate."""
+    cells = np.zeros((len(names), 4), dtype=np.int64)
+    for place, arm in enumerate((arms.control, arms.candidate)):
+        scores = part.feedback.get(arm, {})
+        for row, name in enumerate(names):
+            if name in scores:
+                n, n_right = scores[name].n, scores[name].n_right
+                cells[row, 2 * place : 2 * place + 2] = n - n_right, n_right
+    return cells
+
+
+def _compared(control: Score, tried: Score, benefit: float, harm: float, options: Mapping[str, Any]) -> Comparison:
+    """From log e-values."""
     if not control.n and not tried.n:
         return _NOTHING
-    centre = options.get("accuracy", _CENTRE)
-    capitals = confidence_sequences.capitals(control, tried, candidate_share=arms.share, centre=centre)
-    benefit, harm = (float(log_e) for log_e in confidence_sequences.log_e(capitals))
     estimate = tried.n_right / tried.n - control.n_right / control.n if tried.n and control.n else None
     finding = confidence_sequences.finding(benefit, harm, alpha=options["alpha"])
     return Comparison(finding, estimate, -1.0, 1.0, confidence_sequences.p_value(benefit, harm), benefit, harm)
