@@ -10,6 +10,8 @@ _RISKS = {
     "differences": "both answer alike where labels came: more labels, or stop it, as it changes little",
 }
 
+_SURE = 0.8  # of the releases: what plans are made for
+
 
 def show_plan(found: dict[str, Any]) -> None:
     points = found["drop_points"]
@@ -19,9 +21,13 @@ def show_plan(found: dict[str, Any]) -> None:
     head = ("channel", "held-out rows", "answers differ", "requests", "labels", "cost", "days")
     table(head, rows, title=f"{found['candidate']} beside {found['control']} ({found['policy']}): to find {what}")
     print("Half of such releases need no more than the first number, nine in ten no more than the second.")
+    if found["promotion"] is not None:
+        _show_promotion(found, what)
     if (shown := found["all"]["no_worse"]) is not None:
         requests, labels = (_pair(shown[f"{what}_median"], shown[f"{what}_p90"]) for what in ("n_requests", "n_labels"))
         print(f"To show that one as good is not worse by the margin: {requests} requests, {labels} labels.")
+    elif found["all"]["no_worse_reason"] is not None:
+        print(f"That it is not worse by the margin will not be shown: {found['all']['no_worse_reason']}.")
     for name, part in parts.items():
         if part["plan"] is None:
             print(f"{name}: no plan, since {part['reason']}.")
@@ -29,6 +35,22 @@ def show_plan(found: dict[str, Any]) -> None:
         print("What it would cost: add --price, of one label.")
     if not found["all"]["requests_per_day"]:
         print("Days are not known: the prediction log has seen no traffic in the last week.")
+
+
+def _show_promotion(found: dict[str, Any], what: str) -> None:
+    """Of a canary: when it takes charge, and whether the drop would show before."""
+    promotion, share = found["promotion"], found["all"]["found_share"]
+    first = promotion["stages"][0]
+    days = "" if promotion["days"] is None else f" ({_amount(promotion['days'])} days)"
+    print(
+        f"If nothing speaks against it, it takes charge after {promotion['n_requests']:,} requests{days}, "
+        f"{first['n_requests']:,} of them in the first stage ({first['share']:.3g} of the requests), and with "
+        f"{promotion['n_labels']:,} labelled answers."
+    )
+    if share is not None and found["drop_points"] > 0:
+        print(f"Of such releases, {share:.0%} find {what} before that.", end=" " if share < _SURE else "\n")
+        if share < _SURE:
+            print("To find more: longer stages (release.dwell_requests), or --policy shadow.")
 
 
 def _planned(part: dict[str, Any]) -> list[str]:

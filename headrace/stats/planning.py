@@ -7,17 +7,18 @@ has the same drift and spread (Donsker 1951, "An invariance principle for certai
 
 Shadow (`paired`): the walk is wins minus losses over the disagreements, which alone get labels; `no_worse`: the bets
 that are won and lost over all requests.
-A/B (`unpaired`): the bets that are won and lost over all answers, each of which needs a label.
+A/B (`unpaired`) and canary (`ramped`): the bets that are won and lost over all answers, each of which needs a label.
+Bandit (`best_of_two`): requests go where labels tell most, which no sum over paths follows: simulated, with a seed.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.stats import beta_mixture, confidence_sequences, noninferiority
+from headrace.stats import best_arm, beta_mixture, confidence_sequences, noninferiority
 from headrace.stats.beta_mixture import log_gamma
 
 _N_STEPS = 10_000  # of the walk that is summed up, coarser ones beyond: half a second
@@ -29,6 +30,8 @@ _N_HALVINGS = 26
 _N_EXACT = 3000  # labels up to which E is exact
 _erfc = np.vectorize(math.erfc, otypes=[np.float64])
 _N_KNOTS = 48  # at which a boundary is found
+_SEED, _N_RUNS = 1, 200  # of simulated releases
+_N_BETWEEN, _GROWTH = 10, 0.03  # labels between two looks: ten, or that share of all before
 Floats = NDArray[np.float64]
 
 
@@ -118,16 +121,7 @@ def unpaired(
     """
     _check(drop, accuracy if drop > 0 else 1 - accuracy, alpha=alpha, power=power, label_share=label_share)
     both = control_share + candidate_share
-    share = candidate_share / both
-    expected = accuracy - drop
-    chances_of = np.array([1 - accuracy, accuracy, 1 - expected, expected]) * np.repeat([1 - share, share], 2)
-    above, below = confidence_sequences.bets(share, centre).stakes()[:, 0]
-    won = np.outer(confidence_sequences.estimates(share, centre), above if drop < 0 else -below)
-    drift, slopes, drifts = _as_walk(chances_of, np.log1p(won))
-    threshold = math.log(n_hypotheses / alpha)
-    steps, chances = _first_passage(
-        drift, lambda n: _place_needed(n, slopes, drifts, confidence_sequences.log_e, threshold)
-    )
+    steps, chances = _answers_needed(accuracy, drop, candidate_share / both, centre, math.log(n_hypotheses / alpha))
     return _plan(
         steps,
         chances,
@@ -136,6 +130,108 @@ def unpaired(
         power=power,
         price_per_label=price_per_label,
     )
+
+
+def _answers_needed(
+    accuracy: float, drop: float, share: float, centre: float, threshold: float
+) -> tuple[Floats, Floats]:
+    """When the bets on two arms of which the candidate has `share` are won: labelled answers (T,) and chances (T,)."""
+    expected = accuracy - drop
+    chances_of = np.array([1 - accuracy, accuracy, 1 - expected, expected]) * np.repeat([1 - share, share], 2)
+    above, below = confidence_sequences.bets(share, centre).stakes()[:, 0]
+    won = np.outer(confidence_sequences.estimates(share, centre), above if drop < 0 else -below)
+    drift, slopes, drifts = _as_walk(chances_of, np.log1p(won))
+    return _first_passage(drift, lambda n: _place_needed(n, slopes, drifts, confidence_sequences.log_e, threshold))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of a ramp: the candidate answers `share` of the requests, a slice of the control as many."""
+
+    share: float
+    n_requests: float
+    """That arrive while it lasts, at either arm or at none."""
+
+
+def ramped(
+    accuracy: float,
+    drop: float,
+    alpha: float = 0.05,
+    *,
+    stages: Sequence[Stage],
+    power: float = 0.8,
+    label_share: float = 1.0,
+    centre: float = 0.8,
+    n_hypotheses: int = 1,
+    price_per_label: float | None = None,
+) -> tuple[Plan, float]:
+    """A release that goes through stages, each of which shares requests out evenly between the two arms it compares.
+
+    The plan is of finding the drop as if the last stage went on until then; requests are walked stage by stage at the
+    rate at which labelled answers come on average. Beside it the chance that the drop is found by the end of the last
+    stage, when a canary promotes what was not found worse.
+
+    Args:
+        accuracy, drop, centre: as in `unpaired`; so are the errors.
+    """
+    _check(drop, accuracy if drop > 0 else 1 - accuracy, alpha=alpha, power=power, label_share=label_share)
+    steps, chances = _answers_needed(accuracy, drop, 0.5, centre, math.log(n_hypotheses / alpha))
+    rates = np.array([2 * stage.share * label_share for stage in stages])
+    requests = np.concatenate([[0.0], np.cumsum([stage.n_requests for stage in stages])])
+    labels = np.concatenate([[0.0], np.cumsum([stage.n_requests for stage in stages] * rates)])
+    walked = np.interp(steps, labels, requests) + np.maximum(0.0, steps - labels[-1]) / rates[-1]
+    decided = chances.cumsum()
+    places = [min(int(np.searchsorted(decided, level - 1e-12)), len(steps) - 1) for level in (0.5, 0.9, power)]
+    n_requests = [math.ceil(walked[place]) for place in places]
+    n_labels = [int(steps[place]) for place in places]
+    means = math.ceil(float(walked @ chances)), math.ceil(float(steps @ chances))
+    plan = _as_plan(means, n_requests, n_labels, power=power, price_per_label=price_per_label)
+    return plan, float(chances[steps <= labels[-1]].sum())
+
+
+def best_of_two(
+    accuracy: float,
+    drop: float,
+    alpha: float = 0.05,
+    *,
+    floor: float = best_arm.FLOOR,
+    power: float = 0.8,
+    label_share: float = 1.0,
+    centre: float = 0.8,
+    price_per_label: float | None = None,
+) -> Plan:
+    """A bandit release of one candidate, until `stats.best_arm` names the better of the two, at 1 / alpha.
+
+    Simulated with a fixed seed, so right to about a tenth: the shares follow what the labels say by chance.
+
+    Args:
+        accuracy, drop, centre: as in `unpaired`; so are the errors.
+        floor: the least share of an arm.
+    """
+    _check(drop, accuracy if drop > 0 else 1 - accuracy, alpha=alpha, power=power, label_share=label_share)
+    rng, right = np.random.default_rng(_SEED), np.array([accuracy, accuracy - drop])
+    running, n_labels, total = np.arange(_N_RUNS), np.zeros(_N_RUNS), 0
+    n: NDArray[np.int_] = np.zeros((_N_RUNS, 2), int)
+    n_right, is_out = n.copy(), n > 0
+    capitals: Floats = np.zeros((_N_RUNS, 2, 2, 1))
+    while len(running):
+        n_more = max(_N_BETWEEN, math.ceil(_GROWTH * total))
+        total += n_more
+        if total > _MOST:
+            raise ValueError(f"so small a difference takes more than {_MOST:g} answers to find")
+        shares = best_arm.allocation(n, n_right, floor=floor, is_out=is_out)
+        met = rng.multinomial(n_more, shares)
+        got = rng.binomial(met, right)
+        n, n_right = n + met, n_right + got
+        capitals = capitals + best_arm.duels(met, got, shares, centre=centre)
+        n_labels[running] = total
+        going = (best_arm.log_e_not_best(capitals) < math.log(1 / alpha)).all(axis=1)
+        running, n, n_right, is_out = running[going], n[going], n_right[going], is_out[going]
+        capitals = capitals[going]
+    labels = [math.ceil(np.quantile(n_labels, level)) for level in (0.5, 0.9, power)]
+    means = math.ceil(n_labels.mean() / label_share), math.ceil(n_labels.mean())
+    requests = [math.ceil(k / label_share) for k in labels]
+    return _as_plan(means, requests, labels, power=power, price_per_label=price_per_label)
 
 
 def no_worse(
@@ -317,12 +413,29 @@ def _plan(
     else:
         labels = [math.ceil(labels_per_step * n) for n in requests]
     mean = float(steps @ chances)
+    means = math.ceil(mean / request_share), math.ceil(mean * labels_per_step)
+    return _as_plan(means, requests, labels, power=power, price_per_label=price_per_label)
+
+
+def _as_plan(
+    means: tuple[int, int],
+    requests: Sequence[int],
+    labels: Sequence[int],
+    *,
+    power: float,
+    price_per_label: float | None,
+) -> Plan:
+    """
+    Args:
+        means: of requests and of labels.
+        requests, labels: in half, in nine of ten and with chance `power` enough.
+    """
     costs = [None if price_per_label is None else round(n * price_per_label, 2) for n in labels]
     return Plan(
-        n_requests_mean=math.ceil(mean / request_share),
+        n_requests_mean=means[0],
         n_requests_median=requests[0],
         n_requests_p90=requests[1],
-        n_labels_mean=math.ceil(mean * labels_per_step),
+        n_labels_mean=means[1],
         n_labels_median=labels[0],
         n_labels_p90=labels[1],
         power=power,

@@ -1,5 +1,6 @@
 """`release plan`: from answers on held-out rows and the traffic of the log to requests, labels, days and cost."""
 
+import math
 from datetime import timedelta
 from pathlib import Path
 
@@ -113,9 +114,9 @@ def test_versions_that_hardly_differ_cannot_be_so_far_apart(
 
 
 @pytest.mark.parametrize(
-    ("policy", "shares"), [("ab", (0.8, 0.2)), ("canary", (0.25, 0.25)), ("bandit", (0.5, 0.5)), ("shadow", None)]
+    ("policy", "shares"), [("ab", (0.8, 0.2)), ("canary", (0.05, 0.05)), ("bandit", (0.5, 0.5)), ("shadow", None)]
 )
-def test_where_each_request_meets_one_arm_the_shares_of_the_arms_count(
+def test_a_plan_knows_what_its_policy_does_with_the_requests(
     workspace: Workspace,
     rows: list[SnapshotRow],
     monkeypatch: pytest.MonkeyPatch,
@@ -123,14 +124,72 @@ def test_where_each_request_meets_one_arm_the_shares_of_the_arms_count(
     shares: tuple[float, float] | None,
 ) -> None:
     answer_with(monkeypatch, workspace, rows, {1: sometimes_wrong(10), 2: right})
-    settings = {"release.candidate_share": 0.2, "release.ramp": [5, 25]}
+    settings = {"release.candidate_share": 0.2, "release.ramp": [5, 25], "release.floor_share": 0.2}
     with open_workspace(workspace.root, overrides=settings) as ws:
         found = planning.plan(ws, "2", drop=8, policy=policy)
     assert found["shares"] == shares
-    if shares is not None:
-        accuracy = round(1 - found["all"]["n_disagreements"] / found["all"]["n_rows"], 2)
-        expected = stats.unpaired(accuracy, 0.08, control_share=shares[0], candidate_share=shares[1])
-        assert found["all"]["plan"] == vars(expected)
+    accuracy = round(1 - found["all"]["n_disagreements"] / found["all"]["n_rows"], 2)
+    expected = {
+        "ab": lambda: stats.unpaired(accuracy, 0.08, control_share=0.8, candidate_share=0.2),
+        "canary": lambda: stats.ramped(accuracy, 0.08, stages=[stats.Stage(0.05, 4000), stats.Stage(0.25, 800)])[0],
+        "bandit": lambda: stats.best_of_two(accuracy, 0.08, floor=0.2),
+    }
+    if policy in expected:
+        assert found["all"]["plan"] == vars(expected[policy]())
+    if policy == "bandit":
+        assert found["channels"]["web"]["reason"] == "a bandit decides on all channels together"
+
+
+def test_of_a_canary_the_whole_ramp_is_planned(
+    workspace: Workspace,
+    rows: list[SnapshotRow],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # 200 requests of each arm at 1, 5, 10, 25 and 50 %. Catches a plan of the last stage alone, a promotion that
+    # forgets the clock or the labels, and a channel that is given the requests of all.
+    answer_with(monkeypatch, workspace, rows, {1: right, 2: sometimes_wrong(10)})
+    found = planning.plan(workspace, "2", drop=2, policy="canary", price=0.5)
+    promotion = found["promotion"]
+    assert [one["n_requests"] for one in promotion["stages"]] == [20000, 4000, 2000, 800, 400]
+    assert (promotion["n_requests"], promotion["n_labels"], promotion["cost"]) == (27200, 100, 50.0)
+    assert found["all"]["found_share"] < 0.3  # 2,000 labelled answers do not tell 2 points
+    assert found["all"]["plan"]["n_requests_median"] > 27200
+    of_half = found["channels"]["web"]["plan"]["n_requests_median"]
+    n_labels = found["channels"]["web"]["plan"]["n_labels_median"]
+    share = found["channels"]["web"]["n_rows"] / found["all"]["n_rows"]
+    assert of_half == pytest.approx(27200 * share + n_labels - 2000 * share, rel=0.01)
+    show_plan(found)
+    words = " ".join(capsys.readouterr().out.split())
+    assert "takes charge after 27,200 requests, 20,000 of them in the first stage" in words
+    assert "find a drop of 2 points before that. To find more" in words
+    few = planning.plan(workspace, "2", drop=2, policy="canary", label_share=0.01)
+    assert few["promotion"]["n_requests"] == 27200 + (50 - 10) / 0.01 / 0.5
+    plant_traffic(workspace, "web", 40, days=3.75)  # 600 s of so few are no requests
+    slow = planning.plan(workspace, "2", drop=2, policy="canary")
+    assert slow["promotion"]["days"] == pytest.approx(27200 * 3.75 / 40, rel=0.01)
+    with open_workspace(workspace.root, overrides={"release.dwell_s": 30 * 86400}) as ws:
+        waits = planning.plan(ws, "2", drop=2, policy="canary")["promotion"]["stages"]
+    assert waits[-1]["days"] == pytest.approx(400 * 3.75 / 40, rel=0.01)  # longer than 30 days
+    with open_workspace(workspace.root, overrides={"release.dwell_s": 60 * 86400}) as ws:
+        waits = planning.plan(ws, "2", drop=2, policy="canary")["promotion"]["stages"]
+    assert waits[-1]["days"] == 60
+
+
+def test_a_margin_too_small_to_show_is_said(
+    workspace: Workspace,
+    rows: list[SnapshotRow],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    answer_with(monkeypatch, workspace, rows, {1: right, 2: sometimes_wrong(10)})
+    with open_workspace(workspace.root, overrides={"release.margin": 1e-6}) as ws:
+        found = planning.plan(ws, "2", drop=5)
+    assert found["all"]["plan"] is not None
+    assert found["all"]["no_worse"] is None
+    show_plan(found)
+    words = " ".join(capsys.readouterr().out.split())
+    assert "will not be shown: so small a difference takes more than 1e+09 answers to find." in words
 
 
 def test_with_a_margin_the_plan_says_what_it_takes_to_show_no_harm(
@@ -190,7 +249,10 @@ def test_a_plan_changes_nothing_and_is_shown_in_words(
     [
         ({"candidate": "2", "drop": 0}, BadInput, "in points, up to 100 and not 0: 0"),
         ({"candidate": "2", "drop": 101}, BadInput, "in points"),
-        ({"candidate": "2", "price": -1}, BadInput, "a price is 0 or more: -1"),
+        ({"candidate": "2", "price": -1}, BadInput, "a price is a number of 0 or more: -1"),
+        ({"candidate": "2", "price": math.nan}, BadInput, "a price is a number of 0 or more: nan"),
+        ({"candidate": "2", "price": math.inf}, BadInput, "a price is a number of 0 or more: inf"),
+        ({"candidate": "2", "drop": math.nan}, BadInput, "in points"),
         ({"candidate": "2", "label_share": 0}, BadInput, "share of labels"),
         ({"candidate": "2", "policy": "shadwo"}, NotFound, "policies: shadwo"),
         ({"candidate": "1"}, WrongState, "already in charge"),

@@ -99,6 +99,31 @@ def test_requests_of_other_arms_and_without_labels_are_counted() -> None:
     assert canary.n_requests_mean == pytest.approx(20 * plain.n_requests_mean, rel=0.01)
 
 
+def test_a_ramp_is_walked_stage_by_stage() -> None:
+    # One stage is an A/B of its arms. With two, the requests of a label are those of the stage in which it comes.
+    plain = planning.unpaired(0.9, 0.1)
+    one, found_share = planning.ramped(0.9, 0.1, stages=[planning.Stage(0.5, plain.n_labels_p90)])
+    assert one == plain
+    assert found_share == pytest.approx(0.9, abs=0.005)
+    n = plain.n_labels_median - 100
+    two, found_share = planning.ramped(0.9, 0.1, stages=[planning.Stage(0.05, 10 * n), planning.Stage(0.5, 200)])
+    assert two.n_labels_median == plain.n_labels_median
+    assert two.n_requests_median == 10 * n + 100
+    assert two.n_requests_p90 == 10 * n + plain.n_labels_p90 - n
+    assert 0.5 < found_share < 0.7
+    half, _ = planning.ramped(0.9, 0.1, stages=[planning.Stage(0.05, 20 * n), planning.Stage(0.5, 9)], label_share=0.5)
+    assert half.n_requests_median == 20 * n + 200
+
+
+@pytest.mark.parametrize("drop", [0.1, -0.1])
+def test_a_bandit_of_two_arms_takes_about_as_long_as_halves(drop: float) -> None:
+    # Thompson sampling with a floor gives the better arm more, which costs some labels and never half as many again.
+    plain, found = planning.unpaired(0.85, drop), planning.best_of_two(0.85, drop, label_share=0.5)
+    assert 0.6 < found.n_labels_median / plain.n_labels_median < 1.5
+    assert found.n_requests_p90 == 2 * found.n_labels_p90
+    assert found == planning.best_of_two(0.85, drop, label_share=0.5)
+
+
 def test_more_channels_and_less_error_take_longer() -> None:
     one = planning.paired(0.06, 0.02)
     assert planning.paired(0.06, 0.02, n_hypotheses=10).n_labels_median > one.n_labels_median
