@@ -83,6 +83,7 @@ def plant_answer(
     release_id: str | None = None,
     error: str | None = None,
     probability: float = 1.0,
+    unit: str | None = None,
 ) -> tuple[str, str]:
     """One prediction; returns its id and its request's id."""
     prediction_id, request_id = new_id("prediction"), request_id or new_id("request")
@@ -92,7 +93,7 @@ def plant_answer(
         "row": row,
         "task": version.task,
         "channel_id": channel.id,
-        "unit": None,
+        "unit": unit,
         "arm": arm,
         "release_id": release_id,
         "version_id": version.id,

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from headrace.errors import BadInput
 from headrace.release.assignment import assign
+from headrace.release.policies.canary import Canary
 
 HALF = {"control": 1.0, "candidate": 1.0}
 
@@ -35,6 +36,15 @@ def test_a_growing_candidate_takes_units_and_gives_none_back(unit: str, a: float
     before, _ = assign("r", "s", unit, {"control": 1 - small, "candidate": small})
     after, _ = assign("r", "s", unit, {"control": 1 - large, "candidate": large})
     assert (before, after) != ("candidate", "control")
+
+
+@given(st.text(max_size=20), st.floats(0.1, 50), st.floats(0.1, 50))
+def test_a_canarys_slices_take_units_and_give_none_away(unit: str, a: float, b: float) -> None:
+    # Catches a unit of the baseline that goes to the candidate when the ramp rises: a unit counts once, so the
+    # candidate would get fewer new ones than the baseline, and equal arms would look unequal.
+    steps = [Canary.weights({"ramp": [percent]}) for percent in sorted((a, b))]
+    before, after = (assign("r", "s", unit, weights)[0] for weights in steps)
+    assert before in ("control", after)
 
 
 def test_release_salt_and_unit_are_kept_apart() -> None:
