@@ -102,6 +102,8 @@ class Settled:
     """0 to 1."""
     held_back: str | None = None
     """Why it is no row of a snapshot for now; None: it is one."""
+    reviewers: frozenset[str] = frozenset()
+    """Ids of labellers whose reviews are labels of its own."""
 
 
 @dataclass(frozen=True)
@@ -410,6 +412,8 @@ class Outcome:
     candidate_correct: bool
     is_asked: bool = True
     """A reviewer says so, who was asked about it by a coin; else somebody corrected the answer unasked."""
+    at: datetime | None = field(default=None, compare=False)
+    """Of the newest label; no part of the evidence."""
 
 
 @dataclass(frozen=True)
@@ -420,6 +424,8 @@ class Answered:
     channel: str
     is_right: bool
     shares: Mapping[str, float]
+    at: datetime | None = field(default=None, compare=False)
+    """Of the newest label; no part of the evidence."""
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,7 @@ def paired(ws: Workspace, release: Release) -> tuple[list[Outcome], int]:
             control_correct=task_type.answers_match(line["control"], truth),
             candidate_correct=task_type.answers_match(line["candidate"], truth),
             is_asked=line["prediction_id"] in ids,
+            at=line["at"],
         )
         for line, truth in told
     ]
@@ -148,7 +149,7 @@ def _by_arm(ws: Workspace, release: Release) -> Labels:
         for scores in (feedback, by_stage[place]):
             by_channel = scores.setdefault(line["arm"], {})
             by_channel[line["channel"]] = by_channel.get(line["channel"], Score()) + Score(1, int(is_right))
-        answers.append(Answered(line["arm"], line["channel"], is_right, stages[place].shares))
+        answers.append(Answered(line["arm"], line["channel"], is_right, stages[place].shares, line["at"]))
     return Labels((), feedback, by_stage, answers, n_repeated)
 
 

@@ -61,3 +61,9 @@ def by_stage(conn: Connection, release_id: str) -> dict[int, dict[str, dict[str,
         arms = found.setdefault(row["stage"], {})
         arms.setdefault(row["arm"], {})[row["name"]] = Traffic(*(int(row[name]) for name in _COUNTS))
     return found
+
+
+def last_at(conn: Connection, release_id: str) -> dict[str, datetime]:
+    """Arm to when a server last counted a request to it."""
+    query = select(_TRAFFIC.c.arm, func.max(_TRAFFIC.c.at).label("at")).where(_TRAFFIC.c.release_id == release_id)
+    return {row.arm: row.at for row in conn.execute(query.group_by(_TRAFFIC.c.arm))}
