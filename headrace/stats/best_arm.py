@@ -184,5 +184,6 @@ def log_e_not_best(capitals: Floats, *, is_dropped: NDArray[np.bool_] | None = N
         is_no_bet |= is_dropped[:, None]
     evidence = np.where(is_no_bet, -np.inf, evidence)
     top = np.maximum(evidence.max(axis=-2, keepdims=True), _LEAST_LOG)
-    value: Floats = top[..., 0, :] + np.log(np.exp(evidence - top).sum(axis=-2) / (n_arms - 1))
+    with np.errstate(divide="ignore"):  # none is left to bet on
+        value: Floats = top[..., 0, :] + np.log(np.exp(evidence - top).sum(axis=-2) / (n_arms - 1))
     return value

@@ -28,12 +28,12 @@ def seen(by_channel: dict[str, tuple[int, int]], *, n: int = 400, stage: int = 4
     arms = {arm: {name: Traffic(n, n_units=n) for name in by_channel} for arm in ("control", "baseline", "candidate")}
     control = {name: Score(n, right) for name, (_, right) in by_channel.items()}
     tried = {name: Score(n, right) for name, (right, _) in by_channel.items()}
-    whole = {"control": sum(control.values(), Score()), "candidate": sum(tried.values(), Score())}
+    halves = {arm: arms[arm] for arm in ("control", "candidate")}
     return Evidence(
         outcomes=outcomes,
         traffic={**arms, "shadow": arms["candidate"]},
         feedback={"control": control, "baseline": control, "candidate": tried},
-        batches=[Batch({"control": 0.5, "candidate": 0.5}, whole)],
+        batches=[Batch({"control": 0.5, "candidate": 0.5}, {"control": control, "candidate": tried}, halves)],
         n_requests=n,
         stage=stage,
         stage_elapsed_s=1.0,
@@ -42,10 +42,10 @@ def seen(by_channel: dict[str, tuple[int, int]], *, n: int = 400, stage: int = 4
 
 
 @each_policy
-def test_the_first_shares_are_shares_and_leave_the_control_first(policy: Any) -> None:
+def test_the_first_shares_are_shares_and_leave_the_control_one(policy: Any) -> None:
     weights = policy.weights(OPTIONS)
     assert math.isclose(sum(weights.values()), 1)
-    assert next(iter(weights)) == "control"
+    assert "control" in weights
     assert json.loads(json.dumps(weights)) == weights
 
 
@@ -66,9 +66,9 @@ def test_overwhelming_evidence_decides(policy: Any) -> None:
     assert policy.decide(seen({"a": (200, 380)}), OPTIONS).verdict == "reject"
 
 
-@pytest.mark.parametrize("name", ["shadow", "canary", "ab"])
-def test_a_gain_elsewhere_does_not_pay_for_a_ruined_channel(name: str) -> None:
-    decision = POLICIES.get(name).decide(seen({"a": (398, 200), "b": (200, 300)}), OPTIONS)
+@each_policy
+def test_a_gain_elsewhere_does_not_pay_for_a_ruined_channel(policy: Any) -> None:
+    decision = policy.decide(seen({"a": (398, 200), "b": (200, 300)}), OPTIONS)
     assert decision.verdict == "reject"
     assert "b:" in decision.reason
 
@@ -83,11 +83,13 @@ def test_same_facts_same_decision_and_plain_json(
     n, n_errors, n_labelled, n_right = counts
     arm = {"a": Traffic(n, min(n, n_errors), n_units=n)}
     score = {"a": Score(n_labelled, min(n_labelled, n_right))}
+    control = {"a": Traffic(n, n_units=n)}
+    halves = {"control": 0.5, "candidate": 0.5}
     evidence = Evidence(
         outcomes,
-        {"control": {"a": Traffic(n, n_units=n)}, "baseline": {"a": Traffic(n, n_units=n)}, "candidate": arm},
+        {"control": control, "baseline": control, "candidate": arm},
         {"control": score, "baseline": score, "candidate": score},
-        [Batch({"control": 0.5, "candidate": 0.5}, {"control": score["a"], "candidate": score["a"]})],
+        [Batch(halves, {"control": score, "candidate": score}, {"control": control, "candidate": arm})],
         n_requests=n,
         stage=1,
         stage_elapsed_s=2.0,

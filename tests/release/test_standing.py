@@ -102,14 +102,14 @@ def evidence_of(*stages: Sequence[Answered]) -> Evidence:
     traffic: dict[str, dict[str, Traffic]] = {}
     batches = []
     for stage in stages:
-        scores: dict[str, Score] = {}
+        batch = Batch(stage[0].shares, {}, {})
         for one in stage:
-            score = Score(1, int(one.is_right))
-            scores[one.arm] = scores.get(one.arm, Score()) + score
-            for table, more in ((feedback, score), (traffic, Traffic(n_requests=1, n_units=1))):
+            score, request = Score(1, int(one.is_right)), Traffic(n_requests=1, n_units=1)
+            tables = (feedback, score), (batch.feedback, score), (traffic, request), (batch.traffic, request)
+            for table, more in tables:
                 by_channel = table.setdefault(one.arm, {})
                 by_channel[one.channel] = by_channel.get(one.channel, type(more)()) + more
-        batches.append(Batch(stage[0].shares, scores))
+        batches.append(batch)
     return Evidence(traffic=traffic, feedback=feedback, batches=batches)
 
 
@@ -150,7 +150,9 @@ def test_when_shares_changed_each_stage_counts_by_its_own() -> None:
     curves = standing.over_time(release, answers=[*stages[0], *stages[1]], arms=arms)
     for arm, parts in found.items():
         assert curves[arm]["all"]["e_harm"][-1] == pytest.approx(parts["all"]["e_harm"], rel=1e-6)
-        assert parts["channels"] == {}
+        for name, part in parts["channels"].items():
+            assert curves[arm]["channels"][name]["e_harm"][-1] == pytest.approx(part["e_harm"], rel=1e-6)
+    assert found["candidate-2"]["channels"]["web"]["verdict"] == "worse"
 
 
 def test_a_forecast_from_labels_of_arms_shrinks_as_evidence_grows() -> None:

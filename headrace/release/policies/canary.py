@@ -14,8 +14,8 @@ two differ in nothing but their version. In this order:
   excluded besides.
 
 All else holds. This promotes what is not found worse, and finds what `min_labels` can show; use `shadow` or `ab` to ask
-for better. With `each_channel` what
-rejects in one channel ends the release there only, and the others go on without it.
+for better. With `each_channel` what rejects in one channel ends the release there only, and the others go on without
+it.
 """
 
 import math
