@@ -41,14 +41,16 @@ def suspects(ws: Workspace, task: str, *, report: Report = lambda *_args, **_fac
     """Ids of examples whose labels are likely wrong: those whose feedback the newest snapshot left out as suspected or
     disputed, then those of its training rows with a label of their own, the likeliest first.
 
-    None of the latter where there is no snapshot, the task has no classes, or the training parts are not installed.
+    None of the latter where there is no snapshot or its rows are gone since an erasure, the task has no classes, or the
+    training parts are not installed.
     """
     task_type: TaskType = TASK_TYPES.get(ws.task(task).type)(ws.task(task))
     newest = snapshot.latest(ws, task)
     if newest is None:
         return []
     doubtful = trusting.doubtful(ws, newest)
-    if task_type.problem not in _WITH_CLASSES or find_spec("transformers") is None:
+    is_gone = newest.erased_at is not None
+    if is_gone or task_type.problem not in _WITH_CLASSES or find_spec("transformers") is None:
         return doubtful
     rows = [row for row in snapshot.rows(ws, newest, "train") if row.origin == "import"]
     rows = random.Random(newest.content_hash).sample(rows, min(_N_ROWS, len(rows)))

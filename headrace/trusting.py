@@ -14,7 +14,7 @@ from headrace.feedback import influence, known, labels, suspensions, trust
 from headrace.feedback.settling import DISPUTED, SUSPECTED, Doubts, Settlement, settle, worth
 from headrace.feedback.sources import gather
 from headrace.records import Input, Snapshot, SnapshotRow, Suspension
-from headrace.store import runs
+from headrace.store import examples, runs
 from headrace.tasks import TASK_TYPES, TaskType
 from headrace.tasks.inputs import parse_input
 from headrace.workspace import Workspace
@@ -100,6 +100,10 @@ def n_new(ws: Workspace, found: Settlement, old: Snapshot, new: Snapshot) -> int
     if old.content_hash == new.content_hash:
         return 0
     n_checked = (new.n_rows - new.n_from_feedback) - (old.n_rows - old.n_from_feedback)
+    if old.erased_at is not None:  # rows of it went, and would stand against those that came
+        with ws.store.read() as conn:
+            since = examples.labelled_since(conn, old.task, old.created_at)
+        n_checked = len({example_id for example_id, origin in since if origin != "feedback"})
     fresh = {vote.example_id for vote in found.counted if vote.labelled_at > old.created_at}
     settings = ws.settings.feedback
     return max(0, n_checked) + round(sum(worth(found.settled[example_id], settings) for example_id in fresh))

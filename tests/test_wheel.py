@@ -21,9 +21,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from headrace import wheel
+from conftest import sentences, write_jsonl
+from headrace import reviewing, wheel
+from headrace.data import channels, importing, snapshot
 from headrace.errors import JobFailed, WrongState
 from headrace.feedback import labels
+from headrace.lineage import erasing
 from headrace.records import Decision
 from headrace.release import controls, ledger
 from headrace.store import schema
@@ -88,6 +91,35 @@ def test_turns_go_from_corrections_to_a_promotion_and_then_wait(ws: Workspace) -
     assert faults(ws, n_labels=N_CORRECTIONS + 120) == []
     promoted = [line for line in ledger.history(ws, "tone") if line.kind == "promote"]
     assert promoted[-1].actor == "loop"
+
+
+@pytest.mark.parametrize("when", ["before anything was tried", "while it is tried"])
+def test_after_an_erasure_it_goes_on(ws: Workspace, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    suspects = reviewing.suspects
+    if when == "while it is tried":
+        turn(ws)
+        erasing.erase(ws, labeller="user-0", channel="web")
+    else:
+        newest = snapshot.latest(ws, "tone")
+        assert newest is not None
+        erasing.erase(ws, example=snapshot.rows(ws, newest, "train")[0].example_id)
+    newest = snapshot.latest(ws, "tone")
+    assert newest is not None and newest.erased_at is not None
+    with pytest.MonkeyPatch.context() as patch:
+        stand_in(patch, ws)
+        patch.setattr(reviewing, "suspects", suspects)
+        steps = [step.step for step in wheel.run(ws, once=True)]
+    tried = ["hold"] if when == "while it is tried" else ["due", "shadow"]
+    assert steps == ["collect", "review", "watch", *tried]
+    assert faults(ws, n_labels=N_CORRECTIONS - 6 * (when == "while it is tried")) == []
+
+
+def test_rows_that_were_erased_do_not_stand_against_new_ones(ws: Workspace, tmp_path: Path) -> None:
+    """Sixty came, a hundred and twenty went: a version is due, and is made."""
+    channels.add(ws, "later")
+    importing.import_rows(ws, "later", write_jsonl(tmp_path / "later.jsonl", sentences(60, seed=5, channel="later")))
+    erasing.erase(ws, channel="web")
+    assert [step.step for step in turn(ws)][3:] == ["due", "shadow"]
 
 
 def test_without_anything_new_it_waits_and_says_for_what(ws: Workspace) -> None:
