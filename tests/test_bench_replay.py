@@ -100,3 +100,13 @@ def test_simulated_releases_find_what_is_there_and_little_else() -> None:
     for way in ("betting", "asymptotic"):
         assert max(np.isfinite(at).mean() for at in found[way]) <= 0.13, way
     assert np.isfinite(found["naive"][0]).mean() > 0.15
+
+
+def test_simulated_units_are_told_apart_where_each_label_counts_and_not_where_the_first_does() -> None:
+    units = release_ab.Units(20, 0.0, n_answers=1500)
+    found = release_ab.of_units(units, n_releases=200, seed=3)
+    each, first = (np.isfinite(looks.found["betting"][0]).mean() for looks in found.values())
+    assert each > 0.1
+    assert first <= 0.13
+    assert found["first of a unit"].counts[[0, 2]].sum(axis=0).max() == 20
+    assert (found["each label"].counts[[0, 2]].sum(axis=0) == 1500).all()
