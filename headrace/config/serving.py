@@ -67,8 +67,15 @@ class ReleaseTable(Table):
     """Error level of a decision, over all looks at the evidence."""
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """A candidate worse by less than this share of the answers may take charge (shadow, ab); 0: it must be better."""
+    labels: Literal["asked", "all"] = "asked"
+    """Which labels say who is right (shadow). `asked`: answers of reviewers to the differences that a coin asks about.
+    `all`: corrections that come by themselves too. Only for channels where the truth comes back whatever was answered;
+    users who correct what looks wrong to them find the control's errors, and never the candidate's."""
     ask_share: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of the differing answers that reviewers are asked about, where there is a margin (shadow)."""
+    """Share of the differing answers that reviewers are asked about (shadow)."""
+    max_labels: Annotated[int, Field(ge=0, le=100_000)] = 0
+    """Labels that tell the two versions apart, one right and one wrong, after which a release ends, decided or not: an
+    exact test with this end in place of evidence without one. 0: no end (shadow, all channels together)."""
     guardrail_alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.001
     """Error level of each guardrail's limit, and of the check that requests fall to the arms as they should."""
     ramp: tuple[Annotated[float, Field(gt=0, le=50)], ...] = (1, 5, 10, 25, 50)

@@ -1,10 +1,11 @@
-"""Which differences of a shadow release with a margin reviewers are asked about, and what came of it.
+"""Which differences of a shadow release reviewers are asked about, and what came of it.
 
 A difference is an input that both arms answered, and not the same. A coin with probability `release.ask_share`, fixed
 as the release starts and thrown by a hash of the answer's id, says which are asked about, the oldest first. Only what
-reviewers answer to these counts for the margin: corrections that users send by themselves come for answers that looked
-wrong to them. One that is skipped, or answered by somebody who does not count, counts as a loss. So does one whose text
-the log did not keep, since nobody can be asked about it. Where a reviewer is erased while the release is open, what he
+reviewers answer to these counts, unless release.labels says otherwise: corrections that users send by themselves come for
+answers that looked wrong to them, and audits are drawn more often where the control is in doubt. For a margin, one that
+is skipped, or answered by somebody who does not count, counts as a loss. So does one whose text the log did not keep,
+since nobody can be asked about it. Where a reviewer is erased while the release is open, what he
 or she answered leaves the count, and those differences say nothing.
 
 Evidence may be counted up to any answer that does not hang on who is right (see stats/noninferiority.py): up to the
@@ -45,13 +46,18 @@ def due(ws: Workspace, conn: "Connection", release: Release, n_most: int) -> "It
             yield row
 
 
+def asks(release: Release) -> bool:
+    """Whether a coin says which differences reviewers are asked about; else the newest ones are, to learn from."""
+    return bool(release.options.get("margin")) or release.options.get("labels") != "all"
+
+
 def share_of(release: Release) -> float:
     return float(release.options.get("ask_share", SHARE))
 
 
 def asked_of(ws: Workspace, release: Release) -> Asked | None:
-    """What is known by now; None for a release without a margin."""
-    if not release.options.get("margin"):
+    """What is known by now; None where no coin asks."""
+    if not asks(release):
         return None
     with ws.store.read() as conn:
         asked = rows.asked_about(conn, release.id)

@@ -7,9 +7,10 @@ A part (all channels together, or one) is JSON:
     waits_for    traffic | labels | differences | evidence; None where there is a verdict
     n_requests, n_labelled, n_differing    to the candidate; with a label; of these, where just one of two was right
     gain         accuracy that the candidate gains; None without labels
-    e_benefit, e_harm, e_needed            e-values now, and what it takes
-    e_no_worse, n_waiting                  with a margin in the shadow: the e-value, and differences that reviewers are
-                                           asked about and have not answered
+    e_benefit, e_harm, e_needed            e-values now, and what it takes; of a release with release.max_labels an
+                                           exact test with that end decides over all channels together
+    e_no_worse                             with a margin in the shadow: the e-value
+    n_waiting                              differences that reviewers are asked about and have not answered
     n_more_labels                          {low, middle, high} that would decide at the rates that are likely now
 
 Verdicts on channels hold for all of them together, at the release's alpha. What shadows answer is compared in pairs, so
@@ -18,20 +19,21 @@ Verdicts on channels hold for all of them together, at the release's alpha. What
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
+from headrace.compared import Compared
 from headrace.records import Answered, Evidence, Outcome, Release, Score, Traffic
 from headrace.release.policies import guardrails, labelled, no_worse, shadow
 from headrace.release.policies.guardrails import Arms, channels_of, shown_e, traffic_of
 from headrace.stats import confidence_sequences, evalues, multiplicity
-from headrace.stats.confidence_sequences import Comparison
-from headrace.stats.evalues import Pairs
-from headrace.stats.multiplicity import Judged
+from headrace.stats.confidence_sequences import Comparison, Finding
+from headrace.stats.evalues import Forecast, Pairs
+from headrace.stats.multiplicity import Judged, Verdict
 
 _MOST_POINTS = 48  # of a curve
 _CENTRE = 0.8  # accuracy of a model worth serving, as policies take it
-_FINDINGS = {"benefit": "better", "harm": "worse", "undecided": "inconclusive"}
+_FINDINGS: Mapping[Finding, Verdict] = {"benefit": "better", "harm": "worse", "undecided": "inconclusive"}
 Part = dict[str, Any]
 Parts = dict[str, Any]
 """`{"all": part, "channels": {name: part}}`."""
@@ -84,7 +86,7 @@ def over_time(
     found = {}
     for pair in arms:
         if pair.candidate == "shadow":
-            series: Sequence[Outcome | Answered] = outcomes
+            series: Sequence[Outcome | Answered] = shadow.counted(outcomes, release.options)
         else:
             series = [one for one in answers if one.arm in (pair.candidate, pair.control)]
         by_channel: dict[str, list[Outcome | Answered]] = {}
@@ -152,28 +154,47 @@ def _log_es(scores: Mapping[float, Mapping[str, Score]], arms: Arms) -> tuple[fl
 
 def _paired(release: Release, evidence: Evidence) -> Parts:
     alpha, names = release.options["alpha"], channels_of(evidence, release.options)
-    groups = {name: Pairs() for name in sorted({*names, *(one.channel for one in evidence.outcomes)})}
-    for one in evidence.outcomes:
+    outcomes = shadow.counted(evidence.outcomes, release.options)
+    groups = {name: Pairs() for name in sorted({*names, *(one.channel for one in outcomes)})}
+    for one in outcomes:
         groups[one.channel] += _pair(one)
-    shown, log_es = no_worse.shown(evidence, release.options), no_worse.log_es(evidence, release.options)
+    log_es = no_worse.log_es(evidence, release.options)
     judged = multiplicity.judged(groups, alpha=alpha, no_worse=log_es or None)
-    total = {"": sum(groups.values(), Pairs())}
-    told = None if shown is None else {"": 0.0 if shown.suspected else shown.log_e}
-    (overall,) = multiplicity.judged(total, alpha=alpha, no_worse=told).values()
     traffic = evidence.traffic.get("shadow", {})
     n_all = max(evidence.n_requests, sum(one.n_requests for one in traffic.values()))
-    needed, waiting = max(1, len(judged)) / alpha, no_worse.n_waiting(evidence)
+    overall = _overall(release, evidence, sum(groups.values(), Pairs()))
+    asked, needed = {} if evidence.asked is None else evidence.asked.looked_at, max(1, len(judged)) / alpha
+    n = {name: traffic.get(name, Traffic()).n_requests for name in judged}
     return {
-        "all": _of_pairs(overall, n_all, 1 / alpha, sum(waiting.values())),
+        "all": _of_pairs(release, overall, n_all, 1 / alpha, sum(asked.values(), Compared())),
         "channels": {
-            name: _of_pairs(one, traffic.get(name, Traffic()).n_requests, needed, waiting.get(name, 0))
-            for name, one in judged.items()
+            name: _of_pairs(release, one, n[name], needed, asked.get(name, Compared())) for name, one in judged.items()
         },
     }
 
 
-def _of_pairs(judged: Judged, n_requests: int, e_needed: float, n_waiting: int) -> Part:
-    pairs = judged.pairs
+def _overall(release: Release, evidence: Evidence, pairs: Pairs) -> Judged:
+    """All channels together; by the exact test where the largest number of labels was stated."""
+    shown, alpha = no_worse.shown(evidence, release.options), release.options["alpha"]
+    told = None if shown is None else {"": 0.0 if shown.suspected else shown.log_e}
+    (found,) = multiplicity.judged({"": pairs}, alpha=alpha, no_worse=told).values()
+    test = shadow.horizon(release.options)
+    if test is None:
+        return found
+    finding = shadow.finding(shadow.counted(evidence.outcomes, release.options), release.options)
+    is_no_worse = told is not None and told[""] >= math.log(1 / alpha)
+    verdict: Verdict = "no worse" if finding == "undecided" and is_no_worse else _FINDINGS[finding]
+    left = max(0, test.n_most - pairs.n_disagreements)
+    forecast = Forecast(None, None, left) if verdict == "inconclusive" else None
+    return replace(found, verdict=verdict, forecast=forecast)
+
+
+def _of_pairs(release: Release, judged: Judged, n_requests: int, e_needed: float, asked: Compared) -> Part:
+    """
+    Args:
+        asked: of the part's inputs, where reviewers are asked about the differences; else empty.
+    """
+    pairs, n_waiting = judged.pairs, asked.n_waiting
     n_requests, more = max(n_requests, pairs.n), None
     waits_for = None if judged.verdict != "inconclusive" else _lacks(pairs.n, n_requests, pairs.n_disagreements)
     if waits_for == "evidence" and judged.forecast is not None:
@@ -181,14 +202,18 @@ def _of_pairs(judged: Judged, n_requests: int, e_needed: float, n_waiting: int) 
         more = {name: None if n is None else math.ceil(n * labels_each) for name, n in asdict(judged.forecast).items()}
     counts = f"right alone {_times(pairs.wins)}, wrong alone {_times(pairs.losses)}, in {_labels(pairs.n)}"
     counts += f"; {n_waiting:,} differences wait for a reviewer" if n_waiting else ""
+    if waits_for == "labels" and release.options.get("labels") != "all":
+        says = f"{n_requests:,} requests and no answer of a reviewer to a difference: {shadow.ANSWER} ({counts})"
+    else:
+        says = _says(judged.verdict, waits_for, counts, n_requests, more)
     return {
         "verdict": judged.verdict,
-        "says": _says(judged.verdict, waits_for, counts, n_requests, more),
+        "says": says,
         "waits_for": waits_for,
         "n_requests": n_requests,
         "n_labelled": pairs.n,
         "n_differing": pairs.n_disagreements,
-        "gain": judged.gain,
+        "gain": _gain(judged, asked, release.options),
         "e_benefit": shown_e(judged.log_e_benefit),
         "e_harm": shown_e(judged.log_e_harm),
         "e_needed": e_needed,
@@ -196,6 +221,15 @@ def _of_pairs(judged: Judged, n_requests: int, e_needed: float, n_waiting: int) 
         "n_waiting": n_waiting,
         "n_more_labels": more,
     }
+
+
+def _gain(judged: Judged, asked: Compared, options: Mapping[str, Any]) -> float | None:
+    """Accuracy that the candidate gains. Where only differences have labels, over all inputs that both answered."""
+    pairs = judged.pairs
+    if judged.gain is None or not asked.n or options.get("labels") == "all":
+        return judged.gain
+    n_differing = (pairs.n + asked.n_waiting) / float(options.get("ask_share", 1.0))
+    return judged.gain * min(1.0, n_differing / asked.n)
 
 
 def _labelled(release: Release, evidence: Evidence, arms: Arms) -> Parts:
@@ -270,6 +304,8 @@ def _forecast(more: Mapping[str, int | None] | None) -> str:
     if more is None:
         return "Nothing points either way yet; it takes more labels"
     low, middle, high = (more[name] for name in ("low", "middle", "high"))
+    if low is None and middle is None and high is not None:
+        return f"It takes {high:,} more labels at most (release.max_labels)"
     if middle is None:
         least = "many" if low is None else _about(low)
         return f"It takes {least} more labels or far more, if they ever decide: the two are much alike"

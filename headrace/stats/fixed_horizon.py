@@ -57,6 +57,10 @@ class Paired:
     def n_most(self) -> int:
         return self.looks[-1]
 
+    def next_look(self, n: int) -> tuple[int, int]:
+        """The look at `n` disagreements or the next one, and how many wins (or losses) it takes there."""
+        return next(pair for pair in zip(self.looks, self.needed, strict=True) if pair[0] >= n)
+
     def finding(self, wins: int, losses: int) -> Finding:
         """What is told by counts at a look. Between two, what the next one can only confirm, as counts never fall.
 
@@ -66,7 +70,7 @@ class Paired:
         n = wins + losses
         if n > self.n_most:
             raise ValueError(f"{n} disagreements, but at most {self.n_most} were to be looked at")
-        needed = next(k for look, k in zip(self.looks, self.needed, strict=True) if look >= n)
+        _, needed = self.next_look(n)
         if wins >= needed:
             return "benefit"
         return "harm" if losses >= needed else "undecided"

@@ -43,6 +43,29 @@ def shadowed_corrections(conn: Connection, release_id: str) -> Sequence[RowMappi
     return conn.execute(query).mappings().all()
 
 
+def asked_answers(conn: Connection, release_id: str) -> Sequence[RowMapping]:
+    """What reviewers answered who were asked about a difference by a coin, in the order of the first answer to each.
+
+    Columns: those of `shadowed_corrections`.
+    """
+    reviews, control, shadow = schema.reviews, _PREDICTIONS.alias("control"), _PREDICTIONS.alias("shadow")
+    first_said = (
+        select(func.min(_FEEDBACK.c.at))
+        .where(_FEEDBACK.c.prediction_id == reviews.c.prediction_id, _FEEDBACK.c.labeller == reviews.c.labeller)
+        .where(_FEEDBACK.c.kind == "correction", _FEEDBACK.c.at >= reviews.c.created_at)
+        .correlate(reviews)
+        .scalar_subquery()
+    )
+    query = (
+        _pairs(control, shadow, release_id)
+        .join(reviews, reviews.c.prediction_id == control.c.id)
+        .add_columns(reviews.c.answer.label("correction"), reviews.c.labeller, reviews.c.answered_at.label("at"))
+        .where(reviews.c.release_id == release_id, reviews.c.probability.is_not(None), reviews.c.state == "answered")
+        .order_by(func.coalesce(first_said, reviews.c.answered_at), reviews.c.id)
+    )
+    return conn.execute(query).mappings().all()
+
+
 def shadowed_since(conn: Connection, release_id: str, *, after: str) -> Iterator[RowMapping]:
     """Inputs that both arms of a shadow release answered, in the order of the candidate's answers.
 

@@ -61,6 +61,11 @@ def n_waiting(evidence: Evidence) -> dict[str, int]:
     return {name: counts.n_waiting for name, counts in sorted(groups.items()) if counts.n_waiting}
 
 
+def n_lost(evidence: Evidence) -> int:
+    """Losses among the differences asked about, with those that were skipped or answered by nobody who counts."""
+    return 0 if evidence.asked is None else sum(counts.losses for counts in evidence.asked.looked_at.values())
+
+
 def in_words(shown: Shown) -> str:
     counts, lost = shown.total, shown.total.losses + shown.total.n_waiting
     told = (

@@ -1,10 +1,18 @@
-"""Shadow: the candidate answers beside the control, unseen, and corrections say who was right.
+"""Shadow: the candidate answers beside the control, unseen, and reviewers say who was right where the two differ.
 
 Three questions are asked after every look, each with its own error level `alpha` over all looks together:
 - Is the candidate better overall? E of benefit >= 1/alpha. With a `margin` also: is it worse by less than that? To
   that, all inputs that both answered speak, and what reviewers say of the differences asked about (no_worse.py).
 - Is it worse overall? E of harm >= 1/alpha.
-- Is it worse in some channel? Holm over the channels, so that what is better on average but ruins one channel is found.
+- Is it worse in some channel? e-Holm over the channels, so that what is better on average but ruins one is found.
+
+Every E is the one of now, a function of counts alone, so neither the order of labels nor one that comes again changes a
+decision. Ville's inequality holds for the largest E so far, hence for this one too; what is given up is a moment between
+two looks. With `max_labels` the first and the second question have an exact test with that end instead, looked at at
+fixed counts (stats/fixed_horizon.py); a release that it leaves undecided is stopped.
+
+Which labels count, `labels` says. With "asked" those of reviewers who were asked by a coin (feedback/asking.py): whether
+a pair gets a label must not hang on who is right, and users see the control's answer alone, and correct its errors.
 
 Harm rejects, before anything else, and so do answers that are missing or empty more often than the control's (see
 guardrails.py). Benefit promotes unless a harm is *suspected*: the current E of harm, overall or in any channel, is at
@@ -14,26 +22,32 @@ it can only delay a promotion, and further labels clear it or turn it into a rej
 chance to show, both arms must have answered N_REQUESTS_A_CHANNEL requests for each channel on average. All else holds;
 no evidence never promotes.
 
-With `each_channel` every channel is decided on its own: what is told of one, by Holm over the channels, ends the
+With `each_channel` every channel is decided on its own: what is told of one, by e-Holm over the channels, ends the
 release there, and the others go on.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from headrace.records import Decision, Evidence, Outcome, Verdict
 from headrace.release.policies import guardrails, no_worse
 from headrace.release.policies.guardrails import GUARDRAILS, SUSPICION_E, Arms
 from headrace.release.policies.no_worse import Shown
-from headrace.stats import evalues
+from headrace.stats import evalues, fixed_horizon, multiplicity
+from headrace.stats.confidence_sequences import Finding
 from headrace.stats.evalues import Pairs
+from headrace.stats.fixed_horizon import Paired
 
 ARMS = Arms("shadow", "control")
 N_REQUESTS_A_CHANNEL = 100
 """Simulated (`python -m bench.release`): one of five channels that loses 20 points while the mean gains 2 is found
 before a promotion in 99.8 % of releases, 93 % without this. It seldom delays one: benefit takes longer to show."""
+N_LOOKS = 5
+"""Of a release with an end: they cost almost no power and save about a fifth of the labels (docs/statistics.md)."""
+ANSWER = "headrace review next"
 _NOTHING = {"wins": 0, "losses": 0}
 RAILS = [rail for rail in GUARDRAILS if rail.name in ("errors", "abstentions")]  # a shadow waits for others
 
@@ -53,8 +67,8 @@ class Shadow:
         Args:
             options: `alpha`, the chance of each kind of wrong decision over all looks; `channels`, all that the release
                 may meet (one first seen later would change the thresholds of the others, so the error level over
-                channels is exact when all are named from the start); `margin`, `each_channel`, `guardrail_alpha` and
-                the limits of guardrails.py, where they are set.
+                channels is exact when all are named from the start); `labels`, `max_labels`, `margin`, `each_channel`,
+                `guardrail_alpha` and the limits of guardrails.py, where they are set.
         """
         if wrong := guardrails.unsound(evidence, ARMS):
             return Decision("hold", wrong)
@@ -64,25 +78,61 @@ class Shadow:
         shown = no_worse.shown(evidence, options)
         if options.get("each_channel"):
             out = guardrails.channels_out(broken, facts["channels"])
-            return _each_channel(tested, no_worse.log_es(evidence, options), out, facts, options)
-        if broken:
-            return Decision("reject", guardrails.explained(broken), facts)
-        decision = _verdict(tested[""], shown, facts, options)
-        wait = no_worse.wait(shown, evidence, options) if decision.verdict == "hold" else ""
-        return replace(decision, reason=f"{decision.reason}. {wait}") if wait else decision
+            decision = _each_channel(tested, no_worse.log_es(evidence, options), out, facts, options)
+        elif broken:
+            decision = Decision("reject", guardrails.explained(broken), facts)
+        else:
+            decision = _verdict(tested[""], shown, facts, options)
+        if decision.verdict != "hold":
+            return decision
+        waits = no_worse.wait(shown, evidence, options) or _unanswered(facts["waiting"])
+        more = [text for text in (waits, _unasked(facts["n_unasked"])) if text]
+        return replace(decision, reason=". ".join([decision.reason, *more]))
+
+
+def counted(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> list[Outcome]:
+    """Those of the outcomes that say which version is right more often."""
+    return [one for one in outcomes if one.is_asked or options.get("labels") == "all"]
+
+
+def finding(outcomes: Sequence[Outcome], options: Mapping[str, Any]) -> Finding:
+    """What outcomes that count say of all channels together, in the order in which their labels came."""
+    signs, alpha = _signs(outcomes), options["alpha"]
+    if (test := horizon(options)) is not None:
+        return test.first_finding(signs[: test.n_most])[0]
+    wins, threshold = sum(signs), math.log(1 / alpha)
+    if evalues.log_e(len(signs) - wins, wins) >= threshold:
+        return "harm"
+    return "benefit" if evalues.log_e(wins, len(signs) - wins) >= threshold else "undecided"
+
+
+def horizon(options: Mapping[str, Any]) -> Paired | None:
+    """The test of a release whose largest number of labels was stated; None without an end."""
+    n_most = int(options.get("max_labels", 0))
+    return _horizon(n_most, options["alpha"]) if n_most and not options.get("each_channel") else None
+
+
+@cache
+def _horizon(n_most: int, alpha: float) -> Paired:
+    return fixed_horizon.paired(n_most, alpha=alpha, n_looks=min(N_LOOKS, n_most))
 
 
 def _facts(evidence: Evidence, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """What goes to the ledger, and what was found overall ("") and by channel."""
-    alpha, outcomes = options["alpha"], evidence.outcomes
+    alpha, outcomes = options["alpha"], counted(evidence.outcomes, options)
     names = sorted({o.channel for o in outcomes} | set(guardrails.channels_of(evidence, options)))
     overall = _weigh(outcomes)
     by_channel = {name: _weigh([o for o in outcomes if o.channel == name]) for name in names}
     harm = {name: tested["log_e_harm"] for name, tested in by_channel.items()}
-    suspected = [name for name, tested in by_channel.items() if tested["log_e_harm_now"] >= math.log(SUSPICION_E)]
+    suspected = [name for name, value in harm.items() if value >= math.log(SUSPICION_E)]
     facts = {
+        "labels": options.get("labels", "asked"),
         "n_requests": evidence.n_requests,
         "n_labelled": overall["pairs"].n,
+        "n_unasked": len(evidence.outcomes) - len(outcomes),
+        "waiting": no_worse.n_waiting(evidence),
+        "n_skipped": max(0, no_worse.n_lost(evidence) - overall["pairs"].losses),
+        "finding": finding(outcomes, options),
         "n_disagreements": overall["pairs"].n_disagreements,
         "alpha": alpha,
         "thresholds": {
@@ -93,28 +143,29 @@ def _facts(evidence: Evidence, options: Mapping[str, Any]) -> tuple[dict[str, An
         },
         "overall": _as_json(overall),
         "channels": {name: _as_json(tested) for name, tested in by_channel.items()},
-        "harmed_channels": evalues.holm(harm, alpha=alpha, n_hypotheses=max(len(names), 1)),
+        "harmed_channels": multiplicity.refuted(harm, alpha=alpha),
         "suspected_channels": suspected,
         "channels_without_labels": [name for name, tested in by_channel.items() if not tested["pairs"].n],
-        **_what_is_missing(overall["pairs"], alpha, evidence.n_requests),
+        **_what_is_missing(overall["pairs"], options, evidence.n_requests),
     }
     return facts, {"": overall, **by_channel}
 
 
 def _weigh(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Counts and evidence of one stream.
-
-    `log_e_harm_now` is the current value, the others are the largest so far.
-    """
-    signs = [o.candidate_correct for o in outcomes if o.candidate_correct != o.control_correct]
+    """Counts of one stream, and what they say now."""
+    signs = _signs(outcomes)
     wins = sum(signs)
     pairs = Pairs(wins, len(signs) - wins, len(outcomes) - len(signs))
     return {
         "pairs": pairs,
-        "log_e_benefit": evalues.sup_log_e(signs),
-        "log_e_harm": evalues.sup_log_e(not won for won in signs),
-        "log_e_harm_now": evalues.log_e(pairs.losses, pairs.wins),
+        "log_e_benefit": evalues.log_e(pairs.wins, pairs.losses),
+        "log_e_harm": evalues.log_e(pairs.losses, pairs.wins),
     }
+
+
+def _signs(outcomes: Sequence[Outcome]) -> list[bool]:
+    """Whether the candidate won, of each outcome in which just one of the two was right."""
+    return [one.candidate_correct for one in outcomes if one.candidate_correct != one.control_correct]
 
 
 def _as_json(tested: dict[str, Any]) -> dict[str, Any]:
@@ -124,10 +175,12 @@ def _as_json(tested: dict[str, Any]) -> dict[str, Any]:
     return {**vars(tested["pairs"]), **figures}
 
 
-def _what_is_missing(pairs: Pairs, alpha: float, n_requests: int) -> dict[str, int | None]:
-    """How much more would decide if things go on as seen; None when that cannot be told."""
-    more = evalues.n_more_wins_and_losses(pairs, alpha=alpha)
-    if more is None:
+def _what_is_missing(pairs: Pairs, options: Mapping[str, Any], n_requests: int) -> dict[str, int | None]:
+    """How much more would decide if things go on as seen, or at most; None when that cannot be told."""
+    more = evalues.n_more_wins_and_losses(pairs, alpha=options["alpha"])
+    if (test := horizon(options)) is not None:
+        more = max(0, test.n_most - pairs.n_disagreements)
+    if more is None or not pairs.n_disagreements:
         return {"n_more_disagreements": None, "n_more_requests": None}
     return {
         "n_more_disagreements": more,
@@ -138,21 +191,20 @@ def _what_is_missing(pairs: Pairs, alpha: float, n_requests: int) -> dict[str, i
 def _verdict(
     overall: dict[str, Any], shown: Shown | None, facts: dict[str, Any], options: Mapping[str, Any]
 ) -> Decision:
-    threshold = math.log(1 / options["alpha"])
     pairs: Pairs = overall["pairs"]
     counts = f"{_count(pairs.wins, 'win')} and {_count(pairs.losses, 'loss')} in {pairs.n} labelled answers"
     harmed, suspected = facts["harmed_channels"], facts["suspected_channels"]
-    if overall["log_e_harm"] >= threshold:
+    if facts["finding"] == "harm":
         return Decision("reject", f"The candidate answers worse than the control: {counts}", facts)
     if harmed:
         lines = "; ".join(f"{name}: {_record(facts['channels'][name])}" for name in harmed)
         return Decision("reject", f"The candidate answers worse than the control in a channel ({lines})", facts)
-    is_better = overall["log_e_benefit"] >= threshold
-    is_no_worse = shown is not None and shown.log_e >= threshold
+    is_better = facts["finding"] == "benefit"
+    is_no_worse = shown is not None and shown.log_e >= math.log(1 / options["alpha"])
     if not is_better and not is_no_worse:
-        return Decision("hold", f"Not decided yet: {counts}. {_missing(pairs, facts)}", facts)
-    if overall["log_e_harm_now"] >= math.log(SUSPICION_E):
-        reason = f"The candidate led earlier but falls behind now: {counts}. More labels will tell"
+        return _undecided(pairs, counts, facts, options)
+    if overall["log_e_harm"] >= math.log(SUSPICION_E):
+        reason = f"By now the candidate seems to fall behind: {counts}. More labels will tell"
         return Decision("hold", reason, facts)
     told, n_seen = "answers better than the control", facts["n_requests"]
     if not is_better and shown is not None:
@@ -178,11 +230,11 @@ def _each_channel(
     facts: dict[str, Any],
     options: Mapping[str, Any],
 ) -> Decision:
-    alpha, names = options["alpha"], list(facts["channels"])
+    names = list(facts["channels"])
     better = {name: tested[name]["log_e_benefit"] for name in names}
     good = []
-    for told in (better, {name: log_es.get(name, -math.inf) for name in names}):
-        good += evalues.holm(told, alpha=alpha, n_hypotheses=max(len(names), 1))
+    for told in (better, {name: log_es.get(name, 0.0) for name in names}):
+        good += multiplicity.refuted(told, alpha=options["alpha"])
     verdicts: dict[str, Verdict] = {}
     for name in names:
         is_out = name in out or name in facts["harmed_channels"]
@@ -192,12 +244,28 @@ def _each_channel(
     return Decision("hold", "; ".join(lines) or "There is no channel to decide", facts, channels=verdicts)
 
 
-def _missing(pairs: Pairs, evidence: dict[str, Any]) -> str:
-    if not pairs.n:
+def _undecided(pairs: Pairs, counts: str, facts: dict[str, Any], options: Mapping[str, Any]) -> Decision:
+    test = horizon(options)
+    if test is not None and pairs.n_disagreements >= test.n_most:
+        told = f"Not decided with the {test.n_most:,} labels that were stated (release.max_labels): {counts}"
+        return Decision("stop", f"{told}. The control stays", facts | {"is_used_up": True})
+    return Decision("hold", f"Not decided yet: {counts}. {_missing(pairs, facts, test)}", facts)
+
+
+def _missing(pairs: Pairs, evidence: dict[str, Any], test: Paired | None) -> str:
+    if not pairs.n and evidence["labels"] == "all":
         return "No correction of a shadowed answer has come back; send corrections as feedback"
+    if not pairs.n and evidence["n_skipped"]:
+        skipped = _count(evidence["n_skipped"], "difference")
+        return f"Of {skipped} asked about, none has an answer that counts: skipped, or no text kept (serve.log_inputs)"
+    if not pairs.n:
+        return "No reviewer has said yet who is right where the two differ"
     if not pairs.n_disagreements:
         return "Control and candidate were right and wrong together on all of them; only differences can decide"
     more = evidence["n_more_disagreements"]
+    if test is not None:
+        look, needed = test.next_look(pairs.n_disagreements)
+        return f"At {look:,} labels that tell them apart, {needed:,} wins or losses decide; {more:,} are left"
     seen = f"They differed {_count(pairs.n_disagreements, 'time')}"
     if more is None:
         return f"{seen}, with no lead for either; it takes more labels to tell"
@@ -205,6 +273,18 @@ def _missing(pairs: Pairs, evidence: dict[str, Any]) -> str:
         f"{seen}; if it goes on like this, about {more:,} more labelled differences would decide "
         f"(about {evidence['n_more_requests']:,} more requests)"
     )
+
+
+def _unanswered(waiting: Mapping[str, int]) -> str:
+    """How many differences wait for a reviewer, where, and what answers them."""
+    if not waiting:
+        return ""
+    places = ", ".join(f"{name} {n:,}" for name, n in waiting.items())
+    return f"Waiting for a reviewer: {_count(sum(waiting.values()), 'difference')} ({places}). Answer them: {ANSWER}"
+
+
+def _unasked(n: int) -> str:
+    return f"Not counted: {_count(n, 'correction')} that nobody asked for (release.labels)" if n else ""
 
 
 def _record(counts: dict[str, Any]) -> str:
