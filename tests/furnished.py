@@ -163,7 +163,7 @@ def _contents(root: Path) -> Iterator[tuple[Path, bytes]]:
         yield path, content
         if path.suffix == ".gz":
             yield path, gzip.decompress(content)
-        if path.suffix == ".parquet":
+        if content.startswith(b"PAR1"):  # also under the name of its hash, in a backup
             columns = pq.read_table(path, partitioning=None).columns
             yield path, "\n".join(str(value) for column in columns for value in column.to_pylist()).encode()
         if path.suffix == ".npy" and content.startswith(b"\x93NUMPY"):

@@ -13,7 +13,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,9 +112,13 @@ class _Follower:
         return Followed(str(self._to), self._at, self._n_begun, n_bytes, self._mirror.missing)
 
     def finish(self) -> None:
-        """Copy what is new, and wait for the artifacts; in a new generation if the log was reset just now."""
+        """Copy what is new, and wait for the artifacts; in a new generation if the log was reset just now, or if this
+        one knows what was erased since."""
         self.turn(is_last=True)
-        if self._now is None:
+        if self._now is None or self._now.n_erased < self._mirror.n_erased:
+            if self._next is not None:
+                wait([self._next])
+            self._now = self._next = None
             self.turn(is_last=True)
 
     def turn(self, *, is_last: bool = False) -> bool:
@@ -147,9 +151,11 @@ class _Follower:
         """What is committed now, and before it every file that it may rest on."""
         assert self._now is not None
         at, mark = self._ws.clock().isoformat(), self._log.mark()
-        self._mirror.renew_files(self._now.has_all(mark) and time.monotonic() < self._noted_at + _IDLE_S)
+        is_first = self._said is None  # of a generation, whose base may know other artifacts than the one before
+        is_idle = self._now.has_all(mark) and time.monotonic() < self._noted_at + _IDLE_S
+        self._mirror.renew_files(is_idle and not is_first)
         is_new = self._now.add_log(self._log, mark)
-        self._mirror.renew_artifacts(is_new)
+        self._mirror.renew_artifacts(is_new or is_first)
         said = (self._mirror.listing(), self._mirror.missing)
         if is_new or said != self._said or time.monotonic() > self._noted_at + _IDLE_S:
             self._now.note(at, *said)
@@ -237,7 +243,8 @@ class _Mirror:
         Args:
             is_known: nothing was committed since, so that a look can wait.
         """
-        if is_known and self._files:
+        n_erased = _n_erased(self._ws)  # before the files: an erasure is done when they are as it leaves them
+        if is_known and self._files and n_erased == self.n_erased:
             return
         found = {}
         for name, path in kept_files(self._ws).items():
@@ -248,9 +255,7 @@ class _Mirror:
                 found[name] = known if known is not None and known[0] == state else (state, self._pool.add(path))
             except FileNotFoundError:  # it moved meanwhile; the next look finds it where it is
                 continue
-        old, self._files = self._files.get(tombstones.FILE), found
-        if found.get(tombstones.FILE) != old:
-            self.n_erased = _n_erased(self._ws)
+        self._files, self.n_erased = found, n_erased
 
     def renew_artifacts(self, is_new: bool) -> None:
         """See which there should be, and have one copied that is not."""

@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 
 from bench.drills import following as drill
 from conftest import LABELS
-from furnished import NAME, OTHERS, furnish, holders
+from furnished import ASKED, CORE, NAME, OLD_ASKED, OTHERS, furnish, holders
 from headrace import auditing, backups
-from headrace.backups import Followed, generations, sealed
+from headrace.backups import Followed, following, generations, sealed
 from headrace.errors import AlreadyExists, BadInput, Damaged, NotFound, WrongState
 from headrace.lineage import erasing
 from headrace.store import engine, wal
@@ -159,19 +159,39 @@ def test_a_folder_that_goes_away_and_comes_back(ws: Workspace, tmp_path: Path) -
 
 def test_what_was_erased_is_in_no_generation_that_stays(tmp_path: Path) -> None:
     with init(tmp_path / "ws", task="tone", labels=LABELS) as ws:
-        furnish(ws, tmp_path / "ws")
+        made = furnish(ws, tmp_path / "ws")
         with followed(ws.root, tmp_path / "f"):
             pass
         with followed(ws.root, tmp_path / "f") as told:  # the one before stays
             assert len(generations.all_numbers(tmp_path / "f")) == 2
-            assert holders(tmp_path / "f", NAME)
+            for words in (NAME, ASKED, OLD_ASKED, CORE):
+                assert holders(tmp_path / "f", words), words
             erasing.erase(ws, labeller=NAME, channel="web", keep_files=True)
+            erasing.erase(ws, example=made.example, keep_files=True)
             ws.store.scrub()
             eventually(lambda: len(told) >= 2 and len(generations.all_numbers(tmp_path / "f")) == 1)
-    assert holders(tmp_path / "f", NAME) == []
     backups.restore(tmp_path / "f", tmp_path / "again")
-    assert holders(tmp_path / "again", NAME) == []
+    for words in (NAME, ASKED, OLD_ASKED, CORE):
+        assert holders(tmp_path / "f", words) == [], words
+        assert holders(tmp_path / "again", words) == [], words
     assert holders(tmp_path / "again", OTHERS)
+
+
+def test_a_generation_without_a_commit_of_its_own_has_no_files_of_the_one_before(tmp_path: Path) -> None:
+    """Whoever follows may read the list of artifacts for the last time before an erasure, and the log when all is in
+    the base."""
+    with init(tmp_path / "ws", task="tone", labels=LABELS) as ws:
+        made = furnish(ws, tmp_path / "ws")
+        pool = following._claim(tmp_path / "f", "this one")
+        with ws.store.followed() as log, following._Follower(ws, tmp_path / "f", pool, log, lambda _: None) as follower:
+            follower.finish()
+            assert holders(tmp_path / "f", CORE)
+            erasing.erase(ws, example=made.example, keep_files=True)
+            follower._take(follower._begun(ws))
+            assert holders(tmp_path / "f", CORE) == []
+            erasing.erase(ws, labeller=NAME, channel="web", keep_files=True)
+            follower.finish()  # told to stop just after an erasure
+            assert holders(tmp_path / "f", NAME) == []
 
 
 def test_folders_of_others_are_refused(ws: Workspace, tmp_path: Path) -> None:
