@@ -5,11 +5,12 @@ from typing import Any
 from headrace.cli.rendering import table
 
 _RISKS = {
-    "traffic": "no request has come for a while: is a server running, and do clients name this task?",
-    "labels": "no label has come for a while: send corrections as feedback, or have some answers labelled",
+    "traffic": "is a server running, do clients name this task, and has it loaded the candidate (GET /v1/models)?",
+    "labels": "headrace review next asks for some; corrections that users send count where release.labels says so",
     "differences": "both answer alike where labels came: more labels, or stop it, as it changes little",
+    "evidence": "labels have stopped coming; without them it stays undecided",
 }
-
+_REVIEW = "differences wait for a reviewer: headrace review next"
 _SURE = 0.8  # of the releases: what plans are made for
 
 
@@ -88,14 +89,29 @@ def show_status(state: dict[str, Any]) -> None:
     for found in state["arms"].values():
         print(f"{found['version']}: {found['all']['says']}.")
     print(f"{state['health'].capitalize()}: {state['verdict']}. {state['reason']}.")
-    if state["is_stuck"]:
-        print(f"Stuck: {_RISKS[state['waits_for']] if state['waits_for'] in _RISKS else state['waits_for']}.")
+    if state["waits_since"] is not None:
+        print(_wait(state))
     if state["days_left"] is not None and state["verdict"] == "hold":
         print(f"At the pace so far that is about {_amount(state['days_left'])} days.")
 
 
+def _wait(state: dict[str, Any]) -> str:
+    """What it waits for, since when, and where that is long, what to look at."""
+    told = f"waits for {state['waits_for']} since {_minute(state['waits_since'])}"
+    if not state["is_stuck"]:
+        return f"It {told}."
+    n_waiting = sum(found["all"]["n_waiting"] for found in state["arms"].values())
+    is_asked = n_waiting and state["waits_for"] in ("labels", "evidence")
+    step = f"{n_waiting:,} {_REVIEW}" if is_asked else _RISKS.get(state["waits_for"])
+    return f"Stuck: it {told}{'' if step is None else f'; {step}'}."
+
+
+def _minute(at: str) -> str:
+    return f"{at[:16].replace('T', ' ')} UTC"
+
+
 def _since(state: dict[str, Any]) -> str:
-    return f" since {state['since'][:16].replace('T', ' ')} UTC"
+    return f" since {_minute(state['since'])}"
 
 
 def _opened(state: dict[str, Any]) -> str:

@@ -27,7 +27,8 @@ def _verdict(facts: TaskFacts) -> Html:
     shares = ", ".join(f"{arm} {share:.3g}" for arm, share in state["weights"].items())
     kind = "reject" if state["verdict"] == "reject" or state["health"] in ("unhealthy", "guardrail fired") else ""
     stuck = " It is stuck." if state["is_stuck"] else ""
-    waits = f" It waits for: {state['waits_for']}." if state["waits_for"] else ""
+    since = f" since {state['waits_since'][:16].replace('T', ' ')} UTC" if state["waits_since"] else ""
+    waits = f" It waits for {state['waits_for']}{since}." if state["waits_for"] else ""
     return element(
         "p",
         element("b", f"{state['health'].capitalize()}: {state['verdict']}."),

@@ -291,7 +291,7 @@ def _planned(
     common: dict[str, Any] = {"label_share": asked.label_share, "price_per_label": asked.price}
     if asked.policy == "bandit":
         if not is_all:
-            raise ValueError("a bandit decides on all channels together")
+            raise ValueError("a bandit is planned for all channels together")
         return planning.best_of_two(accuracy, asked.drop, asked.alpha, floor=asked.floor_share, **common), None
     common["n_hypotheses"] = n_hypotheses
     if asked.stages:

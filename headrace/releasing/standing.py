@@ -3,20 +3,29 @@
 Reads only, and loads nothing that trains, so a server can answer with it.
 """
 
-from datetime import timedelta
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from headrace.feedback import outcomes
 from headrace.feedback.outcomes import Labels
 from headrace.records import Decision, Evidence, LedgerEntry, Release
 from headrace.release import endings, releases, standing
+from headrace.release.policies import shadow
 from headrace.releasing import judging
 from headrace.store import ledger as lines
 from headrace.store import releases as rows
-from headrace.store import versions
+from headrace.store import traffic, versions
 from headrace.workspace import Workspace
 
-_PATIENCE = {"traffic": timedelta(hours=1), "labels": timedelta(days=1), "differences": timedelta(days=1)}
+_PATIENCE = {
+    "traffic": timedelta(hours=1),
+    "stage": timedelta(days=1),
+    "labels": timedelta(days=1),
+    "differences": timedelta(days=1),
+    "evidence": timedelta(days=1),
+}
 """How long a release may go without what it waits for before it is called stuck."""
 _DAY_S = 86_400
 
@@ -26,7 +35,7 @@ def release_status(ws: Workspace, *, task: str | None = None) -> dict[str, Any]:
 
     Returns:
         What `release.releases.status` says, and while a release is open: `weights`, `stage`, `elapsed_s`, `health`,
-        `waits_for`, `is_stuck`, `days_left`, `arms` (candidate arm to its `version` and its parts, see
+        `waits_for`, `waits_since`, `is_stuck`, `days_left`, `arms` (candidate arm to its `version` and its parts, see
         release/standing.py), `over_time` (the same arms to curves), `guardrails`, `channel_verdicts` (where the policy
         decides on channels) and `ended` (channels that are decided, to how). Without a release: None or empty.
     """
@@ -54,6 +63,7 @@ _NOTHING: dict[str, Any] = {
     "elapsed_s": None,
     "health": None,
     "waits_for": None,
+    "waits_since": None,
     "is_stuck": False,
     "days_left": None,
     "arms": {},
@@ -67,9 +77,13 @@ _NOTHING: dict[str, Any] = {
 def _evidence(ws: Workspace, release: Release, labels: Labels) -> Evidence:
     """With the time in the stage as the ledger has it; a server goes by a clock that nobody sets."""
     with ws.store.read() as conn:
-        moves = [line.at for line in lines.of_release(conn, release.id) if line.kind in ("start", "advance")]
-    elapsed_s = (ws.clock() - max(moves, default=release.started_at)).total_seconds()
+        written = lines.of_release(conn, release.id)
+    elapsed_s = (ws.clock() - _stage_began(release, written)).total_seconds()
     return outcomes.evidence(ws, release, labels=labels, stage_elapsed_s=max(0.0, elapsed_s))
+
+
+def _stage_began(release: Release, written: list[LedgerEntry]) -> datetime:
+    return max((line.at for line in written if line.kind in ("start", "advance")), default=release.started_at)
 
 
 def _stands(ws: Workspace, release: Release, labels: Labels, evidence: Evidence, decision: Decision) -> dict[str, Any]:
@@ -78,15 +92,20 @@ def _stands(ws: Workspace, release: Release, labels: Labels, evidence: Evidence,
     with ws.store.read() as conn:
         names = {version.id: version.name for version in versions.listing(conn, release.task)}
         written = lines.of_release(conn, release.id)
-    lack = _lack(parts, decision)
+        last_requests = traffic.last_at(conn, release.id)
     arms = standing.compared_arms(release, evidence)
+    lack = _lack(parts, decision)
+    moments = _moments(release, parts, labels, last_requests, _stage_began(release, written))
+    waits = _waits(lack, moments, ws.clock())
+    lack = "traffic" if waits.is_stuck and waits.what == "traffic" else lack
     return {
         "weights": dict(release.weights),
         "stage": release.stage,
         "elapsed_s": round(elapsed.total_seconds(), 1),
         "health": _health(rails, decision, lack),
-        "waits_for": decision.evidence.get("waits_for") or lack,
-        "is_stuck": decision.verdict == "hold" and lack in _PATIENCE and elapsed > _PATIENCE[lack],
+        "waits_for": lack if lack == "traffic" else decision.evidence.get("waits_for") or lack,
+        "waits_since": None if lack is None else waits.since.isoformat(),
+        "is_stuck": waits.is_stuck,
         "days_left": _days_left(parts, elapsed),
         "arms": {arm: {"version": names[release.version_of(arm)], **found} for arm, found in parts.items()},
         "over_time": standing.over_time(release, outcomes=labels.outcomes, answers=labels.answers, arms=arms),
@@ -94,6 +113,54 @@ def _stands(ws: Workspace, release: Release, labels: Labels, evidence: Evidence,
         "channel_verdicts": dict(decision.channels),
         "ended": _ended(written),
     }
+
+
+@dataclass(frozen=True)
+class _Waits:
+    """What a release lacks, and since when none of it has come."""
+
+    what: str | None
+    since: datetime
+    is_stuck: bool
+
+
+def _moments(
+    release: Release,
+    parts: Mapping[str, standing.Parts],
+    labels: Labels,
+    last_requests: Mapping[str, datetime],
+    stage_began: datetime,
+) -> dict[str, datetime]:
+    """When the last of each came that a release may lack; where none has, when it or its stage began."""
+    began, pairs = release.started_at, shadow.counted(labels.outcomes, release.options)
+    label = _last(began, [one.at for one in pairs] + [one.at for one in labels.answers])
+    difference = _last(began, [one.at for one in pairs if one.control_correct != one.candidate_correct])
+    request = _last(began, last_requests.values())
+    evidence = difference if release.policy == outcomes.SHADOW else label
+    if release.options.get("margin") and not any(found["all"]["n_waiting"] for found in parts.values()):
+        evidence = max(evidence, request)  # answers that are alike count too
+    compared = [at for arm, at in last_requests.items() if arm != "control" or "baseline" not in release.weights]
+    return {
+        "traffic": request,
+        "stage": _last(stage_began, compared),
+        "labels": label,
+        "differences": difference,
+        "evidence": evidence,
+    }
+
+
+def _last(began: datetime, moments: Iterable[datetime | None]) -> datetime:
+    return max([began, *(at for at in moments if at is not None)])
+
+
+def _waits(lack: str | None, moments: Mapping[str, datetime], now: datetime) -> _Waits:
+    """Where neither requests nor labels come at all any more, that is what it waits for."""
+    if lack is None:
+        return _Waits(None, now, is_stuck=False)
+    quiet_since = max(moments["traffic"], moments["labels"], moments["stage"])
+    if now - quiet_since > _PATIENCE["traffic"]:
+        return _Waits("traffic", moments["traffic"], is_stuck=True)
+    return _Waits(lack, moments[lack], is_stuck=now - moments[lack] > _PATIENCE[lack])
 
 
 def _lack(parts: dict[str, standing.Parts], decision: Decision) -> str | None:
@@ -105,7 +172,7 @@ def _lack(parts: dict[str, standing.Parts], decision: Decision) -> str | None:
     if "traffic" in lacks:
         return "traffic"
     if "label" not in waits_for:
-        return None
+        return "stage"
     return next((lack for lack in ("labels", "differences") if lack in lacks), "evidence")
 
 

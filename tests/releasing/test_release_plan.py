@@ -137,7 +137,7 @@ def test_a_plan_knows_what_its_policy_does_with_the_requests(
     if policy in expected:
         assert found["all"]["plan"] == vars(expected[policy]())
     if policy == "bandit":
-        assert found["channels"]["web"]["reason"] == "a bandit decides on all channels together"
+        assert found["channels"]["web"]["reason"] == "a bandit is planned for all channels together"
 
 
 def test_of_a_canary_the_whole_ramp_is_planned(

@@ -1,9 +1,9 @@
 """`release status` on a real store: what is said at every moment of a release, in JSON and in words."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -17,23 +17,27 @@ from planted import NOON, plant_answer, plant_channel, plant_correction, plant_v
 
 KEYS = {
     "task", "control", "channels", "candidate", "state", "since", "release", "policy", "scope", "verdict", "reason",
-    "evidence", "weights", "stage", "elapsed_s", "health", "waits_for", "is_stuck", "days_left", "arms", "over_time",
-    "guardrails", "channel_verdicts", "ended",
+    "evidence", "weights", "stage", "elapsed_s", "health", "waits_for", "waits_since", "is_stuck", "days_left",
+    "arms", "over_time", "guardrails", "channel_verdicts", "ended",
 }  # fmt: skip
 Given = tuple[Workspace, dict[str, Channel]]
 
 
 @pytest.fixture
-def given(workspace: Workspace) -> Given:
+def given(workspace: Workspace) -> Iterator[Given]:
     channels = {name: plant_channel(workspace, name) for name in ("web", "phone")}
     plant_version(workspace)
     controls.ensure_control(workspace)
     plant_version(workspace)
-    return workspace, channels
+    with open_workspace(workspace.root, overrides={"release.labels": "all"}) as ws:
+        yield ws, channels
 
 
-def shadowed(ws: Workspace, release: Release, channel: Channel, *, n: int, candidate_right: bool | None) -> None:
-    """Inputs that both answered and somebody corrected; None: both were right."""
+def shadowed(
+    ws: Workspace, release: Release, channel: Channel, *, n: int, candidate_right: bool | None, hours: float = 0.0
+) -> None:
+    """Inputs that both answered and somebody corrected so many hours from now; None: both were right."""
+    minute = round((ws.clock() + timedelta(hours=hours) - NOON) / timedelta(minutes=1))
     serving = controls.serving(ws)
     assert serving.candidate is not None
     control = "positive" if candidate_right in (None, False) else "negative"
@@ -41,7 +45,7 @@ def shadowed(ws: Workspace, release: Release, channel: Channel, *, n: int, candi
     for _ in range(n):
         prediction, request = plant_answer(ws, channel, serving.control, control)
         plant_answer(ws, channel, serving.candidate, candidate, request_id=request, arm="shadow", release_id=release.id)
-        plant_correction(ws, prediction, "positive")
+        plant_correction(ws, prediction, "positive", minute=minute)
 
 
 def answered(ws: Workspace, release: Release, channel: Channel, arm: str, *, n: int, n_right: int) -> None:
@@ -55,10 +59,12 @@ def answered(ws: Workspace, release: Release, channel: Channel, arm: str, *, n: 
         plant_correction(ws, prediction, "positive")
 
 
-def counted(ws: Workspace, release: Release, arm: str, channel: Channel, **counts: int) -> None:
+def counted(ws: Workspace, release: Release, arm: str, channel: Channel, *, hours: float = 0.0, **counts: int) -> None:
+    """Requests that a server counted so many hours from now."""
     counts |= {"n_units": counts["n_requests"]}
+    now = ws.clock() + timedelta(hours=hours)
     with ws.store.write() as conn:
-        traffic.put(conn, release.id, {(arm, channel.id, 0): Traffic(**counts)}, source=arm, now=NOON)
+        traffic.put(conn, release.id, {(arm, channel.id, 0): Traffic(**counts)}, source=arm, now=now)
 
 
 def later(ws: Workspace, **time: float) -> Workspace:
@@ -115,35 +121,101 @@ def test_a_shadow_release_from_nothing_to_a_verdict(given: Given, capsys: pytest
     assert "Failing: reject." in said(state, capsys)
 
 
-@pytest.mark.parametrize(
-    ("fill", "wait", "lack"),
-    [
-        (lambda *_: None, {"hours": 2}, "traffic"),
-        (lambda ws, r, c: counted(ws, r, "shadow", c, n_requests=40), {"days": 2}, "labels"),
-        (lambda ws, r, c: shadowed(ws, r, c, n=4, candidate_right=None), {"days": 2}, "differences"),
-    ],
-)
-def test_a_release_without_evidence_is_stuck_after_a_while_and_says_what_it_waits_for(
-    given: Given,
-    capsys: pytest.CaptureFixture[str],
-    fill: Callable[[Workspace, Release, Channel], None],
-    wait: dict[str, float],
-    lack: str,
+Fill = Callable[[Workspace, Release, Channel], None]
+STUCK: dict[str, tuple[str, Fill, float, str, float]] = {
+    "no request ever": ("shadow", lambda *_: None, 2, "traffic", 0),
+    "no label": ("shadow", lambda ws, r, c: counted(ws, r, "shadow", c, hours=30, n_requests=40), 30, "labels", 0),
+    "labels, all alike": (
+        "shadow",
+        lambda ws, r, c: shadowed(ws, r, c, n=4, candidate_right=None, hours=30),
+        30,
+        "differences",
+        0,
+    ),
+    "no difference any more": (
+        "shadow",
+        lambda ws, r, c: (
+            shadowed(ws, r, c, n=1, candidate_right=True, hours=6),
+            shadowed(ws, r, c, n=1, candidate_right=None, hours=36),
+        ),
+        36,
+        "evidence",
+        6,
+    ),
+    "silence after some requests": (
+        "shadow",
+        lambda ws, r, c: counted(ws, r, "shadow", c, hours=5, n_requests=40),
+        7,
+        "traffic",
+        5,
+    ),
+    "silence after a difference": (
+        "shadow",
+        lambda ws, r, c: shadowed(ws, r, c, n=1, candidate_right=True),
+        720,
+        "traffic",
+        0,
+    ),
+    "silence in a stage": (
+        "canary",
+        lambda ws, r, c: [counted(ws, r, arm, c, n_requests=1) for arm in ("candidate", "baseline")],
+        720,
+        "traffic",
+        0,
+    ),
+    "no request to the slices": (
+        "canary",
+        lambda ws, r, c: [
+            counted(ws, r, arm, c, hours=at, n_requests=1)
+            for arm, at in (("candidate", 3), ("baseline", 2), ("control", 30))
+        ],
+        30,
+        "1 of 200 requests to candidate and baseline each",
+        3,
+    ),
+    "labels of an A/B have stopped": (
+        "ab",
+        lambda ws, r, c: [
+            (counted(ws, r, arm, c, hours=30, n_requests=40), answered(ws, r, c, arm, n=4, n_right=3))
+            for arm in ("control", "candidate")
+        ],
+        30,
+        "labels",
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize(("policy", "fill", "hours", "lack", "since"), STUCK.values(), ids=STUCK)
+def test_a_release_is_stuck_when_what_it_needs_has_stopped_coming(
+    given: Given, capsys: pytest.CaptureFixture[str], policy: str, fill: Fill, hours: float, lack: str, since: float
 ) -> None:
     ws, channels = given
-    release = releases.start(ws, candidate="2")
+    release = releases.start(ws, candidate="2", policy=policy)
     fill(ws, release, channels["web"])
     assert not release_status(ws)["is_stuck"]
-    state = release_status(later(ws, **wait))
+    state = release_status(later(ws, hours=hours))
     assert (state["is_stuck"], state["waits_for"], state["verdict"]) == (True, lack, "hold")
-    assert "Stuck: " in said(state, capsys)
+    waited = datetime.fromisoformat(state["waits_since"]) - release.started_at
+    assert waited / timedelta(hours=1) == pytest.approx(since, abs=0.05)
+    words = said(state, capsys)
+    assert f"Stuck: it waits for {lack} since {state['waits_since'][:10]}" in words
+
+
+def test_an_old_release_to_which_evidence_comes_is_not_stuck(given: Given, capsys: pytest.CaptureFixture[str]) -> None:
+    ws, channels = given
+    release = releases.start(ws, candidate="2")
+    shadowed(ws, release, channels["web"], n=1, candidate_right=True, hours=719.8)
+    state = release_status(later(ws, hours=720))
+    assert (state["is_stuck"], state["waits_for"]) == (False, "evidence")
+    assert "It waits for evidence since" in said(state, capsys)
 
 
 def test_a_pace_becomes_days(given: Given, capsys: pytest.CaptureFixture[str]) -> None:
     ws, channels = given
     release = releases.start(ws, candidate="2")
     shadowed(ws, release, channels["web"], n=20, candidate_right=None)
-    shadowed(ws, release, channels["web"], n=3, candidate_right=True)
+    shadowed(ws, release, channels["web"], n=3, candidate_right=True, hours=95.5)
     state = release_status(later(ws, days=4))
     assert not state["is_stuck"]
     more = state["arms"]["shadow"]["all"]["n_more_labels"]["middle"]
@@ -189,7 +261,7 @@ def test_of_a_release_about_channels_those_that_are_decided_say_so(
     given: Given, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ws, channels = given
-    with open_workspace(ws.root, overrides={"release.scope": "channels"}) as each:
+    with open_workspace(ws.root, overrides={"release.scope": "channels", "release.labels": "all"}) as each:
         release = releases.start(each, candidate="2")
     shadowed(ws, release, channels["web"], n=20, candidate_right=True)
     assert release_status(ws)["channel_verdicts"] == {"phone": "hold", "web": "promote"}
