@@ -1,8 +1,8 @@
 """Counts of what the arms of open releases answered in this server process: what guardrails look at.
 
 Guardrails compare arms as if every request had drawn its arm by itself, but all requests of a unit meet the same arm.
-So a kind of event counts once per unit and stage, and a unit that sends what no model can answer does not look like a
-bad model. A unit itself is counted once in a release, in the arm that it met first: it is one draw of an arm, also when
+So a kind of event counts once per unit in a release, and a unit that sends what no model can answer does not look like
+a bad model. The unit itself is counted once too, in the arm that it met first: it is one draw of an arm, also when the
 shares change and it stays, or goes.
 """
 
@@ -18,7 +18,6 @@ from headrace.records import Traffic
 
 _MAX_UNITS = 100_000  # of one kind; enough to decide on
 _N_TIMES, _RENEW_EVERY, _PERCENTILE = 512, 32, 95
-_UNITS = "n_units"
 _LEAST_SLOWER_S = 0.005  # a shorter wait is nobody's harm, and within what a busy machine adds to either arm
 Place = tuple[str, str, int]
 """Arm, id of the channel, stage."""
@@ -64,24 +63,14 @@ class _Counts:
         self.totals: dict[Place, Traffic] = defaultdict(Traffic)
         self.changed: set[Place] = set()
         self.slow = SlowLimit(slowdown)
-        self._stage = -1
-        self._units: dict[tuple[str, str], set[int]] = {}
-        """Kind and arm ("": all that are compared) to hashes of units that count already; of events, in this stage."""
+        self._units: dict[tuple[str, str], set[int]] = defaultdict(set)
+        """Kind and arm ("": all that are compared) to hashes of units that count already."""
 
-    def is_new(self, kind: str, place: Place, unit: str | None, *, is_apart: bool) -> bool:
-        """Whether it counts: of events, a unit's first of the kind in an arm and a stage; of units, one not met before.
-
-        Args:
-            unit: None is a unit of its own.
-            is_apart: see `TrafficCounts.note`.
-        """
-        arm, _, stage = place
+    def is_new(self, kind: str, arm: str, unit: str | None) -> bool:
+        """Whether an event counts: a unit's first of its kind. None is a unit of its own."""
         if unit is None:
             return True
-        if stage != self._stage:
-            self._stage = stage
-            self._units = {key: known for key, known in self._units.items() if key[0] == _UNITS}
-        known = self._units.setdefault((kind, "" if kind == _UNITS and not is_apart else arm), set())
+        known = self._units[kind, arm]
         if hash(unit) in known or len(known) >= _MAX_UNITS:
             return False
         known.add(hash(unit))
@@ -111,7 +100,7 @@ class TrafficCounts:
         Args:
             is_control: the answer says what is usual, see `SlowLimit`.
             slowdown: times what is usual from which on an answer is slow.
-            is_apart: the arm's units are not held against those of others, and may be met there anew.
+            is_apart: the arm is compared with none that units come from or go to, so they count in it anew.
         """
         with self._lock:
             counts = self._releases.setdefault(release_id, _Counts(slowdown))
@@ -120,9 +109,10 @@ class TrafficCounts:
                 counts.slow.note(seen.seconds)
             events = {
                 "n_errors": seen.failed, "n_timeouts": seen.late, "n_slow": is_slow, "n_abstained": seen.abstained,
-                _UNITS: True,
+                "n_units": True,
             }  # fmt: skip
-            new = {kind: int(so and counts.is_new(kind, place, unit, is_apart=is_apart)) for kind, so in events.items()}
+            arm = place[0] if is_apart else ""
+            new = {kind: int(happened and counts.is_new(kind, arm, unit)) for kind, happened in events.items()}
             counts.totals[place] += Traffic(n_requests=1, **new)
             counts.changed.add(place)
 

@@ -31,7 +31,7 @@ def note(counts: TrafficCounts, seen: Seen, unit: str | None = None, place: tupl
     counts.note("rel", place, unit, seen, is_control=False, slowdown=1.5)
 
 
-def test_events_count_once_per_unit_and_stage_and_requests_always() -> None:
+def test_events_count_once_per_unit_and_requests_always() -> None:
     counts = TrafficCounts()
     for unit in ("a", "a", "a", "b", None, None):
         note(counts, Seen(failed=True), unit)
@@ -40,11 +40,11 @@ def test_events_count_once_per_unit_and_stage_and_requests_always() -> None:
     note(counts, Seen(failed=True), "a", later)
     found = counts.take_changed()["rel"]
     assert found[PLACE] == Traffic(n_requests=7, n_errors=4, n_units=4)
-    assert found[later] == Traffic(n_requests=1, n_errors=1, n_units=0)  # it stayed in its arm: no new draw of one
+    assert found[later] == Traffic(n_requests=1)  # it stayed in its arm: no new draw of one
     assert counts.take_changed() == {}
     note(counts, Seen(late=True, abstained=True), "c", later)
     again = counts.take_changed()
-    assert again == {"rel": {later: Traffic(2, 1, 1, 0, 1, 1)}}  # totals, not what is new
+    assert again == {"rel": {later: Traffic(2, 0, 1, 0, 1, 1)}}  # totals, not what is new
     counts.give_back("rel", again["rel"])
     assert counts.take_changed() == again
     counts.forget_all_but([])
@@ -53,14 +53,14 @@ def test_events_count_once_per_unit_and_stage_and_requests_always() -> None:
 
 
 def test_a_unit_counts_in_the_first_arm_it_met_of_those_that_are_compared() -> None:
-    # Catches a unit that moves when shares change as a second draw, and arms that stop counting one after the other.
+    # Catches a unit that moves when shares change as a second draw of an arm.
     counts = TrafficCounts()
     for arm, stage in (("control", 0), ("candidate", 1), ("candidate-2", 2)):
-        note(counts, Seen(), "mover", (arm, "ch_1", stage))
+        note(counts, Seen(failed=True), "mover", (arm, "ch_1", stage))
     for arm, is_apart in (("control", True), ("candidate", False), ("shadow", True)):
         counts.note("canary", (arm, "ch_1", 0), "u", Seen(), is_control=False, slowdown=1.5, is_apart=is_apart)
     found = counts.take_changed()
-    assert [one.n_units for one in found["rel"].values()] == [1, 0, 0]
+    assert [(one.n_units, one.n_errors) for one in found["rel"].values()] == [(1, 1), (0, 0), (0, 0)]
     assert [one.n_units for one in found["canary"].values()] == [1, 1, 1]
 
 
