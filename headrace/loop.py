@@ -296,8 +296,9 @@ def _decide(ws: Workspace, release: Release) -> dict[str, Any]:
 
 def _try(ws: Workspace, control: ModelVersion, candidate: ModelVersion, report: Report) -> dict[str, Any]:
     """Compare the candidate with the control on the same held-out rows; open a release if the gates pass."""
-    if any(line.version_id == candidate.id and line.kind == "reject" for line in ledger.history(ws, control.task)):
-        return {"step": "waiting", "n_new_labels": 0, "reason": f"{candidate.name} was rejected; no new labels since"}
+    lines = [line for line in ledger.history(ws, control.task) if line.version_id == candidate.id]
+    if any(line.kind == "reject" or line.evidence.get("is_used_up") for line in lines):
+        return {"step": "waiting", "n_new_labels": 0, "reason": f"{candidate.name} was tried; no new labels since"}
     scope, judged, found = starting.gates_where_it_fits(ws, control, candidate, report)
     shown = {
         "candidate": candidate.name,

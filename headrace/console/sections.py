@@ -82,7 +82,7 @@ def _score_tile(facts: TaskFacts) -> list[Html]:
 
 def decision(facts: TaskFacts, prefix: str) -> Html | None:
     """The newest decision with evidence from traffic: of the open release, or else of the last one."""
-    lines = [e for e in facts.ledger if e.kind in ("promote", "hold", "reject") and "overall" in e.evidence]
+    lines = [e for e in facts.ledger if e.kind in ("promote", "hold", "reject", "stop") and "overall" in e.evidence]
     if not lines:
         return None
     line, proof = lines[-1], lines[-1].evidence
@@ -100,11 +100,14 @@ def decision(facts: TaskFacts, prefix: str) -> Html | None:
         thresholds=needed,
         name=f"{prefix}-evidence",
     )
+    rule = "Overall, the bar that reaches its line decides"
+    if proof.get("max_labels"):
+        rule = f"Overall, an exact test of at most {_number(proof['max_labels'])} of these decides"
     caption = (
-        "The largest evidence so far that the candidate is better or worse than the version in charge, from "
-        f"{_number(proof['n_labelled'])} corrected answers among {_number(proof['n_requests'])} that both gave. "
-        f"Only the {_number(proof['n_disagreements'])} where just one of them was right count. Overall, the bar that "
-        "reaches its line decides; in a channel, only the bar for worse does, by rejecting. Looking often does not "
+        "The evidence that the candidate is better or worse than the version in charge, from "
+        f"{_number(proof['n_labelled'])} labelled answers among {_number(proof['n_requests'])} that both gave. "
+        f"Only the {_number(proof['n_disagreements'])} where just one of them was right count. {rule}; "
+        "in a channel, only the bar for worse does, by rejecting. Looking often does not "
         f"raise the chance of a wrong decision of either kind above {100 * proof['alpha']:g} %."
     )
     cells: list[list[Part]] = [

@@ -10,13 +10,14 @@ from headrace.access import keys as access_keys
 from headrace.doctor.finding import Finding, error, note, warning
 from headrace.lineage import erasing
 from headrace.release import ledger
-from headrace.store import imports, instants, releases
+from headrace.store import imports, instants, releases, reviews
 from headrace.workspace import Workspace
 
 _SOON = timedelta(days=14)
 _AHEAD = timedelta(minutes=5)
 _STUCK = timedelta(days=1)
 _OLD_RELEASE = timedelta(days=30)
+_OLD_QUESTION = timedelta(days=2)
 
 
 def chains(ws: Workspace) -> Iterator[Finding]:
@@ -77,13 +78,24 @@ def work(ws: Workspace) -> Iterator[Finding]:
         elif erasure["is_late"]:
             told = f"{erasure['id']}: {', '.join(erasure['versions'])}"
             yield warning("work", "versions still use what was erased", told, "Run: headrace erase --rebuild")
+    yield from _releases(ws)
+
+
+def _releases(ws: Workspace) -> Iterator[Finding]:
+    """Open releases that nobody decides, or whose questions nobody answers."""
+    now = ws.clock()
     with ws.store.read() as conn:
         running = [found for task in sorted(ws.settings.tasks) if (found := releases.open_release(conn, task))]
-    for release in running:
+        questions = [reviews.unanswered(conn, release.id) for release in running]
+    for release, (n_waiting, oldest) in zip(running, questions, strict=True):
         if now - release.started_at > _OLD_RELEASE:
             told = f"{release.id} of {release.task}, since {release.started_at:%Y-%m-%d}"
             advice = f"See what it waits for: headrace release status --task {release.task}"
             yield warning("work", "a release has been undecided for long", told, advice)
+        if oldest is not None and now - oldest > _OLD_QUESTION:
+            told = f"{release.id} of {release.task}: {n_waiting} differences, the oldest since {oldest:%Y-%m-%d}"
+            advice = f"Nothing else decides it. Answer them: headrace review next --task {release.task}"
+            yield warning("work", "a release waits for reviewers", told, advice)
 
 
 def _imports(ws: Workspace) -> Iterator[Finding]:

@@ -2,10 +2,10 @@
 
 A difference is an input that both arms answered, and not the same. A coin with probability `release.ask_share`, fixed
 as the release starts and thrown by a hash of the answer's id, says which are asked about, the oldest first. Only what
-reviewers answer to these counts, unless release.labels says otherwise: corrections that users send by themselves come for
-answers that looked wrong to them, and audits are drawn more often where the control is in doubt. For a margin, one that
-is skipped, or answered by somebody who does not count, counts as a loss. So does one whose text the log did not keep,
-since nobody can be asked about it. Where a reviewer is erased while the release is open, what he
+reviewers answer to these counts, unless release.labels says otherwise: corrections that users send by themselves come
+for answers that looked wrong to them, and audits are drawn more often where the control is in doubt. For a margin, one
+that is skipped, or answered by somebody who does not count, counts as a loss. So does one whose text the log did not
+keep, since nobody can be asked about it. Where a reviewer is erased while the release is open, what he
 or she answered leaves the count, and those differences say nothing.
 
 Evidence may be counted up to any answer that does not hang on who is right (see stats/noninferiority.py): up to the

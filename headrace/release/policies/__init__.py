@@ -21,9 +21,9 @@ POLICIES = Registry(
     },
 )
 _SETTINGS = (
-    "alpha", "margin", "labels", "ask_share", "max_labels", "guardrail_alpha", "ramp", "dwell_requests", "dwell_s", "min_labels",
-    "candidate_share", "floor_share", "max_error_share", "max_timeout_share", "max_slow_share", "max_abstained_share",
-    "slowdown",
+    "alpha", "margin", "labels", "ask_share", "max_labels", "guardrail_alpha", "ramp", "dwell_requests", "dwell_s",
+    "min_labels", "candidate_share", "floor_share", "max_error_share", "max_timeout_share", "max_slow_share",
+    "max_abstained_share", "slowdown",
 )  # fmt: skip
 
 

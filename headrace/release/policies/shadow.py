@@ -7,12 +7,13 @@ Three questions are asked after every look, each with its own error level `alpha
 - Is it worse in some channel? e-Holm over the channels, so that what is better on average but ruins one is found.
 
 Every E is the one of now, a function of counts alone, so neither the order of labels nor one that comes again changes a
-decision. Ville's inequality holds for the largest E so far, hence for this one too; what is given up is a moment between
-two looks. With `max_labels` the first and the second question have an exact test with that end instead, looked at at
-fixed counts (stats/fixed_horizon.py); a release that it leaves undecided is stopped.
+decision. Ville's inequality holds for the largest E so far, hence for this one too; what is given up is a moment
+between two looks. With `max_labels` the first and the second question have an exact test with that end instead, looked
+at at fixed counts (stats/fixed_horizon.py); a release that it leaves undecided is stopped.
 
-Which labels count, `labels` says. With "asked" those of reviewers who were asked by a coin (feedback/asking.py): whether
-a pair gets a label must not hang on who is right, and users see the control's answer alone, and correct its errors.
+Which labels count, `labels` says. With "asked" those of reviewers who were asked by a coin (feedback/asking.py):
+whether a pair gets a label must not hang on who is right, and users see the control's answer alone, and correct its
+errors.
 
 Harm rejects, before anything else, and so do answers that are missing or empty more often than the control's (see
 guardrails.py). Benefit promotes unless a harm is *suspected*: the current E of harm, overall or in any channel, is at
@@ -127,6 +128,7 @@ def _facts(evidence: Evidence, options: Mapping[str, Any]) -> tuple[dict[str, An
     suspected = [name for name, value in harm.items() if value >= math.log(SUSPICION_E)]
     facts = {
         "labels": options.get("labels", "asked"),
+        "max_labels": 0 if horizon(options) is None else options["max_labels"],
         "n_requests": evidence.n_requests,
         "n_labelled": overall["pairs"].n,
         "n_unasked": len(evidence.outcomes) - len(outcomes),
