@@ -132,6 +132,13 @@ def n_open(conn: Connection, task: str) -> dict[str, int]:
     return {reason: n for reason, n in conn.execute(query.group_by(_REVIEWS.c.reason))}
 
 
+def unanswered(conn: Connection, release_id: str) -> tuple[int, datetime | None]:
+    """How many questions about a release's differences wait for an answer, and since when the oldest does."""
+    waiting = and_(_REVIEWS.c.release_id == release_id, _REVIEWS.c.state == "open", _REVIEWS.c.probability.is_not(None))
+    n, oldest = conn.execute(select(func.count(), func.min(_REVIEWS.c.created_at)).where(waiting)).one()
+    return n, oldest
+
+
 def settle(
     conn: Connection, review_id: str, *, state: str, answer: Any, labeller: str, at: datetime, was: str = "open"
 ) -> bool:
