@@ -80,8 +80,23 @@ def show_status(state: dict[str, Any]) -> None:
     for arm, found in state["arms"].items():
         parts = {"all": found["all"], **found["channels"]}
         rows = [(name, state["ended"].get(name, one["verdict"]), *_evidence(one)) for name, one in parts.items()]
-        head = ("channel", "so far", "requests", "labels", "differ", "gain", "e better", "e worse", "e needed")
+        head = (
+            "channel",
+            "so far",
+            "requests",
+            "labels",
+            "differ",
+            "gain",
+            "pooled",
+            "e better",
+            "e worse",
+            "e needed",
+        )
         table(head, rows, title=f"{found['version']} ({arm})")
+    if any(part["pooled_gain"] is not None for found in state["arms"].values() for part in found["channels"].values()):
+        print(
+            "Gains are in points. Pooled: what a channel with few labels is likely to gain, which is near what all do."
+        )
     met = [rail for rail in state["guardrails"] if rail["n_requests"]]
     if met:
         rows = [_rail(rail) for rail in met]
@@ -122,9 +137,9 @@ def _opened(state: dict[str, Any]) -> str:
 
 
 def _evidence(part: dict[str, Any]) -> tuple[object, ...]:
-    gain = None if part["gain"] is None else f"{100 * part['gain']:+.1f}"
+    gain, pooled = (None if value is None else f"{100 * value:+.1f}" for value in (part["gain"], part["pooled_gain"]))
     es = (_amount(part[key]) for key in ("e_benefit", "e_harm", "e_needed"))
-    return part["n_requests"], part["n_labelled"], part["n_differing"], gain, *es
+    return part["n_requests"], part["n_labelled"], part["n_differing"], gain, pooled, *es
 
 
 def _rail(rail: dict[str, Any]) -> tuple[object, ...]:

@@ -48,7 +48,8 @@ def _stands(facts: TaskFacts) -> list[Part]:
                 facts.state["ended"].get(name, part["verdict"]),
                 f"{part['n_requests']:,}",
                 f"{part['n_labelled']:,}",
-                "" if part["gain"] is None else f"{100 * part['gain']:+.1f}",
+                _points(part["gain"]),
+                _points(part["pooled_gain"]),
                 shown(part["e_benefit"]),
                 shown(part["e_harm"]),
                 shown(part["e_needed"]),
@@ -57,10 +58,14 @@ def _stands(facts: TaskFacts) -> list[Part]:
             for name, part in [("all channels", stands["all"]), *channels[:_MOST_CHANNELS]]
         ]
         head: list[Part] = [
-            "channel", "so far", "requests", "labels", "points gained", "better", "worse", "needed", "in words",
+            "channel", "so far", "requests", "labels", "points gained", "pooled", "better", "worse", "needed",
+            "in words",
         ]  # fmt: skip
-        caption = f"{stands['version']} ({arm}): evidence that it is better or worse, and what it takes to tell"
-        found.append(table(head, rows, caption=caption, numbers=(2, 3, 4, 5, 6, 7), wide=(8,)))
+        caption = (
+            f"{stands['version']} ({arm}): evidence that it is better or worse, and what it takes to tell. Pooled: "
+            "what a channel with few labels is likely to gain, which is near what all do; it decides nothing"
+        )
+        found.append(table(head, rows, caption=caption, numbers=(2, 3, 4, 5, 6, 7, 8), wide=(9,)))
         if len(channels) > _MOST_CHANNELS:
             found.append(element("p", f"{len(channels) - _MOST_CHANNELS:,} channels with fewer labels are not shown."))
     return found
@@ -107,6 +112,10 @@ def _curves(facts: TaskFacts, prefix: str) -> list[Part]:
         more = f" {left_out:,} channels with fewer labels are not drawn." if left_out else ""
         found.append(element("figure", figure, element("figcaption", caption + more)))
     return found
+
+
+def _points(gain: float | None) -> str:
+    return "" if gain is None else f"{100 * gain:+.1f}"
 
 
 def shown(e: float) -> str:

@@ -7,6 +7,8 @@ A part (all channels together, or one) is JSON:
     waits_for    traffic | labels | differences | evidence; None where there is a verdict
     n_requests, n_labelled, n_differing    to the candidate; with a label; of these, where just one of two was right
     gain         accuracy that the candidate gains; None without labels
+    pooled_gain  of a channel: the same, drawn towards that of all channels the more the fewer labels it has (see
+                 stats/pooling.py); None where no channel has any, and of all channels together. It decides nothing
     e_benefit, e_harm, e_needed            e-values now, and what it takes; of a release with release.max_labels an
                                            exact test with that end decides over all channels together
     e_no_worse                             with a margin in the shadow: the e-value
@@ -26,7 +28,7 @@ from headrace.compared import Compared
 from headrace.records import Answered, Evidence, Outcome, Release, Score, Traffic
 from headrace.release.policies import guardrails, labelled, no_worse, shadow
 from headrace.release.policies.guardrails import Arms, channels_of, shown_e, traffic_of
-from headrace.stats import confidence_sequences, evalues, multiplicity
+from headrace.stats import confidence_sequences, evalues, multiplicity, pooling
 from headrace.stats.confidence_sequences import Comparison, Finding
 from headrace.stats.evalues import Forecast, Pairs
 from headrace.stats.multiplicity import Judged, Verdict
@@ -165,12 +167,14 @@ def _paired(release: Release, evidence: Evidence) -> Parts:
     overall = _overall(release, evidence, sum(groups.values(), Pairs()))
     asked, needed = {} if evidence.asked is None else evidence.asked.looked_at, max(1, len(judged)) / alpha
     n = {name: traffic.get(name, Traffic()).n_requests for name in judged}
-    return {
-        "all": _of_pairs(release, overall, n_all, 1 / alpha, sum(asked.values(), Compared())),
-        "channels": {
-            name: _of_pairs(release, one, n[name], needed, asked.get(name, Compared())) for name, one in judged.items()
-        },
+    parts = {
+        name: _of_pairs(release, one, n[name], needed, asked.get(name, Compared())) for name, one in judged.items()
     }
+    if overall.pairs.n:
+        for name, part in parts.items():
+            scale = _scale(judged[name], asked.get(name, Compared()), release.options)
+            part["pooled_gain"] = judged[name].pooled_gain * scale
+    return {"all": _of_pairs(release, overall, n_all, 1 / alpha, sum(asked.values(), Compared())), "channels": parts}
 
 
 def _overall(release: Release, evidence: Evidence, pairs: Pairs) -> Judged:
@@ -213,7 +217,8 @@ def _of_pairs(release: Release, judged: Judged, n_requests: int, e_needed: float
         "n_requests": n_requests,
         "n_labelled": pairs.n,
         "n_differing": pairs.n_disagreements,
-        "gain": _gain(judged, asked, release.options),
+        "gain": None if judged.gain is None else judged.gain * _scale(judged, asked, release.options),
+        "pooled_gain": None,
         "e_benefit": shown_e(judged.log_e_benefit),
         "e_harm": shown_e(judged.log_e_harm),
         "e_needed": e_needed,
@@ -223,13 +228,11 @@ def _of_pairs(release: Release, judged: Judged, n_requests: int, e_needed: float
     }
 
 
-def _gain(judged: Judged, asked: Compared, options: Mapping[str, Any]) -> float | None:
-    """Accuracy that the candidate gains. Where only differences have labels, over all inputs that both answered."""
-    pairs = judged.pairs
-    if judged.gain is None or not asked.n or options.get("labels") == "all":
-        return judged.gain
-    n_differing = (pairs.n + asked.n_waiting) / float(options.get("ask_share", 1.0))
-    return judged.gain * min(1.0, n_differing / asked.n)
+def _scale(judged: Judged, asked: Compared, options: Mapping[str, Any]) -> float:
+    """From a gain in the labelled inputs to one in all: where only differences have labels, how often there are any."""
+    if not asked.n or options.get("labels") == "all":
+        return 1.0
+    return min(1.0, (judged.pairs.n + asked.n_waiting) / float(options.get("ask_share", 1.0)) / asked.n)
 
 
 def _labelled(release: Release, evidence: Evidence, arms: Arms) -> Parts:
@@ -238,12 +241,15 @@ def _labelled(release: Release, evidence: Evidence, arms: Arms) -> Parts:
     overall = _FINDINGS[found.overall.finding]
     n_requests = {name: traffic_of(evidence, arms.candidate, [name]).n_requests for name in found.channels}
     needed = max(1, len(found.channels)) / found.alpha
+    parts = {
+        name: _of_labels(one, verdicts.get(name, "inconclusive"), found.counts[name], n_requests[name], needed)
+        for name, one in found.channels.items()
+    }
+    for name, gain in pooling.differences({name: found.counts[name] for name in parts}).items():
+        parts[name]["pooled_gain"] = gain
     return {
         "all": _of_labels(found.overall, overall, found.counts[""], sum(n_requests.values()), 1 / found.alpha),
-        "channels": {
-            name: _of_labels(one, verdicts.get(name, "inconclusive"), found.counts[name], n_requests[name], needed)
-            for name, one in found.channels.items()
-        },
+        "channels": parts,
     }
 
 
@@ -263,6 +269,7 @@ def _of_labels(
         "n_labelled": n_labelled,
         "n_differing": None,
         "gain": found.estimate,
+        "pooled_gain": None,
         "e_benefit": shown_e(found.log_e_benefit),
         "e_harm": shown_e(found.log_e_harm),
         "e_needed": e_needed,

@@ -42,5 +42,26 @@ def gains(groups: Mapping[str, Pairs]) -> dict[str, float]:
     return dict(zip(groups, pooled(own, errors), strict=True))
 
 
+def differences(groups: Mapping[str, tuple[int, int, int, int]]) -> dict[str, float]:
+    """The difference in accuracy of two arms in each group, after partial pooling; empty where no group has both.
+
+    Variances are those of shares with one right and one wrong answer added (Agresti and Caffo 2000, "Simple and
+    effective confidence intervals for proportions").
+
+    Args:
+        groups: labelled and right answers of the candidate, then of the control.
+    """
+    own, errors = [], []
+    for n, n_right, n_control, n_right_control in groups.values():
+        arms = ((n, n_right), (n_control, n_right_control))
+        has_both = n > 0 and n_control > 0
+        own.append(n_right / n - n_right_control / n_control if has_both else 0.0)
+        spread = sum((right + 1) * (m - right + 1) / (m + 2) ** 2 / max(m, 1) for m, right in arms)
+        errors.append(math.sqrt(spread) if has_both else math.inf)
+    if all(math.isinf(error) for error in errors):
+        return {}
+    return dict(zip(groups, pooled(own, errors), strict=True))
+
+
 def _mean(values: Sequence[float], weights: Sequence[float]) -> float:
     return sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights)

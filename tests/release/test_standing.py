@@ -66,6 +66,25 @@ def test_a_ruined_channel_is_worse_though_all_together_gain() -> None:
     assert parts["channels"]["phone"]["e_needed"] == 2 / 0.05
 
 
+def test_a_small_channel_shows_what_it_counted_and_what_it_is_likely_to_gain() -> None:
+    large = outcomes("web", (WIN, 60), (BOTH, 940)), outcomes("mail", (WIN, 130), (LOSS, 10), (BOTH, 1860))
+    found = shadowed(large[0] + large[1] + outcomes("phone", (LOSS, 1), (BOTH, 4)))
+    parts = standing.stands(SHADOW, found)["shadow"]
+    phone = parts["channels"]["phone"]
+    assert phone["gain"] == -0.2
+    assert 0.03 < phone["pooled_gain"] < 0.06
+    assert parts["channels"]["web"]["pooled_gain"] == pytest.approx(0.06, abs=0.002)
+    assert parts["all"]["pooled_gain"] is None
+    assert standing.stands(SHADOW, Evidence())["shadow"]["channels"]["web"]["pooled_gain"] is None
+    scores = {
+        "candidate": {"web": Score(1000, 900), "phone": Score(2, 2)},
+        "control": {"web": Score(1000, 850), "phone": Score(3, 2)},
+    }
+    arms = standing.stands(release_of(HALVES), Evidence(feedback=scores))["candidate"]["channels"]
+    assert (arms["phone"]["gain"], arms["web"]["gain"]) == pytest.approx((1 / 3, 0.05))
+    assert 0.04 < arms["phone"]["pooled_gain"] < 0.1
+
+
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.sampled_from(["web", "phone"]), st.sampled_from([WIN, LOSS, BOTH])), max_size=120))
 def test_a_curve_ends_where_the_evidence_stands(stream: list[tuple[str, tuple[bool, bool]]]) -> None:

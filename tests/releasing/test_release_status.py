@@ -115,6 +115,10 @@ def test_a_shadow_release_from_nothing_to_a_verdict(given: Given, capsys: pytest
     words = said(state, capsys)
     assert "more labels would decide" in words
     assert "(shadow) is open since" in words
+    assert "Pooled: what a channel with few labels is likely to gain" in words
+    phone = parts["channels"]["phone"]
+    assert phone["gain"] == -1 < phone["pooled_gain"]
+    assert f" -100.0 {100 * phone['pooled_gain']:+.1f} " in words
     shadowed(ws, release, channels["phone"], n=9, candidate_right=False)
     state = release_status(ws)
     assert (state["verdict"], state["health"], state["waits_for"]) == ("reject", "failing", None)

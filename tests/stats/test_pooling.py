@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from headrace.stats.evalues import Pairs
-from headrace.stats.pooling import gains, pooled
+from headrace.stats.pooling import differences, gains, pooled
 
 
 def test_groups_that_nothing_tells_apart_get_the_common_mean() -> None:
@@ -53,3 +53,13 @@ def test_gains_of_small_channels_are_drawn_towards_the_others() -> None:
 def test_a_channel_without_a_disagreement_is_not_sure_of_that() -> None:
     found = gains({"few": Pairs(0, 0, 5), "many": Pairs(10, 90, 900), "more": Pairs(25, 110, 865)})
     assert found["few"] < -0.04
+
+
+def test_differences_of_arms_are_pooled_by_their_labels() -> None:
+    # 2 points between arms in two large channels; a small one that seems 60 points better, one without a control.
+    groups = {"a": (900, 810, 1000, 920), "b": (1800, 1620, 2000, 1840), "small": (5, 5, 5, 2), "half": (9, 9, 0, 0)}
+    found = differences(groups)
+    assert found["a"] == pytest.approx(-0.02, abs=0.003)
+    assert -0.02 < found["small"] < 0.1
+    assert found["half"] == pytest.approx(-0.02, abs=0.01)
+    assert differences({"a": (3, 3, 0, 0)}) == {}
