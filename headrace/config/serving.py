@@ -84,8 +84,8 @@ class ReleaseTable(Table):
     """Requests to the candidate and to the control's slice before the next stage (canary)."""
     dwell_s: Annotated[float, Field(ge=0)] = 600
     """Time before the next stage (canary)."""
-    min_labels: Annotated[int, Field(ge=1)] = 50
-    """Labelled answers of the candidate and of the control's slice before it takes charge (canary)."""
+    min_labels: Annotated[int, Field(ge=0)] = 0
+    """Labels of either arm before a candidate takes charge (canary, ab, bandit); 0: 100 a channel, 500 in a canary."""
     candidate_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Share of the units that meet the candidate (ab)."""
     floor_share: Annotated[float, Field(gt=0, le=0.2)] = 0.05

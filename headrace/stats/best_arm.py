@@ -149,7 +149,7 @@ def _top_two(chances: Floats) -> Floats:
 
 
 def duels(n: NDArray[np.int_], n_right: NDArray[np.int_], weights: Floats, *, centre: float) -> Floats:
-    """Logarithms of capitals (..., K, K, S): in [i, j], bets that arm i is better than arm j.
+    """Logarithms of capitals (..., K, K, S): in [i, j], bets that arm i is better than arm j. Weights are broadcast.
 
     Of the requests that met one of the two, i had the share w_i / (w_i + w_j); see `stats.confidence_sequences`.
     """
@@ -159,14 +159,14 @@ def duels(n: NDArray[np.int_], n_right: NDArray[np.int_], weights: Floats, *, ce
     reach = np.maximum(centre / share, (1 - centre) / (1 - share))
     stake = stakes(reach, max(centre * (1 - centre), _LEAST_VARIANCE) / (share * (1 - share)))
     n_wrong = n - n_right
-    total = np.zeros(stake.shape)
+    total = np.zeros(1)
     for counts, value in (
         (n_right[..., :, None], (1 - centre) / share),
         (n_wrong[..., :, None], -centre / share),
         (n_right[..., None, :], -(1 - centre) / (1 - share)),
         (n_wrong[..., None, :], centre / (1 - share)),
     ):
-        total += counts[..., None] * np.log1p(stake * value[..., None])
+        total = total + counts[..., None] * np.log1p(stake * value[..., None])
     has_both = (first > 0) & (second > 0)
     return np.where(has_both[..., None], total, 0.0)
 
@@ -175,13 +175,13 @@ def log_e_not_best(capitals: Floats, *, is_dropped: NDArray[np.bool_] | None = N
     """Logarithm (..., K) of the e-value against "arm j is best": the average over the others of their bets on j.
 
     Args:
-        is_dropped: arms (K) whose bets count as lost.
+        is_dropped: arms (..., K) whose bets count as lost.
     """
     evidence = log_e(capitals)
     n_arms = evidence.shape[-1]
     is_no_bet = np.eye(n_arms, dtype=bool)
     if is_dropped is not None:
-        is_no_bet |= is_dropped[:, None]
+        is_no_bet = is_no_bet | is_dropped[..., :, None]
     evidence = np.where(is_no_bet, -np.inf, evidence)
     top = np.maximum(evidence.max(axis=-2, keepdims=True), _LEAST_LOG)
     with np.errstate(divide="ignore"):  # none is left to bet on

@@ -12,7 +12,7 @@ from headrace.config import ReleaseTable
 from headrace.records import Batch, Evidence, Outcome, Score, Traffic
 from headrace.release.policies import POLICIES, options_of
 
-OPTIONS = options_of(ReleaseTable(dwell_s=0, dwell_requests=10), ["a", "b", "c"])
+OPTIONS = options_of(ReleaseTable(dwell_s=0, dwell_requests=10, min_labels=50), ["a", "b", "c"])
 OUTCOMES = st.lists(st.builds(Outcome, st.sampled_from(["a", "b", "c"]), st.booleans(), st.booleans()), max_size=60)
 COUNTS = st.integers(0, 500)
 each_policy = pytest.mark.parametrize("policy", [POLICIES.get(name) for name in POLICIES.names()], ids=POLICIES.names())
