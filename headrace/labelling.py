@@ -123,13 +123,14 @@ def import_labels(
     *,
     format: str | None = None,
     task: str | None = None,
-    labeller: str = "anonymous",
+    labeller: str | None = None,
     label: str = "label",
 ) -> Imported:
     """Take the labels of a file that `export_labels` wrote; once more changes nothing.
 
     Args:
-        labeller: whose labels they are, where a row does not say.
+        labeller: whose labels they are, where a row does not say: they count as much as this labeller does. None: of
+            who runs the workspace; those of examples count as if they had been imported.
         label: column, or Label Studio's control, with the label.
 
     Raises:
@@ -170,7 +171,7 @@ def labelling_config(ws: Workspace, task: str | None = None) -> str:
 
 
 def _taken(
-    ws: Workspace, conn: "Connection", task: str, row: RawRow, said: Any, labeller: str
+    ws: Workspace, conn: "Connection", task: str, row: RawRow, said: Any, labeller: str | None
 ) -> tuple[str | None, bool]:
     """What is wrong with a label, if anything, and whether it said something new."""
     if row.key is None:
@@ -182,13 +183,13 @@ def _taken(
         return str(error), False
 
 
-def _given(row: RawRow, labeller: str) -> Iterator[tuple[str, Any]]:
+def _given(row: RawRow, labeller: str | None) -> Iterator[tuple[str | None, Any]]:
     """Who labelled a row, and what they said."""
     own = cells.plain(row.label) if isinstance(row.label, str) else row.label
     if own is not None and own != "":
         yield labeller, own
     for one in row.labels:
-        yield one.labeller, one.label
+        yield labeller if one.labeller == label_studio.NOBODY else one.labeller, one.label
 
 
 def _task_type(ws: Workspace, task: str) -> TaskType:

@@ -102,8 +102,7 @@ class Settled:
     """0 to 1."""
     held_back: str | None = None
     """Why it is no row of a snapshot for now; None: it is one."""
-    reviewers: frozenset[str] = frozenset()
-    """Ids of labellers whose reviews are labels of its own."""
+    reviewers: frozenset[str] = frozenset()  # ids of labellers whose reviews are labels of its own
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import numpy as np
 
 from headrace import trusting, vectors
 from headrace.data import snapshot
-from headrace.feedback import reviews
-from headrace.feedback.reviews import Filled
+from headrace.feedback import filling
+from headrace.feedback.filling import Filled
 from headrace.stats import label_errors, linear_probe
 from headrace.tasks import TASK_TYPES, TaskType
 from headrace.workspace import Workspace
@@ -28,13 +28,13 @@ _SEED = 1
 
 
 def fill(ws: Workspace, task: str | None = None, *, report: Report = lambda *_args, **_facts: None) -> Filled:
-    """Open the reviews that are due, suspected label errors among them; see `feedback.reviews.fill`.
+    """Open the reviews that are due, suspected label errors among them; see `feedback.filling.fill`.
 
     Raises:
         NotFound: no such task.
     """
     task = ws.task_name(task)
-    return reviews.fill(ws, task, suspects=suspects(ws, task, report=report))
+    return filling.fill(ws, task, suspects=suspects(ws, task, report=report))
 
 
 def suspects(ws: Workspace, task: str, *, report: Report = lambda *_args, **_facts: None) -> list[str]:

@@ -10,7 +10,7 @@ import os
 import sys
 
 from headrace.errors import HeadraceError, WrongState
-from headrace.feedback import reviews
+from headrace.feedback import filling
 from headrace.retention import move
 from headrace.retention.expiry import expire
 from headrace.workspace import open_workspace
@@ -24,7 +24,7 @@ def main(root: str, settings: str) -> int:
     try:
         with open_workspace(root, overrides=json.loads(settings)) as ws:
             for task in sorted(ws.settings.tasks):
-                reviews.fill(ws, task)
+                filling.fill(ws, task)
             expired, moved = expire(ws), move(ws)
     except WrongState:  # another process is at it
         return 0

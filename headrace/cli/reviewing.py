@@ -83,7 +83,7 @@ def _show(found: list[dict[str, Any]], labeller: str) -> None:
 def answer(
     review: Annotated[str, typer.Argument(help="Id of the review.")],
     answer: Annotated[str, typer.Argument(help="A label of the task: a name, a number, or JSON.")],
-    labeller: _Labeller = _ANONYMOUS,
+    labeller: Annotated[str | None, typer.Option(help="Who answers; default: who runs the workspace.")] = None,
     where: Where = Path("."),
     as_json: AsJson = False,
 ) -> None:
@@ -156,7 +156,9 @@ def config(task: Task = None, where: Where = Path("."), as_json: AsJson = False)
 @_label.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(help="File that label export wrote, with labels in it.")],
-    labeller: Annotated[str, typer.Option(help="Who labelled, where a row does not say.")] = _ANONYMOUS,
+    labeller: Annotated[
+        str | None, typer.Option(help="Who labelled, where a row does not say; default: who runs the workspace.")
+    ] = None,
     label: Annotated[str, typer.Option(help="Column, or Label Studio's control, with the label.")] = "label",
     format_: Annotated[
         str | None, typer.Option("--format", help="label-studio, csv or jsonl; default: by looks.")

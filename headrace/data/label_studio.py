@@ -16,7 +16,7 @@ from headrace.tasks import TaskType
 KINDS = ("labels", "choices", "taxonomy", "number", "rating")
 PASSED_OVER = ("relation", "textarea")
 _PATH_MARK = "/"
-_NOBODY = "label-studio"  # the labeller of annotations that name none
+NOBODY = "label-studio"  # the labeller of annotations that name none
 _MAX_CONFIG_CHARS = 1 << 20
 _FITTING = {  # problem of a task type -> kinds of controls that can say its labels
     "single_label_classification": ("choices", "taxonomy"),
@@ -97,7 +97,7 @@ def labeller_of(who: Any) -> str:
     """The e-mail or the number of the person."""
     if isinstance(who, dict):
         who = who.get("email") or who.get("id")
-    return _NOBODY if who is None or who == "" else str(who)
+    return NOBODY if who is None or who == "" else str(who)
 
 
 def results_of(target: Any, control: Control, text: str, *, result_id: str) -> list[dict[str, Any]]:

@@ -32,12 +32,14 @@ def freeze(
 ) -> Snapshot:
     """Freeze the labelled examples of a task. What was frozen before comes back as the same snapshot.
 
-    The target of an example is its own label from an import, else what its labellers say together. Labels that came
-    back as feedback never touch the test side: an example with no other labels is left out when its side is test.
+    The target of an example is what reviews say, else its own label from an import, else what its labellers say
+    together. Labels that came back as feedback never touch the test side: an example with no other labels is left out
+    when its side is test.
 
     Args:
         settled: example id to what the feedback on it amounts to (headrace/trusting.py). With it, feedback changes no
-            example that has other labels. None: every label counts alike.
+            example that has other labels, and nor do reviews of who does not count fully. None: every label counts
+            alike.
         facts: kept beside the number of rows, if these rows were not frozen before.
 
     Raises:
@@ -86,7 +88,7 @@ def rows(ws: Workspace, snapshot: Snapshot, side: str | None = None) -> list[Sna
         raise WrongState(
             "the rows of this snapshot are gone: some of them were erased",
             value=snapshot.id,
-            next_step="Train on what is left: headrace train",
+            next_step="Freeze what is left (headrace snapshot), or train on it (headrace train)",
         )
     read_rows = resolve("headrace.data.parquet:read_rows", purpose=_PURPOSE)
     found: list[SnapshotRow] = read_rows(ws.artifacts.get(snapshot.artifact), side)
@@ -135,7 +137,8 @@ def resolved(
             continue
         one = labels[0]
         side = side_of.get(one.group_key)
-        checked = [label for label in labels if label.origin != "feedback"]
+        found = None if settled is None else settled.get(one.example_id, _UNSETTLED)
+        checked = [label for label in labels if _is_checked(label, found)]
         if side is None or side == split.EXCLUDED:
             left_out["resembles both sides" if side else "not split yet"] += 1
         elif side == "test" and not checked:
@@ -144,7 +147,7 @@ def resolved(
             target = target_of(checked if side == "test" or settled is not None else labels, task_type)
             yield _row(one, _side(side), target, 1.0, "import" if checked else "feedback")
         else:
-            found = settled.get(one.example_id, _UNSETTLED)
+            assert found is not None
             if found.held_back is None:
                 yield _row(one, _side(side), found.target, found.weight, "feedback")
             else:
@@ -153,6 +156,17 @@ def resolved(
 
 def _row(one: LabelledRow, side: Side, target: Any, weight: float, origin: str) -> SnapshotRow:
     return SnapshotRow(one.example_id, one.channel, one.key, one.text, target, side, weight, origin, one.text_pair)
+
+
+def _is_checked(label: LabelledRow, found: Settled | None) -> bool:
+    """Whether a label is the example's own: any but feedback, and of reviews those of who counts fully.
+
+    Args:
+        found: what is settled about the example; None: every label counts alike.
+    """
+    if label.origin == "review" and found is not None:
+        return label.labeller_id in found.reviewers
+    return label.origin != "feedback"
 
 
 def _is_of(task_type: TaskType, label: LabelledRow, known: dict[Any, bool]) -> bool:
@@ -173,7 +187,7 @@ def _is_of(task_type: TaskType, label: LabelledRow, known: dict[Any, bool]) -> b
 def target_of(labels: Sequence[LabelledRow], task_type: TaskType) -> Any:
     """One target from the labels of an example, oldest first: what reviews said, else its own latest, else its
     labellers' latest together."""
-    reviewed = {label.labeller_id: label.value for label in labels if label.origin == "review"}
+    reviewed = {label.labeller_id: label.value for label in labels if label.origin in ("review", "owner")}
     if reviewed:
         return task_type.combine(list(reviewed.values()))
     own = [label.value for label in labels if label.origin == "import"]

@@ -2,7 +2,8 @@
 
 An answer counts once it is `feedback.audit_days` old, whether its audit was answered in that time or not: of younger
 ones, the quick answers would be there alone. An audit that was not answered in time widens the interval to what holds
-whatever it would have said. How sure the model was helps as far as it is worth something (stats.audits).
+whatever it would have said; so does one that somebody answered who does not count (trust.not_counted). How
+sure the model was helps as far as it is worth something (stats.audits).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,12 +11,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial, reduce
 from operator import add
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from headrace import retention
 from headrace.errors import NotFound, nearest
+from headrace.feedback import audited, trust
 from headrace.feedback.outcomes import with_truth
 from headrace.ids import first_id
 from headrace.records import Interval
@@ -27,7 +29,7 @@ from headrace.tasks import TASK_TYPES, TaskType
 from headrace.workspace import Workspace
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection, RowMapping
+    from sqlalchemy.engine import Connection
 
 _NOT_A_SAMPLE = "not a sample: whether somebody tells of an answer hangs on whether it was right"
 
@@ -106,6 +108,7 @@ def live(ws: Workspace, task: str | None = None, *, channel: str | None = None, 
     window = timedelta(days=ws.settings.feedback.audit_days)
     until = ws.clock() - window
     first = max(retention.newest_moved(ws, task), "" if since is None else first_id("prediction", since))
+    is_nothing = trust.not_counted(ws, task)
     with ws.store.read() as conn:
         _check_channel(conn, channel)
         in_charge = ledger.controls(conn, task)
@@ -115,7 +118,8 @@ def live(ws: Workspace, task: str | None = None, *, channel: str | None = None, 
             "before": first_id("prediction", until),
         }  # before `first`, only what has feedback is here
         totals = rows.totals(conn, task, **given)
-        drawn, told = rows.drawn(conn, task, **given), rows.volunteered(conn, task, **given)
+        drawn = audited.drawn(conn, task, is_nothing, **given)
+        told = rows.volunteered(conn, task, **given)
 
     def counts(name: str, version_id: str) -> bool:
         return channel in (None, name) and in_charge.get(name, in_charge.get(None)) == version_id
@@ -142,7 +146,7 @@ def live(ws: Workspace, task: str | None = None, *, channel: str | None = None, 
 
 
 def _sums(
-    task_type: TaskType, version: str, line: rows.Totals, drawn: "Sequence[RowMapping]", window: timedelta
+    task_type: TaskType, version: str, line: rows.Totals, drawn: Sequence[Mapping[str, Any]], window: timedelta
 ) -> _Sums:
     """Sums of answers of which there were `line` in all, and these drawn."""
     p, proxy = (np.array([one[name] for one in drawn], dtype=np.float64) for name in ("probability", "proxy"))

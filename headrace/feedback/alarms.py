@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace.feedback import audited
 from headrace.feedback.panels import ErrorStream, Stream
+from headrace.feedback.trust import NotCounted
 from headrace.records import Interval
 from headrace.stats import audits, drift
-from headrace.store import audits as audit_rows
 from headrace.store import drift as rows
 from headrace.store import versions
 from headrace.tasks import TaskType
@@ -82,6 +83,14 @@ class Scope:
         return here and bool(row[id_of] >= self.first)
 
 
+@dataclass(frozen=True)
+class Look:
+    """By what audits are read."""
+
+    task_type: TaskType
+    is_nothing: NotCounted
+
+
 def alarm_of(row: "RowMapping") -> Alarm:
     return Alarm(**{name: row[name] for name in Alarm.__dataclass_fields__})
 
@@ -101,18 +110,18 @@ def held_out(conn: "Connection", task: str, scope: Scope) -> Interval | None:
 
 
 def evidence_of(
-    conn: "Connection", task: str, task_type: TaskType, scope: Scope, stream: Stream, *, before: str
+    conn: "Connection", task: str, look: Look, scope: Scope, stream: Stream, *, before: str
 ) -> dict[str, Any]:
     """What a stream of answers' alarm says, of what came before the id `before`."""
     changes, n = stream.changes()
     since = rows.began_at(conn, task, scope.key, first=scope.first, before=before, n_back=n) if n else None
-    return evidence_since(conn, task, task_type, scope, since, n, changes, before=before)
+    return evidence_since(conn, task, look, scope, since, n, changes, before=before)
 
 
 def evidence_since(
     conn: "Connection",
     task: str,
-    task_type: TaskType,
+    look: Look,
     scope: Scope,
     since: datetime | None,
     n_answers: int,
@@ -121,11 +130,11 @@ def evidence_since(
     before: str,
 ) -> dict[str, Any]:
     """What an alarm says of a change that began then, and was seen in so many answers."""
-    audited = [row for row in audit_rows.drawn(conn, task, first=scope.first, before=before) if _is_of(scope, row)]
+    drawn = _drawn(conn, task, look, scope, before)
     start = "~" if since is None else rows.first_answer(since)
-    earlier = _tally(task_type, [row for row in audited if row["prediction_id"] < start])
+    earlier = _tally(look.task_type, [row for row in drawn if row["prediction_id"] < start])
     was = _narrower(audits.estimate(earlier) if earlier.n_audited >= _MIN_BEFORE else None, held_out(conn, task, scope))
-    later = _tally(task_type, [row for row in audited if row["prediction_id"] >= start])
+    later = _tally(look.task_type, [row for row in drawn if row["prediction_id"] >= start])
     return {
         "since": None if since is None else since.isoformat(),
         "n_answers": n_answers,
@@ -135,13 +144,13 @@ def evidence_since(
 
 
 def evidence_of_errors(
-    conn: "Connection", task: str, task_type: TaskType, scope: Scope, stream: ErrorStream, *, before: str
+    conn: "Connection", task: str, look: Look, scope: Scope, stream: ErrorStream, *, before: str
 ) -> dict[str, Any]:
     """What the alarm of the audits says: they are the evidence, so accuracy is affected."""
     assert stream.detector is not None
     allowed = stream.detector.allowed_share
-    audited = [row for row in audit_rows.drawn(conn, task, first=scope.first, before=before) if _is_of(scope, row)]
-    lately = _tally(task_type, [row for row in audited if row["is_answered"]][-_LATELY:])
+    told = [row for row in _drawn(conn, task, look, scope, before) if row["is_answered"]]
+    lately = _tally(look.task_type, told[-_LATELY:])
     now = audits.estimate(lately)
     effect = {"accuracy": "affected", "now": now and vars(now), "before": {"at_least": 1 - allowed}, "n_more": 0}
     wrong = None if now is None else vars(Interval(1 - now.estimate, 1 - now.high, 1 - now.low, now.level))
@@ -168,15 +177,20 @@ def _narrower(one: Interval | None, other: Interval | None) -> Interval | None:
     return min(known, key=lambda interval: interval.high - interval.low, default=None)
 
 
-def _tally(task_type: TaskType, audited: "Sequence[RowMapping]") -> audits.Tally:
+def _tally(task_type: TaskType, drawn: Sequence[Mapping[str, Any]]) -> audits.Tally:
     """Sums of audited answers; those that were not answered yet are left out."""
-    told = [row for row in audited if row["is_answered"]]
+    told = [row for row in drawn if row["is_answered"]]
     right = np.array([task_type.answers_match(row["output"], row["answer"]) for row in told], dtype=np.float64)
     probability = np.array([row["probability"] for row in told], dtype=np.float64)
     return audits.tally(probability, np.ones(len(told), dtype=bool), right)
 
 
-def _is_of(scope: Scope, row: "RowMapping") -> bool:
+def _drawn(conn: "Connection", task: str, look: Look, scope: Scope, before: str) -> list[dict[str, Any]]:
+    found = audited.drawn(conn, task, look.is_nothing, first=scope.first, before=before)
+    return [row for row in found if _is_of(scope, row)]
+
+
+def _is_of(scope: Scope, row: Mapping[str, Any]) -> bool:
     return row["version_id"] == scope.version_id and scope.channel in (None, row["channel"])
 
 

@@ -4,7 +4,7 @@ Watched are the versions in charge, in each channel and in all channels together
 
     classes      what is answered
     confidence   how sure the model is, or the number that it answers
-    errors       audited answers that were wrong
+    errors       audited answers that were wrong, by reviewers who count as it is looked at (trust.not_counted)
     embeddings   what the inputs are like, in blocks (headrace/watching.py, where a model that embeds is installed)
 
 A look goes on where the last one ended, whoever took that, and gives what one look at everything would have given.
@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 from headrace import auditing
 from headrace.errors import NotFound, nearest
-from headrace.feedback import alarms
+from headrace.feedback import alarms, trust
 from headrace.feedback.alarms import CLASSES, CONFIDENCE, EMBEDDINGS, ERRORS, Alarm, Scope
 from headrace.feedback.panels import Bars, ErrorStream, Stream, bars, class_of, number_of
+from headrace.feedback.sources import author_of
 from headrace.ids import first_id, made_at, new_id
 from headrace.records import Input
 from headrace.stats.drift import Blocks
@@ -75,11 +76,11 @@ class _Panel:
                 self.crossed[ERRORS] = first_id("prediction", row["answered_at"])
         self.errors = self.errors.after_requests(len(mine) - place, _least(mine[place:]))
 
-    def evidence(self, conn: "Connection", task: str, task_type: TaskType, stream: str, before: str) -> dict[str, Any]:
+    def evidence(self, conn: "Connection", task: str, by: alarms.Look, stream: str, before: str) -> dict[str, Any]:
         """What the alarm of a stream says now."""
         if stream == ERRORS:
-            return alarms.evidence_of_errors(conn, task, task_type, self.scope, self.errors, before=before)
-        return alarms.evidence_of(conn, task, task_type, self.scope, self.streams[stream], before=before)
+            return alarms.evidence_of_errors(conn, task, by, self.scope, self.errors, before=before)
+        return alarms.evidence_of(conn, task, by, self.scope, self.streams[stream], before=before)
 
     def states(self) -> dict[str, dict[str, Any]]:
         return {**{name: stream.state() for name, stream in self.streams.items()}, ERRORS: self.errors.state()}
@@ -220,7 +221,7 @@ def note_block(ws: Workspace, task: str, block: Block, reference: str, log_e: fl
         reference: what later blocks are compared with, in whatever form the caller likes.
         log_e: logarithm of the evidence of the block against "like the reference".
     """
-    task_type: TaskType = TASK_TYPES.get(ws.task(task).type)(ws.task(task))
+    by = _by(ws, task)
     with ws.store.write() as conn:
         rows.lock(conn)
         look, cursor = _look_at(ws, conn, task), rows.cursor(conn, task)
@@ -239,7 +240,7 @@ def note_block(ws: Workspace, task: str, block: Block, reference: str, log_e: fl
         if is_open or later.log_r < bars(1.0)[EMBEDDINGS]:
             return None
         since, at = made_at(block.first), made_at(block.before)
-        evidence = alarms.evidence_since(conn, task, task_type, scope, since, block.n, before=block.before)
+        evidence = alarms.evidence_since(conn, task, by, scope, since, block.n, before=block.before)
         alarm = Alarm(new_id("alarm"), task, None, scope.version_id, EMBEDDINGS, evidence, at)
         _add(conn, scope, alarm)
     return alarm
@@ -252,7 +253,8 @@ def _blocks(first: str) -> dict[str, Any]:
 
 def _go_on(ws: Workspace, task: str) -> tuple[list[Alarm], bool]:
     """Look at some more answers; the alarms given, and whether that was all."""
-    task_type: TaskType = TASK_TYPES.get(ws.task(task).type)(ws.task(task))
+    by = _by(ws, task)
+    task_type = by.task_type
     with ws.store.read() as conn:
         look = _look_at(ws, conn, task)
         if look is None or look.before <= look.first:
@@ -260,7 +262,8 @@ def _go_on(ws: Workspace, task: str) -> tuple[list[Alarm], bool]:
         found = rows.answers(conn, task, look.versions, first=look.first, before=look.before, limit=_CHUNK)
         is_done = len(found) < _CHUNK
         before = look.before if is_done else f"{found[-1]['id']}0"  # the next id that there could be
-        audited = rows.audited(conn, task, look.versions, since=made_at(look.first), before=made_at(before))
+        told = rows.audited(conn, task, look.versions, since=made_at(look.first), before=made_at(before))
+        audited = [row for row in told if not by.is_nothing(author_of(row), row["answered_at"])]
         kept = rows.streams(conn, task, look.versions)
         panels = [
             (_panel(conn, task, task_type, scope, kept.get(scope.key)), mine, told)
@@ -269,11 +272,15 @@ def _go_on(ws: Workspace, task: str) -> tuple[list[Alarm], bool]:
     n_channels = len({key[0] for key in kept if key[0]} | {panel.scope.channel_id for panel, _, _ in panels} - {""})
     for panel, mine, told in panels:
         panel.see(mine, told, task_type, _bars(panel.scope, n_channels))
-    raised = _write(ws, task, task_type, replace(look, before=before), [panel for panel, _, _ in panels])
+    raised = _write(ws, task, by, replace(look, before=before), [panel for panel, _, _ in panels])
     return ([], True) if raised is None else (raised, is_done)
 
 
-def _write(ws: Workspace, task: str, task_type: TaskType, look: _Look, panels: Sequence[_Panel]) -> list[Alarm] | None:
+def _by(ws: Workspace, task: str) -> alarms.Look:
+    return alarms.Look(TASK_TYPES.get(ws.task(task).type)(ws.task(task)), trust.not_counted(ws, task))
+
+
+def _write(ws: Workspace, task: str, by: alarms.Look, look: _Look, panels: Sequence[_Panel]) -> list[Alarm] | None:
     """Keep what was seen and give the alarms; None where somebody else was faster."""
     now = ws.clock()
     with ws.store.write() as conn:
@@ -289,7 +296,7 @@ def _write(ws: Workspace, task: str, task_type: TaskType, look: _Look, panels: S
                 alarm = told.pop((scope.channel, scope.version_id, stream), None)
                 if alarm is None and stream not in panel.crossed:
                     continue
-                evidence = panel.evidence(conn, task, task_type, stream, look.before)
+                evidence = panel.evidence(conn, task, by, stream, look.before)
                 if alarm is not None:
                     rows.change_alarm(conn, alarm.id, evidence=evidence)
                     continue

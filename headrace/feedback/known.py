@@ -77,7 +77,7 @@ def _cleaned(door: Door, task_type: TaskType, given: Input, answer: object) -> t
 def add_agreed(ws: Workspace, n: int, *, task: str | None = None) -> Added:
     """Take up to `n` examples that three or more labellers gave one and the same label, spread evenly by hash.
 
-    Labels that came back as feedback have no say: whoever is judged would be the judge.
+    Labels that came back as feedback or in reviews have no say: whoever is judged would be the judge.
 
     Raises:
         WrongState: no example has so many labellers who agree.
@@ -91,7 +91,7 @@ def add_agreed(ws: Workspace, n: int, *, task: str | None = None) -> Added:
     with ws.store.read() as conn:
         taken = {one.text_hash for one in known_answers.listing(conn, name, retired=True)}
         for _, group in groupby(examples.labelled_rows(conn, name), key=attrgetter("example_id")):
-            lines = [line for line in group if line.origin in ("labeller", "review")]
+            lines = [line for line in group if line.origin == "labeller"]
             latest = {line.labeller_id: line.value for line in lines}
             said = list(latest.values())
             if len(said) >= _MIN_AGREEING and all(is_same(one, said[0]) for one in said):

@@ -4,8 +4,9 @@ Pure. Dimensions: V votes, I items (examples), A annotators (sources), K classes
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from headrace.stats.consensus import AGGREGATIONS
 from headrace.store.votes import CastVote
 from headrace.tasks import TaskType
 
-OWN_LABEL = "the example has a label of its own"
+OWN_LABEL = "the example has a label of its own"  # or a review by a source that counts fully
 NOT_TRAINED_ON = "no row of training or validation"
 SUSPENDED = "suspended"
 NOT_RIGHT = "fails known answers"
@@ -74,15 +75,21 @@ def settle(
     doubts = doubts or Doubts(left_out="not asked for")
     own = {source: 0.0 if source in doubts.harmful else weight for source, weight in weights.items()}
     is_suspended = covered(said.suspensions)
-    reasons = [_why_not(vote, is_suspended(source_of(vote), vote.at), own, doubts) for vote in said.votes]
-    counted = [vote for vote, reason in zip(said.votes, reasons, strict=True) if reason is None]
+    heard = _heard(said, own, is_suspended)
+    votes = [vote for vote in said.votes if vote.labeller_id not in heard.get(vote.example_id, ())]
+    reasons = [
+        OWN_LABEL if vote.example_id in heard else _why_not(vote, is_suspended(source_of(vote), vote.at), own, doubts)
+        for vote in votes
+    ]
+    counted = [vote for vote, reason in zip(votes, reasons, strict=True) if reason is None]
     factors, share = _caps(counted, own, said.n_checked, settings)
     weighed = {source: (own[source], own[source] * factor) for source, factor in factors.items()}
     found = {
         vote.example_id: Settled(held_back=reason)
-        for vote, reason in zip(said.votes, reasons, strict=True)
+        for vote, reason in zip(votes, reasons, strict=True)
         if reason is not None and _is_row(vote)
     }
+    found |= {example_id: Settled(held_back=OWN_LABEL, reviewers=who) for example_id, who in heard.items()}
     found |= _together(counted, weighed, said.known, task_type, settings)
     for example_id in doubts.suspects & found.keys():
         if found[example_id].held_back is None:
@@ -91,9 +98,9 @@ def settle(
     held.update(why for vote in counted if (why := found[vote.example_id].held_back) is not None)
     rows = [one for one in found.values() if one.held_back is None]
     facts = {
-        "n_labels": len(said.votes),
-        "n_sources": len({source_of(vote) for vote in said.votes}),
-        "n_counted": len(said.votes) - sum(held.values()),
+        "n_labels": len(votes),
+        "n_sources": len({source_of(vote) for vote in votes}),
+        "n_counted": len(votes) - sum(held.values()),
         "held_back": dict(sorted(held.items())),
         "n_examples": len(rows),
         "n_trusted": round(sum(worth(one, settings) for one in rows), 1),
@@ -108,6 +115,21 @@ def settle(
 def worth(one: Settled, settings: FeedbackTable) -> float:
     """How many labels an example with feedback counts as, where labels are counted: 1 unless it was capped."""
     return min(1.0, one.weight / (settings.new_source_weight or 1.0))
+
+
+def _heard(
+    said: Said, weights: Mapping[Source, float], is_suspended: Callable[[Source, datetime], bool]
+) -> dict[str, frozenset[str]]:
+    """Example id to the ids of labellers whose reviews say what it is: those who count fully, and are not suspended.
+
+    Reviews of anybody else are votes like feedback.
+    """
+    found: dict[str, frozenset[str]] = defaultdict(frozenset)
+    for vote in said.votes:
+        source = source_of(vote)
+        if vote.is_review and weights[source] == 1 and not is_suspended(source, vote.at):
+            found[vote.example_id] |= {vote.labeller_id}
+    return dict(found)
 
 
 def _why_not(vote: CastVote, is_suspended: bool, weights: Mapping[Source, float], doubts: Doubts) -> str | None:

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace.errors import BadInput
 from headrace.records import Suspension
@@ -16,6 +16,9 @@ from headrace.store import known_answers, suspensions, votes
 from headrace.store.votes import CastVote
 from headrace.tasks import TASK_TYPES, TaskType
 from headrace.workspace import Workspace
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import RowMapping
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,11 @@ def gather(ws: Workspace, task: str, *, on_known: bool = False) -> Said:
     gone = {value for value in plain if not _is_label(task_type, value)}
     usable = [vote for vote in cast if not isinstance(vote.value, str) or vote.value not in gone]
     return Said(usable, known, _answers(usable, known, reviewed), held, n_checked)
+
+
+def author_of(line: "RowMapping") -> Source:
+    """Whose a correction or the answer of a review is, of a row with their columns."""
+    return Source(line["channel"], line["labeller"])
 
 
 def source_of(vote: CastVote) -> Source:

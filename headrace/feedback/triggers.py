@@ -13,6 +13,7 @@ from headrace.config import FeedbackTable
 from headrace.errors import WrongState
 from headrace.feedback import drift, trust
 from headrace.store import examples, snapshots, versions
+from headrace.store.votes import OF_SOURCES
 from headrace.workspace import Workspace
 
 _DAY_S = 86_400.0
@@ -76,9 +77,10 @@ def facts(ws: Workspace, task: str | None = None) -> Facts:
         assert frozen is not None  # the version refers to it
         fresh = examples.labelled_since(conn, task, frozen.created_at)
     settled = trust.settled(ws, task) if fresh else {}
-    back = {example_id for example_id, origin in fresh if origin == "feedback" and example_id in settled}
+    heard = {example_id for example_id, one in settled.items() if one.reviewers}
+    own = {name for name, origin in fresh if origin not in OF_SOURCES or (origin == "review" and name in heard)}
+    back = {name for name, origin in fresh if origin in OF_SOURCES and name in settled.keys() - heard}
     held_back = {example_id for example_id in back if settled[example_id].held_back is not None}
-    own = {example_id for example_id, origin in fresh if origin != "feedback"}
     worse = [one for one in drift.open_alarms(ws, task) if one.touches_accuracy and one.at > newest.created_at]
     return Facts(
         newest=newest.name,

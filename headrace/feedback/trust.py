@@ -64,7 +64,10 @@ def settled(ws: Workspace, task: str | None = None) -> dict[str, Settled]:
     return dict(settling.settle(said, weights_of(judged(said, settings)), task_type, settings).settled)
 
 
-def not_counted(ws: Workspace, task: str) -> Callable[[Source, datetime], bool]:
+NotCounted = Callable[[Source, datetime], bool]
+
+
+def not_counted(ws: Workspace, task: str) -> NotCounted:
     """A function that says whether what a source said at an instant counts nothing: barred, or suspended."""
     said = gather(ws, task, on_known=True)
     barred = {one.source for one in judged(said, ws.settings.feedback) if one.weight == 0 and one.source.labeller}

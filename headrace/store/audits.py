@@ -43,8 +43,8 @@ def totals(conn: Connection, task: str, *, first: str, before: str) -> list[Tota
 def drawn(conn: Connection, task: str, *, first: str, before: str) -> Sequence[RowMapping]:
     """Answers that were drawn for an audit, in the order of their ids.
 
-    Columns: prediction_id, channel, version_id, probability, proxy, output, asked_at, answer and answered_at (None
-    while nobody has answered).
+    Columns: prediction_id, channel, version_id, probability, proxy, output, asked_at, answer, labeller and answered_at
+    (None while nobody has answered).
     """
     is_answered = _REVIEWS.c.state == "answered"
     query: Select[Any] = select(
@@ -53,6 +53,7 @@ def drawn(conn: Connection, task: str, *, first: str, before: str) -> Sequence[R
         _PROXY.label("proxy"),
         _PREDICTIONS.c.at.label("asked_at"),
         _REVIEWS.c.answer,
+        _REVIEWS.c.labeller,
         _REVIEWS.c.answered_at,
         is_answered.label("is_answered"),
     ).select_from(_PREDICTIONS)

@@ -90,20 +90,23 @@ def audited(
 ) -> Sequence[RowMapping]:
     """Audits that were answered between two instants, in that order.
 
-    Columns: prediction_id, channel_id, version_id, output, probability, answer, labeller, answered_at.
+    Columns: prediction_id, channel_id, channel, version_id, output, probability, answer, labeller, answered_at.
     """
     p = _PREDICTIONS.c
     query = (
         select(
             p.id.label("prediction_id"),
             p.channel_id,
+            _CHANNELS.c.name.label("channel"),
             p.version_id,
             p.output,
             p.audit_probability.label("probability"),
             _REVIEWS.c.answer,
+            _REVIEWS.c.labeller,
             _REVIEWS.c.answered_at,
         )
         .join(_REVIEWS, _REVIEWS.c.prediction_id == p.id)
+        .join(_CHANNELS, _CHANNELS.c.id == p.channel_id)
         .where(_REVIEWS.c.task == task, _REVIEWS.c.reason == "audit", _REVIEWS.c.state == "answered")
         .where(_REVIEWS.c.answered_at >= since, _REVIEWS.c.answered_at < before)
         .where(p.version_id.in_(sorted(set(version_ids))), p.arm != "shadow", p.audit_probability.is_not(None))

@@ -94,12 +94,19 @@ def listing(
     return [as_record(Review, row) for row in conn.execute(query.limit(limit)).mappings()]
 
 
-def waiting(conn: Connection, task: str, *, channel: str | None, limit: int) -> list[Review]:
-    """Open reviews that anybody may answer and whose text is at hand, the most pressing first."""
+def waiting(conn: Connection, task: str, labeller: str, *, channel: str | None, limit: int) -> list[Review]:
+    """Open reviews that anybody may answer and whose text is at hand, the most pressing first.
+
+    A labeller is not asked again about an answer that he or she has reviewed.
+    """
+    mine = _REVIEWS.alias("mine")
+    is_done = select(mine.c.id).where(
+        mine.c.prediction_id == _REVIEWS.c.prediction_id, mine.c.labeller == labeller, mine.c.state == "answered"
+    )
     query = _shown().where(_REVIEWS.c.task == task, _REVIEWS.c.state == "open", _REVIEWS.c.reason != "known")
     if channel is not None:
         query = query.where(_CHANNELS.c.name == channel)
-    query = query.where(or_(_PREDICTIONS.c.text.is_not(None), _EXAMPLES.c.text.is_not(None)))
+    query = query.where(or_(_PREDICTIONS.c.text.is_not(None), _EXAMPLES.c.text.is_not(None)), ~is_done.exists())
     query = query.order_by(_REVIEWS.c.priority.desc(), _REVIEWS.c.id).limit(limit)
     return [as_record(Review, row) for row in conn.execute(query).mappings()]
 
@@ -263,10 +270,10 @@ def example(conn: Connection, example_id: str) -> Mapping[str, Any] | None:
     return None if found is None else dict(found)
 
 
-def review_labels(conn: Connection, example_id: str, task: str, labeller_id: str) -> list[Any]:
-    """What a labeller said of an example in reviews, in order."""
+def labels_of(conn: Connection, example_id: str, task: str, labeller_id: str, origin: str) -> list[Any]:
+    """What a labeller said of an example by labels of an origin, in order."""
     mine = and_(_LABELS.c.example_id == example_id, _LABELS.c.task == task, _LABELS.c.labeller_id == labeller_id)
-    query = select(_LABELS.c.value).where(mine, _LABELS.c.origin == "review")
+    query = select(_LABELS.c.value).where(mine, _LABELS.c.origin == origin)
     return list(conn.execute(query.order_by(_LABELS.c.created_at, _LABELS.c.id)).scalars())
 
 

@@ -138,7 +138,7 @@ labels = Table(
     _ref("labeller_id", "labellers.id"),
     Column("value", JSON, nullable=False),
     Column("score", Float),  # the labeller's raw number, where the source gives one
-    Column("origin", String(16), nullable=False),  # import: the row's own label | labeller | feedback
+    Column("origin", String(16), nullable=False),  # import: the row's own label | labeller | feedback | review | owner
     Column("import_id", String(48), ForeignKey("imports.id"), index=True),
     Column("feedback_id", String(48)),
     Column("created_at", Instant, nullable=False),

@@ -1,4 +1,4 @@
-"""Labels that came back as feedback, each with who gave it and when; and when corrections came."""
+"""Labels that people gave here, as feedback or in reviews, with who gave them and when; and when corrections came."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -20,8 +20,12 @@ _REVIEWS = schema.reviews
 _KNOWN = schema.known_answers
 
 
+OF_SOURCES = ("feedback", "review")
+"""Origins of labels that count by what is known of who gave them; all others are of who runs the workspace."""
+
+
 class CastVote(NamedTuple):
-    """A labeller's latest label on an example, made of feedback."""
+    """A labeller's latest label on an example, made of feedback or given in a review."""
 
     example_id: str
     channel: str
@@ -34,7 +38,9 @@ class CastVote(NamedTuple):
     labelled_at: datetime
     """When the feedback became a label."""
     is_checked: bool
-    """Whether the example has labels that are no feedback."""
+    """Whether the example has labels of who runs the workspace."""
+    is_review: bool = False
+    labeller_id: str = ""
 
 
 def cast(conn: Connection, task: str, *, on_known: bool = False) -> list[CastVote]:
@@ -46,7 +52,7 @@ def cast(conn: Connection, task: str, *, on_known: bool = False) -> list[CastVot
     checked = _LABELS.alias("checked")
     is_checked = (
         select(checked.c.id)
-        .where(checked.c.example_id == _EXAMPLES.c.id, checked.c.task == task, checked.c.origin != "feedback")
+        .where(checked.c.example_id == _EXAMPLES.c.id, checked.c.task == task, checked.c.origin.not_in(OF_SOURCES))
         .correlate(_EXAMPLES)
         .exists()
     )
@@ -61,6 +67,8 @@ def cast(conn: Connection, task: str, *, on_known: bool = False) -> list[CastVot
             _GROUPS.c.side,
             _LABELS.c.created_at,
             is_checked,
+            _LABELS.c.origin == "review",
+            _LABELS.c.labeller_id,
         )
         .select_from(_LABELS)
         .join(_EXAMPLES, _EXAMPLES.c.id == _LABELS.c.example_id)
@@ -68,22 +76,26 @@ def cast(conn: Connection, task: str, *, on_known: bool = False) -> list[CastVot
         .join(_CHANNELS, _CHANNELS.c.id == _EXAMPLES.c.channel_id)
         .outerjoin(_GROUPS, _GROUPS.c.group_key == _EXAMPLES.c.group_key)
         .outerjoin(_FEEDBACK, _FEEDBACK.c.id == _LABELS.c.feedback_id)
-        .where(_LABELS.c.task == task, _LABELS.c.origin == "feedback")
-        .order_by(_CHANNELS.c.name, _EXAMPLES.c.key, _LABELLERS.c.name)
+        .where(_LABELS.c.task == task, _LABELS.c.origin.in_(OF_SOURCES))
+        .order_by(_CHANNELS.c.name, _EXAMPLES.c.key, _LABELLERS.c.name, _LABELS.c.created_at, _LABELS.c.id)
     )
     if on_known:
         known = select(_KNOWN.c.text_hash).where(_KNOWN.c.task == task, _KNOWN.c.retired_at.is_(None))
         query = query.where(_EXAMPLES.c.text_hash.in_(known))
-    return [CastVote._make((*row[:-1], bool(row[-1]))) for row in conn.execute(query)]
+    latest: dict[tuple[str, str], CastVote] = {}
+    for row in conn.execute(query):
+        vote = CastVote(*row[:8], *map(bool, row[8:10]), *row[10:])
+        latest[vote.example_id, vote.labeller] = vote
+    return list(latest.values())
 
 
 def n_checked(conn: Connection, task: str, side: str) -> int:
-    """Examples of a side that have a label which is no feedback."""
+    """Examples of a side that have a label of who runs the workspace."""
     query = (
         select(func.count(_LABELS.c.example_id.distinct()))
         .join(_EXAMPLES, _EXAMPLES.c.id == _LABELS.c.example_id)
         .join(_GROUPS, _GROUPS.c.group_key == _EXAMPLES.c.group_key)
-        .where(_LABELS.c.task == task, _LABELS.c.origin != "feedback", _GROUPS.c.side == side)
+        .where(_LABELS.c.task == task, _LABELS.c.origin.not_in(OF_SOURCES), _GROUPS.c.side == side)
     )
     return conn.execute(query).scalar_one()
 

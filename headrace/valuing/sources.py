@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -84,8 +84,9 @@ def sides_at(ws: Workspace, task: str, frozen: Snapshot) -> Sides:
 
 
 def as_given(ws: Workspace, counted: Sides) -> Sides:
-    """The same rows, and all feedback as it was given, whatever it amounts to."""
-    return _by_side(counted.task, counted.frozen, snapshot.current(ws, counted.task)[0])
+    """The same rows, and for training all labels as they were given, whatever they amount to."""
+    given = _by_side(counted.task, counted.frozen, snapshot.current(ws, counted.task)[0])
+    return replace(given, validation=counted.validation, test=counted.test)
 
 
 def _by_side(task: str, frozen: Snapshot, rows: Sequence[SnapshotRow]) -> Sides:
