@@ -89,7 +89,8 @@ def made_version(ws: Workspace, run: Run, report: Report) -> ModelVersion:
         rows = snapshot.rows(ws, snapshot.find(ws, run.snapshot_id))
         checkpoint = fine_tuned(ws, run, rows, report)
         artifact = export_checkpoint(ws, run, checkpoint, rows, report)
-        made = _register(ws, run, checkpoint, artifact, rows, report)
+        results = _evaluate_all(ws, run, checkpoint, artifact.digest, rows, report)
+        made = register(ws, run, checkpoint=checkpoint, artifact=artifact.digest, results=results)
     return made
 
 
@@ -320,14 +321,12 @@ def next_version(ws: Workspace, conn: "Connection", run: Run, *, checkpoint: str
     )
 
 
-def _register(
-    ws: Workspace, run: Run, checkpoint: str, artifact: Artifact, rows: Sequence[SnapshotRow], report: Report
+def register(
+    ws: Workspace, run: Run, *, checkpoint: str, artifact: str, results: Mapping[str, dict[str, Any]]
 ) -> ModelVersion:
-    """Evaluate, then write version and evaluations in one transaction."""
-    test = [row for row in rows if row.side == "test"]
-    results = _evaluate_all(ws, run, checkpoint, artifact.digest, rows, test, report)
+    """Write what a run made as the task's next version, with its evaluations by predictor, in one transaction."""
     with ws.store.write() as conn:
-        version = next_version(ws, conn, run, checkpoint=checkpoint, artifact=artifact.digest)
+        version = next_version(ws, conn, run, checkpoint=checkpoint, artifact=artifact)
         signing.sign(ws, conn, version)
         versions.add(conn, version, config_hash=ws.config_hash)
         for predictor, result in results.items():
@@ -337,17 +336,12 @@ def _register(
 
 
 def _evaluate_all(
-    ws: Workspace,
-    run: Run,
-    checkpoint: str,
-    artifact: str,
-    rows: Sequence[SnapshotRow],
-    test: Sequence[SnapshotRow],
-    report: Report,
+    ws: Workspace, run: Run, checkpoint: str, artifact: str, rows: Sequence[SnapshotRow], report: Report
 ) -> dict[str, dict[str, Any]]:
     """The exported version, its checkpoint and the task's baselines, on the same held-out rows."""
     task = task_of(run)
     task_type = task_type_of(task)
+    test = [row for row in rows if row.side == "test"]
     inputs = [row.input for row in test]
     report("evaluate", 0, 4, on="exported version")
     predictor, facts = load_artifact(ws.artifacts.get(artifact))

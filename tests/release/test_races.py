@@ -1,4 +1,4 @@
-"""Eight processes with several threads each change one registry at once. Catches: two versions with one number, a check
+"""Eight processes with eight threads each change one registry at once. Catches: two versions with one number, a check
 outside its transaction, two open releases, a decision written and not reported or reported and not written, a broken
 chain, an error that is not said plainly.
 """
@@ -11,17 +11,29 @@ from pathlib import Path
 
 import pytest
 
+from headrace import making
 from headrace.errors import WrongState
-from headrace.records import Decision, LedgerEntry
+from headrace.records import Artifact, Decision, LedgerEntry
 from headrace.release import controls, ledger, releases, rollbacks
 from headrace.store import releases as rows
-from headrace.store import versions
+from headrace.store import runs, versions
 from headrace.workspace import Workspace, open_workspace
-from planted import plant_channel, plant_version
+from planted import NOON, plant_channel, plant_version
 
 CHANNELS = ("app", "shop", "web")
-N_PROCESSES, N_THREADS, N_CALLS = 8, 4, 12
+N_PROCESSES, N_THREADS, N_CALLS = 8, 8, 6
 ENDS = {"promote": "promoted", "reject": "rejected", "stop": "stopped"}
+
+
+def register(ws: Workspace, rng: random.Random) -> None:
+    """What a job does when it has trained, exported and evaluated: files of its own, and the next number."""
+    artifact = Artifact(f"sha256:{rng.randbytes(32).hex()}", "openvino", 1, {})
+    with ws.store.write() as conn:
+        runs.add_artifact(conn, artifact, NOON)
+        first = versions.listing(conn, "tone")[0]
+    results = {"version": {"overall": {"n": 1}}, "checkpoint": {"overall": {"n": 1}}}
+    run = making.find_run(ws, first.run_id)
+    making.register(ws, run, checkpoint=first.checkpoint, artifact=artifact.digest, results=results)
 
 
 def one_call(ws: Workspace, rng: random.Random) -> list[str]:
@@ -33,7 +45,7 @@ def one_call(ws: Workspace, rng: random.Random) -> list[str]:
     version = str(rng.randint(1, n_versions))
     match rng.choice(["create", "promote", "promote", "rollback", "rollback", "start", "decide", "advance", "stop"]):
         case "create":
-            plant_version(ws)
+            register(ws, rng)
             return []
         case "promote":
             return [releases.promote(ws, version, channel=channel).id]
@@ -127,8 +139,10 @@ def test_of_many_at_once_each_finds_the_registry_whole(workspace: Workspace) -> 
     with workspace.store.read() as conn:
         known = versions.listing(conn, "tone")
         known_releases = rows.listing(conn, "tone")
+        n_evaluated = len(versions.evaluations(conn, "tone"))
     assert [version.number for version in known] == list(range(1, len(known) + 1))
     assert len(known) > 10
+    assert n_evaluated == 2 * (len(known) - 2)  # all but the planted ones, with all that was written beside them
 
     now, n_open = replay(entries)
     assert entries[0].version_id == first.id
