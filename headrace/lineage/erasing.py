@@ -24,8 +24,9 @@ from headrace import auditing, jobs, retention
 from headrace.data import importing
 from headrace.errors import WrongState
 from headrace.ids import new_id
-from headrace.lineage import affected, receipts, remnants, subjects, tombstones, workspace_files
+from headrace.lineage import affected, receipts, remnants, searching, subjects, tombstones, workspace_files
 from headrace.lineage.affected import Affected
+from headrace.lineage.searching import Search
 from headrace.lineage.subjects import Rows, Subject
 from headrace.lineage.tombstones import BEGUN, DONE, Tombstone
 from headrace.personal import mapping
@@ -220,7 +221,7 @@ def _planned(ws: Workspace, subject: Subject, rows: Rows) -> tuple[Plan, Affecte
     )
     used = [one for one in found.versions if one["how"] != "measured"]
     whole = {one["name"] for one in used if one["how"] != "adapter"}
-    files = workspace_files.holding(ws, workspace_files.search_for(subjects.values_of(ws, subject, rows.doomed)))
+    files = workspace_files.holding(ws, _search(ws, subject, rows))
     planned = Plan(
         kind=subject.kind,
         channel=subject.channel,
@@ -236,6 +237,14 @@ def _planned(ws: Workspace, subject: Subject, rows: Rows) -> tuple[Plan, Affecte
         files=[str(path) for path in files],
     )
     return planned, found
+
+
+def _search(ws: Workspace, subject: Subject, rows: Rows) -> Search:
+    """For what files and rows that stay are searched."""
+    names = subjects.names_of(ws, subject)
+    return searching.search_for(
+        names | subjects.texts_of(ws, subject, rows.doomed), channel=subject.channel, names=names
+    )
 
 
 def _write_down(ws: Workspace, tombstone: Tombstone, planned: Plan, found: Affected) -> None:
@@ -296,7 +305,7 @@ def _carried_out(
         known = erasures.find(conn, tombstone.id)
     assert known is not None
     at("files")
-    search = workspace_files.search_for(subjects.values_of(ws, subject, rows.doomed))
+    search = _search(ws, subject, rows)
     holding = workspace_files.holding(ws, search)
     for path in () if tombstone.keep_files else holding:
         workspace_files.clean(path, search)
@@ -309,9 +318,8 @@ def _carried_out(
     if find_spec("pyarrow") is not None:  # else nothing here ever made a snapshot
         _without_orphans(ws)
     at("rows")
-    names = subjects.names_of(ws, subject)
-    remnants.forget(ws, search, [f"{subject.channel}/{name}" for name in names])
-    ledger_lines = remnants.in_ledger(ws, names)
+    remnants.forget(ws, search)
+    ledger_lines = remnants.in_ledger(ws, subjects.names_of(ws, subject))
     n_removed = _remove_rows(ws, rows)
     facts["rows"] = n_removed if is_first else facts["rows"]
     facts["snapshots"] = _without_snapshots(ws, subject, rows, known._replace(facts=facts))  # one may have been frozen

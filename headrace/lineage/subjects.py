@@ -20,7 +20,7 @@ from headrace.lineage import tombstones
 from headrace.lineage.tombstones import Tombstone
 from headrace.personal.policies import door_of
 from headrace.records import Channel
-from headrace.store import channels, lineage
+from headrace.store import channels, erasures, lineage
 from headrace.store.erasures import Doomed
 from headrace.workspace import Workspace
 
@@ -199,16 +199,38 @@ def logged(subject_kind: str, tombstone: Tombstone, key: bytes) -> Callable[[Map
     return is_doomed
 
 
-def values_of(ws: Workspace, subject: Subject, doomed: Doomed) -> set[str]:
-    """Every text and name that goes: what files of the workspace are searched for."""
-    c = subject.channel_id
+def texts_of(ws: Workspace, subject: Subject, doomed: Doomed) -> set[str]:
+    """Every text that goes, comments too, and that is in no row that stays."""
+    c, is_mine = subject.channel_id, _whose(subject)
     with ws.store.read() as conn:
         if doomed.whole_channel:
             found = {*lineage.texts_of_channel(conn, c), *lineage.comments(conn, c, None)}
-            return found | lineage.names_in(conn, c) - _COMMON_NAMES
-        comments = lineage.comments(conn, c, list(doomed.names)) if doomed.names else ()
-        found = {*subject.names, *lineage.texts(conn, doomed.example_ids, doomed.prediction_ids), *comments}
-    return found - _COMMON_NAMES
+        else:
+            comments = lineage.comments(conn, c, list(doomed.names)) if doomed.names else ()
+            found = {*lineage.texts(conn, doomed.example_ids, doomed.prediction_ids), *comments}
+    found |= {one for row in retention.moved(ws) if is_mine(row) for one in _texts_in(row)}
+    if found:
+        with ws.store.read() as conn:
+            found.difference_update(erasures.kept_texts(conn, doomed))
+        found.difference_update(one for row in retention.moved(ws) if not is_mine(row) for one in _texts_in(row))
+    return found
+
+
+def _whose(subject: Subject) -> Callable[[Mapping[str, Any]], bool]:
+    """Whether a row of a file of old predictions is the subject's."""
+
+    def is_mine(row: Mapping[str, Any]) -> bool:
+        if row["channel_id"] != subject.channel_id:
+            return False
+        if subject.kind == "labeller":
+            return row["unit"] in subject.names
+        return subject.kind == "channel" or row["text_hash"] in subject.text_hashes
+
+    return is_mine
+
+
+def _texts_in(row: Mapping[str, Any]) -> Iterator[str]:
+    yield from (one for one in (row["text"], row["text_pair"]) if one)
 
 
 def names_of(ws: Workspace, subject: Subject) -> set[str]:

@@ -1,9 +1,8 @@
 """Files of the user's below a workspace that hold something that is to go: exports, copies of what was imported, notes.
 
-Texts and names of twelve characters or more are found anywhere. A shorter one may stand for anything: it counts only as
-a whole value of a table or of JSON, where that is called a text, a unit, a labeller or a comment. Rows are taken out of
-JSON lines, CSV and TSV; another file goes as a whole. Not looked into: hidden folders, links, and large files that are
-none of these.
+What is found there, `searching` says; reports of headrace are searched for every name, also as a word. Rows are taken
+out of JSON lines, CSV and TSV; another file goes as a whole. Not looked into: hidden folders, links, and large files
+that are none of these.
 """
 
 import csv
@@ -11,67 +10,25 @@ import gzip
 import html
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TextIO
 
 from headrace.artifacts import sync
 from headrace.config_sources import FILE_NAME
+from headrace.lineage.searching import Search
 from headrace.registry import resolve
 from headrace.workspace import Workspace
 
 _MAX_LOOSE_BYTES = 64 << 20  # of a file without rows
+_REPORT = ": headrace report</title>"  # as headrace/console/report.py writes it
+_MARKUP = re.compile(r"<style>.*?</style>|<[^>]+>", re.DOTALL)
 _CELL_CHARS = 1 << 27
-_LONG_CHARS = 12  # of a value that means itself wherever it stands
-_OWN_NAMES = {"text", "text_pair", "premise", "hypothesis", "question", "context", "unit", "labeller", "comment"}
-"""What exports of headrace and the files it imports call what a short value may be."""
-_FORMS: tuple[Callable[[str], str], ...] = (
-    lambda text: json.dumps(text)[1:-1],
-    lambda text: json.dumps(text, ensure_ascii=False)[1:-1],
-    lambda text: repr(text)[1:-1],
-    lambda text: text.replace('"', '""'),
-    html.escape,
-)
-"""How files of other kinds write a text."""
 _NOT_WHAT_IT_SAYS = (OSError, EOFError, ValueError, csv.Error)  # of a file whose name says something else
-
-
-@dataclass(frozen=True)
-class Search:
-    """What files are searched for."""
-
-    short: frozenset[str]
-    long: Mapping[str, tuple[str, ...]]
-    """By their first characters, as they are and as other formats write them."""
-
-    def finds(self, values: Iterable[tuple[str, str]]) -> bool:
-        """Whether some values, each with what it is called, hold something that is looked for."""
-        return any((name in _OWN_NAMES and value in self.short) or self.is_in(value) for name, value in values)
-
-    def is_in(self, text: str) -> bool:
-        """Whether a longer value is somewhere in a text."""
-        return any(
-            text.startswith(self.long[begin], i)
-            for i in range(len(text) - _LONG_CHARS + 1)
-            if (begin := text[i : i + _LONG_CHARS]) in self.long
-        )
-
-
-def search_for(values: Iterable[str]) -> Search:
-    """A search for texts and names."""
-    short, long = set[str](), dict[str, tuple[str, ...]]()
-    for value in {one for one in values if one.strip()}:
-        if len(value) < _LONG_CHARS:
-            short.add(value)
-        else:
-            for form in {value, *(write(value) for write in _FORMS)}:
-                begin = form[:_LONG_CHARS]
-                long[begin] = (*long.get(begin, ()), form)
-    return Search(frozenset(short), long)
 
 
 def holding(ws: Workspace, search: Search) -> list[Path]:
@@ -121,7 +78,15 @@ def _holds(path: Path, search: Search) -> bool:
             return search.finds(_VALUES[kind](path))
     except _NOT_WHAT_IT_SAYS:
         pass
-    return path.stat().st_size <= _MAX_LOOSE_BYTES and search.is_in(_bytes(path).decode("utf-8", errors="replace"))
+    if path.stat().st_size > _MAX_LOOSE_BYTES:
+        return False
+    text = _bytes(path).decode("utf-8", errors="replace")
+    return search.is_in(text) or (_REPORT in text and _names_somebody(text, search))
+
+
+def _names_somebody(report: str, search: Search) -> bool:
+    plain = html.unescape(_MARKUP.sub(" ", report))
+    return search.without_names(plain) != plain
 
 
 def _bytes(path: Path) -> bytes:

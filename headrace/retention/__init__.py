@@ -106,6 +106,18 @@ def read(
                     yield as_record(Prediction, line)
 
 
+def moved(ws: Workspace) -> Iterator[dict[str, Any]]:
+    """Every row that has left the store for a file, with all columns but the task.
+
+    Raises:
+        WrongState: another process has been moving or reading rows for a minute.
+    """
+    with only_one(ws, wait_s=_PATIENCE_S):
+        _finish_begun(ws)
+        for path in _files(_folder(ws)):
+            yield from files.read(path)
+
+
 def newest_moved(ws: Workspace, task: str) -> str:
     """Id of the newest answer of a task that has left the store, or is leaving; empty: none has.
 

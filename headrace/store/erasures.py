@@ -28,6 +28,12 @@ _IMPORTS = schema.imports
 _QUARANTINE = schema.quarantine
 SIDES = schema.split_groups.name
 """Table of the groups' sides: those without rows are left over."""
+_WITH_TEXTS = {
+    _EXAMPLES: (_EXAMPLES.c.text, _EXAMPLES.c.text_pair),
+    _PREDICTIONS: (_PREDICTIONS.c.text, _PREDICTIONS.c.text_pair),
+    _KNOWN: (_KNOWN.c.text, _KNOWN.c.text_pair),
+    _FEEDBACK: (_FEEDBACK.c.comment,),
+}
 _NOTHING_TOLD: Mapping[str, Any] = {"description": "", "owner": "", "licence": ""}
 
 
@@ -164,6 +170,20 @@ def counts(conn: Connection, doomed: Doomed) -> dict[str, int]:
     return {name: n for name, n in found.items() if n}
 
 
+def kept_texts(conn: Connection, doomed: Doomed) -> Iterator[str]:
+    """Every text of the rows that stay, of whatever channel."""
+    gone: dict[str, set[Any]] = {}
+    for step in steps(doomed):
+        if step.table in _WITH_TEXTS:
+            found = conn.execute(select(step.key).where(step.condition)).scalars()
+            gone.setdefault(step.table.name, set()).update(found)
+    for table, columns in _WITH_TEXTS.items():
+        query, went = select(table.c.id, *columns), gone.get(table.name, ())
+        for row_id, *texts in conn.execute(query, execution_options={"yield_per": 2000}):
+            if row_id not in went:
+                yield from (one for one in texts if one)
+
+
 def remove_some(conn: Connection, step: Step, n: int) -> int:
     """Delete up to `n` rows of a step; how many went."""
     if conn.dialect.name == "sqlite":
@@ -186,6 +206,21 @@ def forget_errors(conn: Connection) -> None:
         conn.execute(update(jobs).where(jobs.c.id == row.id).values(error=said))
 
 
+TOLD = tuple(
+    (next(iter(table.primary_key)), table.c[name])
+    for table, names in (
+        (schema.artifacts, ("facts",)),
+        (schema.alarms, ("evidence",)),
+        (schema.suspensions, ("reason", "evidence", "lifted_by", "lifted_because")),
+        (schema.channels, ("description", "owner", "licence")),
+        (schema.imports, ("source", "report")),
+        (schema.jobs, ("args", "progress", "result", "error")),
+    )
+    for name in names
+)
+"""Key and column of what is told in sentences and facts, and may name somebody whose row is another."""
+
+
 class Told(NamedTuple):
     """A value that tells of others in a row that stays."""
 
@@ -196,13 +231,10 @@ class Told(NamedTuple):
 
 
 def told(conn: Connection) -> list[Told]:
-    """Everything that is told in sentences and facts, and may name somebody."""
-    facts, suspended, alarms = schema.artifacts.c, schema.suspensions.c, schema.alarms.c
-    columns = [(facts.digest, facts.facts), (alarms.id, alarms.evidence)]
-    columns += [(suspended.id, column) for column in (suspended.reason, suspended.evidence, suspended.lifted_because)]
+    """Everything that is told in sentences and facts."""
     return [
         Told(column, key, row_id, value)
-        for key, column in columns
+        for key, column in TOLD
         for row_id, value in conn.execute(select(key, column).where(column.is_not(None)))
     ]
 

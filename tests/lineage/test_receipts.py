@@ -18,6 +18,7 @@ from conftest import LABELS
 from headrace.errors import BadInput, Damaged, HeadraceError, NotFound
 from headrace.ids import new_id
 from headrace.lineage import receipts, tombstones, workspace_files
+from headrace.lineage.searching import search_for
 from headrace.lineage.tombstones import Tombstone
 from headrace.secret_files import write_secret
 from headrace.workspace import Workspace, init
@@ -173,7 +174,7 @@ def test_rows_go_from_a_table_and_all_others_stay_byte_by_byte(
         return out.getvalue()
 
     path.write_bytes(written(lines).encode())
-    search = workspace_files.search_for([WANTED])
+    search = search_for([WANTED])
     if any(hit for _, hit, _ in lines):
         assert workspace_files._holds(path, search)
         workspace_files.clean(path, search)
@@ -199,7 +200,7 @@ def test_it_is_found_however_a_file_writes_it(workspace: Workspace, name: str, c
         path.write_bytes(content)
     else:
         path.write_text(content if isinstance(content, str) else json.dumps(content), "utf-8", newline="")
-    search = workspace_files.search_for([WANTED])
+    search = search_for([WANTED])
     assert workspace_files.holding(workspace, search) == [path]
     workspace_files.clean(path, search)
     assert not path.exists()
@@ -213,7 +214,7 @@ def test_settings_and_what_is_hidden_are_not_touched(workspace: Workspace, tmp_p
     outside.write_text(WANTED)
     (workspace.root / "link.txt").symlink_to(outside)
     (workspace.root / "headrace.toml").write_text(f"# {WANTED.splitlines()[0]}")
-    assert workspace_files.holding(workspace, workspace_files.search_for([WANTED, WANTED.splitlines()[0]])) == []
+    assert workspace_files.holding(workspace, search_for([WANTED, WANTED.splitlines()[0]])) == []
 
 
 def test_every_error_of_these_says_what_to_do(workspace: Workspace, tmp_path: Path) -> None:
