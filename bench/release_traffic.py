@@ -2,7 +2,7 @@
 
 Five even channels, a control that is right in 85 %, a candidate that is as good, worse, better, or better but for one
 channel. All 40,000 requests meet one of two arms; with a bandit one of three, as a second candidate is as good as the
-control. 5 % or half of the answers get a label at once, and after every ten labels the policy is asked. Its rules are
+control. 5 % or half of the answers get a label at once, and after every 20 labels the policy is asked. Its rules are
 those of headrace.release.policies on arrays; tests/test_bench_traffic.py holds them against the policies themselves.
 
 Run: python -m bench.release_traffic [--runs 2000] [--seed 1]
@@ -26,7 +26,7 @@ from headrace.stats.intervals import wilson
 
 SETTINGS = ReleaseTable()
 CENTRE = 0.8  # as the policies take it
-N_LABELS_LOOK = 10  # on average, between two looks
+N_LABELS_LOOK = 20  # on average, between two looks
 N_REQUESTS = 40_000
 HOLD, PROMOTE, REJECT = 0, 1, -1
 SEPARATOR = " · "  # a line of a table of docs/benchmarks.md
@@ -115,28 +115,29 @@ def judged(rule: Rule, cells: Ints, capitals: Floats, *, alpha: float = SETTINGS
         capitals: see `capitals_of`; of all stages.
     """
     whole, needed, suspicious = capitals.sum(axis=1), math.log(1 / alpha), math.log(SUSPICION_E)
-    harm = confidence_sequences.log_e(whole[:, 0])
-    harms = confidence_sequences.log_e(capitals[:, :, 0])
+    harm, harms = confidence_sequences.log_e(whole[:, 0]), confidence_sequences.log_e(capitals[:, :, 0])
     is_dropped = (harm >= needed) | (holm_of_strongest(harms) >= needed)
     is_dropped[:, 0] = False
     is_out = is_dropped | (best_arm.log_e_not_best(whole, is_dropped=is_dropped) >= needed)
     is_told = (~is_out).sum(axis=1) == 1
-    best, rows = np.where(is_told, (~is_out).argmax(axis=1), 0), np.arange(len(cells))
+    told, rows = np.where(is_told, (~is_out).argmax(axis=1), 0), np.arange(len(cells))
+    best = told if rule.policy == "bandit" else np.ones_like(told)
     n = cells.sum(axis=-1)
-    total, pair = n.sum(axis=1), np.stack([np.zeros_like(best), best])
-    is_good = is_told & (best > 0)
-    if rule.policy == "canary":
-        is_good, best = ~is_dropped[:, 1], np.ones_like(best)
-        pair = np.stack([np.zeros_like(best), best])
-        if rule.margin:
-            is_good &= excluded(cells, rule.margin) >= needed
+    both = np.stack([n[:, :, 0], n[rows, :, best]])
+    is_heard = (both > 0).all(axis=(0, 2)) & (both.sum(axis=2).min(axis=0) >= rule.n_labels)
     is_suspected = (harm[rows, best] >= suspicious) | (harms[rows, :, best] >= suspicious).any(axis=1)
-    n_least = np.minimum(*total[rows, pair])
-    is_heard = (n[rows, :, best] > 0).all(axis=1) & (n[:, :, 0] > 0).all(axis=1) & (n_least >= rule.n_labels)
-    is_promoted = is_good & ~is_suspected & is_heard
-    is_rejected = is_dropped[:, 1:].all(axis=1) | (is_told & (best == 0) & (rule.policy != "canary"))
+    is_promoted = speaks_for(rule, cells, (best > 0) & (told == best), needed) & is_heard & ~is_suspected
+    is_rejected = is_dropped[:, 1:].all(axis=1) | (is_told & (told == 0) & (rule.policy == "bandit"))
     verdicts = np.where(is_rejected, REJECT, np.where(is_promoted, PROMOTE, HOLD))
-    return Judged(verdicts, np.where(is_promoted, best, 0), is_dropped, is_out, is_told)
+    return Judged(verdicts, np.where(verdicts == PROMOTE, best, 0), is_dropped, is_out, is_told)
+
+
+def speaks_for(rule: Rule, cells: Ints, is_better: Bools, needed: float) -> Bools:
+    """Whether anything (R) speaks for a promotion: in a canary, that nothing speaks against it."""
+    if not rule.margin:
+        return is_better | (rule.policy == "canary")
+    is_no_worse = excluded(cells, rule.margin) >= needed
+    return is_no_worse if rule.policy == "canary" else is_better | is_no_worse
 
 
 def holm_of_strongest(log_es: Floats) -> Floats:
@@ -176,7 +177,7 @@ def simulate(rule: Rule, world: World, *, label_share: float, n_runs: int, seed:
         verdict = found.verdicts
         if n_requests < rule.n_least:
             verdict = np.where(verdict == PROMOTE, HOLD, verdict)
-        ended = verdict != HOLD
+        ended = (verdict != HOLD) | found.is_dropped[:, 1]
         is_lost = found.is_dropped[:, 1] | (ended & (found.promoted != 1))
         verdicts[running] = np.where(is_lost, REJECT, np.where(ended, PROMOTE, HOLD))
         n_labels[running] = cells.sum(axis=(1, 2, 3))
