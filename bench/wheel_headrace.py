@@ -85,7 +85,12 @@ class Wheel:
         self._place = {text: i for i, text in enumerate(of.texts)}
         headrace.init(folder / "workspace", task=TASK, labels=LABELS).close()
         self._ws = headrace.open_workspace(
-            folder / "workspace", overrides={"release.margin": MARGIN, "release.ask_share": ASK_SHARE}
+            folder / "workspace",
+            overrides={
+                "release.margin": MARGIN,
+                "release.ask_share": ASK_SHARE,
+                "release.labels": "all",  # users speak about sentences drawn at random, whatever was answered
+            },
         )
         (self._ws.state_folder / "cache").symlink_to(KEPT / ".headrace" / "cache")
         self._now = datetime(2026, 1, 5, tzinfo=UTC)

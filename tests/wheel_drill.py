@@ -32,7 +32,11 @@ from planted import log_row
 from released import answer_with, fill, plant, right, sometimes_wrong
 
 N_CORRECTIONS = 60
-OVERRIDES = {"feedback.min_new_labels": 20, "release.min_agreement_share": 0.5}
+OVERRIDES = {
+    "feedback.min_new_labels": 20,
+    "release.min_agreement_share": 0.5,
+    "release.labels": "all",  # every answer of a release is corrected here, right or wrong
+}
 
 
 def make(root: Path) -> Path:

@@ -31,7 +31,7 @@ _CANARY = {
     "release__policy": "canary", "release__ramp": [25, 50], "release__dwell_requests": 50, "release__dwell_s": 0.5,
     "release__min_labels": 150,
 }  # fmt: skip
-_SHADOW = {"release__policy": "shadow"}
+_SHADOW = {"release__policy": "shadow", "release__labels": "all"}  # a share of all answers is told, right or wrong
 
 
 @dataclass(frozen=True)

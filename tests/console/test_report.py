@@ -315,7 +315,7 @@ def test_the_evidence_of_an_open_release_is_drawn_over_time_and_said_per_channel
     channels = [plant_channel(workspace, name) for name in ("web", "phone", SCRIPT)]
     plant_version(workspace)
     controls.ensure_control(workspace)
-    release = releases.start(workspace, candidate=plant_version(workspace))
+    release = releases.start(workspace, candidate=plant_version(workspace), options={"labels": "all"})
     plant_pairs(workspace, release, channels[0], 15, 1)
     plant_pairs(workspace, release, channels[1], 0, 3)
     text, page = read(report.write(workspace))

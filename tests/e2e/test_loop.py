@@ -41,6 +41,7 @@ n_calibration = 50
 min_new_labels = 20
 
 [release]
+labels = "all"  # these users say of every answer what would have been right
 max_drop_share = 1.0
 max_latency_times = 1000.0
 """

@@ -1,5 +1,8 @@
-"""What reviewers are asked for a margin. Catches: a difference that is not asked about, or twice, or because somebody
-corrected it; a correction, a skipped or a late answer that counts as a win; inputs counted beyond what was seen."""
+"""What reviewers are asked in a shadow release.
+
+Catches: a difference that is not asked about, or twice, or because somebody corrected it; a correction, a skipped or a
+late answer that counts as a win; inputs counted beyond what was seen.
+"""
 
 from dataclasses import replace
 from typing import Any
@@ -163,8 +166,8 @@ def test_the_queue_never_holds_more_than_it_may(workspace: Workspace) -> None:
 
 
 @pytest.mark.parametrize("margin", [0.0, None])
-def test_without_a_margin_nothing_is_counted(workspace: Workspace, margin: float | None) -> None:
-    release, channel = started(workspace, margin=margin)
+def test_where_all_labels_count_and_without_a_margin_no_coin_asks(workspace: Workspace, margin: float | None) -> None:
+    release, channel = started(workspace, margin=margin, labels="all")
     plant(workspace, channel, SAME, WIN)
     assert asking.asked_of(workspace, release) is None
     assert reviews.fill(workspace).n_disagreements == 1

@@ -1,6 +1,9 @@
 """Corrections joined to control and shadow answers: what becomes evidence, once, and in which order."""
 
-from headrace.feedback import suspensions
+from dataclasses import replace
+from typing import Any
+
+from headrace.feedback import reviews, suspensions
 from headrace.feedback.outcomes import paired
 from headrace.records import Channel, Outcome, Release
 from headrace.release import controls, releases
@@ -8,10 +11,11 @@ from headrace.workspace import Workspace
 from planted import plant_answer, plant_channel, plant_correction, plant_version
 
 
-def open_release(ws: Workspace) -> tuple[Release, Channel]:
+def open_release(ws: Workspace, **options: Any) -> tuple[Release, Channel]:
+    """One in which all labels count, unless options say otherwise."""
     plant_version(ws)
     controls.ensure_control(ws)
-    return releases.start(ws, candidate=plant_version(ws)), plant_channel(ws, "a")
+    return releases.start(ws, candidate=plant_version(ws), options={"labels": "all", **options}), plant_channel(ws, "a")
 
 
 def both(
@@ -42,7 +46,7 @@ def test_wins_losses_and_agreements_come_in_the_order_of_their_corrections(works
     plant_correction(workspace, first, "positive", minute=2)  # written first, given later
     plant_correction(workspace, second, "positive", minute=1)
     outcomes, n_requests = paired(workspace, release)
-    assert outcomes == [Outcome("a", False, True), Outcome("a", True, False)]
+    assert outcomes == [Outcome("a", False, True, is_asked=False), Outcome("a", True, False, is_asked=False)]
     assert n_requests == 3
 
 
@@ -52,17 +56,19 @@ def test_rows_of_one_request_are_not_mixed_up(workspace: Workspace) -> None:
     first, request = both(workspace, release, channel, "positive", "negative", row=0)
     both(workspace, release, channel, "negative", "positive", row=1, request=request)
     plant_correction(workspace, first, "positive")
-    assert paired(workspace, release) == ([Outcome("a", True, False)], 2)
+    assert paired(workspace, release) == ([Outcome("a", True, False, is_asked=False)], 2)
 
 
-def test_a_labellers_latest_correction_counts_and_moves_the_outcome_to_its_moment(workspace: Workspace) -> None:
+def test_a_labellers_latest_correction_counts_in_the_place_of_the_first(workspace: Workspace) -> None:
+    # Catches an order that labellers choose by sending again what they have said.
     release, channel = open_release(workspace)
     first, _ = both(workspace, release, channel, "positive", "negative")
     second, _ = both(workspace, release, channel, "neutral", "neutral")
     plant_correction(workspace, first, "negative", labeller="ann", minute=1)
     plant_correction(workspace, second, "neutral", labeller="ann", minute=2)
     plant_correction(workspace, first, "positive", labeller="ann", minute=3)
-    assert paired(workspace, release)[0] == [Outcome("a", True, True), Outcome("a", True, False)]
+    expected = [Outcome("a", True, False, is_asked=False), Outcome("a", True, True, is_asked=False)]
+    assert paired(workspace, release)[0] == expected
 
 
 def test_several_labellers_of_one_answer_are_one_outcome(workspace: Workspace) -> None:
@@ -71,7 +77,42 @@ def test_several_labellers_of_one_answer_are_one_outcome(workspace: Workspace) -
     answer, _ = both(workspace, release, channel, "positive", "negative")
     for i, (labeller, label) in enumerate([("a", "positive"), ("b", "negative"), ("c", "negative")]):
         plant_correction(workspace, answer, label, labeller=labeller, minute=i)
-    assert paired(workspace, release)[0] == [Outcome("a", False, True)]
+    assert paired(workspace, release)[0] == [Outcome("a", False, True, is_asked=False)]
+
+
+def test_what_reviewers_say_who_were_asked_is_told_from_what_comes_by_itself(workspace: Workspace) -> None:
+    # Catches a user's correction that passes for the answer to the open review of the same input, or outvotes it, also
+    # where both have no name; and an answer that is changed and so comes later.
+    release, channel = open_release(workspace, labels="asked")
+    wins = [both(workspace, release, channel, "negative", "positive")[0] for _ in range(3)]
+    both(workspace, release, channel, "positive", "positive")
+    for i, one in enumerate(wins[:2]):
+        plant_correction(workspace, one, "positive", minute=i)
+    assert reviews.fill(workspace).n_disagreements == 3
+    assert [one.is_asked for one in paired(workspace, release)[0]] == [False, False]
+    first, second, _ = [one for one in reviews.listing(workspace) if one.reason == "disagreement"]
+    reviews.answer(workspace, second.id, "positive", "anonymous")
+    reviews.answer(workspace, first.id, "neutral", "anonymous")
+    plant_correction(workspace, wins[0], "positive", minute=10**6)  # too late to change what the reviewer said
+    win, neither = Outcome("a", False, True), Outcome("a", False, False)
+    assert paired(workspace, release) == ([win, neither], 4)
+    reviews.answer(workspace, second.id, "negative", "anonymous")
+    loss = Outcome("a", True, False)
+    assert paired(workspace, release)[0] == [loss, neither]
+    plant_correction(workspace, wins[2], "positive")
+    assert paired(workspace, release)[0] == [loss, neither, Outcome("a", False, True, is_asked=False)]
+    every = replace(release, options={**release.options, "labels": "all"})
+    assert sorted(one.is_asked for one in paired(workspace, every)[0]) == [False, True, True]
+
+
+def test_audits_and_reviews_that_were_chosen_are_not_asked_by_the_coin(workspace: Workspace) -> None:
+    # Both come more often where the control is in doubt, where a candidate that is no better wins more than it loses.
+    release, channel = open_release(workspace, labels="asked", ask_share=1e-9)
+    both(workspace, release, channel, "negative", "positive")
+    reviews.fill(workspace)
+    (one,) = reviews.listing(workspace)
+    reviews.answer(workspace, one.id, "positive", "anna")
+    assert paired(workspace, release)[0] == [Outcome("a", False, True, is_asked=False)]
 
 
 def test_answers_without_a_good_pair_are_no_evidence(workspace: Workspace) -> None:

@@ -186,11 +186,11 @@ def test_what_has_a_label_is_not_asked_about(place: Place) -> None:
     assert [one.prediction_id for one in reviews.listing(ws)] == [ids[2]]
 
 
-def test_disagreements_of_the_open_shadow_release_are_asked_about_the_newest_first(place: Place) -> None:
+def test_where_all_labels_count_the_newest_disagreements_are_asked_about_first(place: Place) -> None:
     ws, channel, _control = place
     candidate = plant_version(ws)
     releases.promote(ws, "1", task="tone")
-    release = releases.start(ws, candidate=candidate)
+    release = releases.start(ws, candidate=candidate, options={"labels": "all"})
     pairs = []
     for i, said in enumerate(("positive", "neutral", "negative", "neutral")):
         request = new_id("request")
