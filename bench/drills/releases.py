@@ -26,7 +26,6 @@ LABELS = ("negative", "neutral", "positive")
 CHANNELS = ("web", "phone", "mail", "shop")
 WRONG_SHARE = 0.15  # of the control's answers
 _AFTER_S = 1.0  # how long requests go on after the decision, to see who answers them
-_GIVE_UP_S = 120.0
 _CANARY = {
     "release__policy": "canary", "release__ramp": [25, 50], "release__dwell_requests": 50, "release__dwell_s": 0.5,
     "release__min_labels": 150,
@@ -43,9 +42,12 @@ class Drill:
     """How the candidate's stub differs from the control's; its wrong answers are others unless it has its seed."""
     settings: Mapping[str, Any]
     wanted: str = "reject"
+    """Or `promote`; or `hold`: whatever comes of it but a promotion, in `most_s`."""
     label_share: float = 1.0
     row_s: float = 0.0
     """Time that a row takes, of both where `says` has no other."""
+    most_s: float = 120.0
+    """After which the drill gives up."""
 
 
 DRILLS = (
@@ -64,6 +66,8 @@ DRILLS = (
         "promote",
         label_share=0.5,
     ),
+    Drill("+10 points, A/B", {"wrong_share": WRONG_SHARE - 0.1}, {"release__policy": "ab"}, "promote"),
+    Drill("equal, shadow", {"wrong_share": WRONG_SHARE}, _SHADOW, "hold", most_s=10),
 )
 
 
@@ -151,10 +155,10 @@ async def _traffic(
                 seen.n_labels += told.status == 200
 
     async def watch() -> None:
-        until = time.monotonic() + _GIVE_UP_S
+        until = time.monotonic() + drill.most_s
         while await asyncio.to_thread(_last_line, ws, release) is None and time.monotonic() < until:
             await asyncio.sleep(0.05)
-            if drill.wanted == "promote" and release.policy == "shadow":
+            if drill.wanted != "reject" and release.policy == "shadow":
                 await asyncio.to_thread(_promote_if_told, ws, release)
         await asyncio.sleep(_AFTER_S)
         over.set()
@@ -188,8 +192,7 @@ def _ran(ws: "Workspace", drill: Drill, release: "Release", line: "LedgerEntry |
         (reply, truth) for reply, truth in seen.replies if reply.status == 200 and reply.body["arm"] == "candidate"
     ]
     last = max((reply.sent_at + offset for reply, _ in of_candidate), default=decided_at)
-    is_told = line is not None and line.kind == "reject" and not drill.row_s  # the log has no time without the wait
-    told_at = told(ws, release, line) if is_told and line is not None else None
+    told_at = told(ws, drill, release, line) if line is not None and line.kind == "reject" else None
     return Ran(
         verdict="none" if line is None else line.kind,
         reason="" if line is None else line.reason,
@@ -204,11 +207,11 @@ def _ran(ws: "Workspace", drill: Drill, release: "Release", line: "LedgerEntry |
     )
 
 
-def told(ws: "Workspace", release: "Release", line: "LedgerEntry") -> float | None:
+def told(ws: "Workspace", drill: Drill, release: "Release", line: "LedgerEntry") -> float | None:
     """When the prediction log and the feedback told enough to reject; None where they do not tell what was counted."""
     from headrace.releasing import judging
 
-    log = _Log(ws, release)
+    log = _Log(ws, drill, release)
     moments = sorted({at for at in log.moments() if at <= line.at.timestamp()})
 
     def rejects(at: float) -> bool:
@@ -221,7 +224,7 @@ def told(ws: "Workspace", release: "Release", line: "LedgerEntry") -> float | No
 class _Log:
     """What was answered and corrected in a release, to be seen as it was at any moment."""
 
-    def __init__(self, ws: "Workspace", release: "Release") -> None:
+    def __init__(self, ws: "Workspace", drill: Drill, release: "Release") -> None:
         from headrace.store import ledger
 
         answers = (
@@ -236,7 +239,15 @@ class _Log:
             self._answers = conn.exec_driver_sql(answers, (release.id,)).fetchall()
             self._labels = conn.exec_driver_sql(labels, (release.id,)).fetchall()
             self._stages = [one.at.timestamp() for one in ledger.of_release(conn, release.id) if one.kind == "advance"]
-        self._release = release
+        self._release, self._drill = release, drill
+
+    def _seconds(self, arm: str, latency_ms: float) -> float:
+        """That a row took without the wait for its turn, which the log has no time without: a stub takes what it is
+        told to take.
+        """
+        if not self._drill.row_s:
+            return latency_ms / 1000
+        return float(self._drill.says.get("row_s", 0) if arm == "candidate" else self._drill.row_s)
 
     def moments(self) -> list[float]:
         return [_instant(row[-2]) for row in self._answers] + [_instant(row[-1]) for row in self._labels]
@@ -252,7 +263,8 @@ class _Log:
             known[row_id] = (request_id, arm, channel, label)
             if arm == "shadow":
                 shadows[request_id] = label
-            seen = Seen(seconds=latency_ms / 1000 if arm != "shadow" and not error else None, failed=bool(error))
+            has_time = arm != "shadow" and not error
+            seen = Seen(seconds=self._seconds(arm, latency_ms) if has_time else None, failed=bool(error))
             counts.note(
                 self._release.id, (arm, channel, 0), None, seen,
                 is_control=not arm.startswith(("candidate", "shadow")), slowdown=self._release.options["slowdown"],
