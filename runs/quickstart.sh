@@ -41,7 +41,8 @@ server=$!
 python $demo/traffic.py "$ws" "$ws-data" --part first
 
 step "5. Improve: the labels that came back join the old rows; version 2 answers unseen beside version 1"
-headrace improve --set finetune.epochs=2
+# A rater answers every sentence, right or wrong, so all labels count; users who correct errors alone are no such judges.
+headrace improve --set finetune.epochs=2 --set release.labels=all
 python $demo/traffic.py "$ws" "$ws-data" --part further
 headrace improve
 stop_server
