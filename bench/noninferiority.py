@@ -4,7 +4,8 @@ How often a candidate that is worse by the margin is promoted, by a look after e
 the reverse now and then; and how many inputs and answers it takes to show that one that is as good, or better, is no
 worse. Answers that come late only leave out looks, or make losses of what waits, so they cannot raise the first number.
 Beside it what counts labelled pairs alone: all answers labelled with one chance, the differences alone, and corrections
-of what looks wrong to users.
+of what looks wrong to users. And what becomes of a worse one without a margin, by the labels that count
+(release.labels).
 
 Run: python -m bench.noninferiority [--releases 10000] [--inputs 20000]
 """
@@ -13,9 +14,12 @@ import argparse
 from collections.abc import Iterator
 from itertools import product
 
+import numpy as np
 from rich.progress import track
 
+from bench import release_policy
 from bench.release import share_row, time_rows
+from bench.release_policy import PROMOTE, REJECT, ChannelWorld
 from bench.release_worlds import Found, blocks, joined, no_worse
 from bench.reporting import Measured, write
 
@@ -33,7 +37,7 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, default=20_000)
     given = parser.parse_args()
     rows: list[Measured] = []
-    for section in track((level, power, labelled_alone), description="simulating"):
+    for section in track((level, power, labelled_alone, unasked), description="simulating"):
         rows += section(given.releases, given.inputs)
     write("noninferiority", rows, [SEED])
 
@@ -80,6 +84,20 @@ def labelled_alone(n_releases: int, n_inputs: int) -> Iterator[Measured]:
     found = _by_labels((win, 0.0), (0.0, 0.2), n, n_inputs, margin=0.01)
     what = "labelled pairs alone, users correct a fifth of what is wrong, worse by 4 points, margin 1, 6% differ: shown"
     yield share_row(what, found.share * n, n)
+
+
+def unasked(n_releases: int, n_inputs: int) -> Iterator[Measured]:
+    """The whole policy without a margin. Users see the control's answer alone, and correct a fifth of its errors: wins
+    come by themselves, losses do not. Reviewers are asked about all that differs."""
+    for loss in (0.0, 0.02, 0.04):
+        win, lost = _seen(0.06, -loss, 0.0)
+        for name, world in (("all", ChannelWorld(1.0, win / 5, 0.0)), ("asked", ChannelWorld(1.0, win, lost))):
+            ended = release_policy.run((world,), n_releases=n_releases, n_requests=n_inputs, alpha=ALPHA, seed=SEED)
+            what = f'release.labels = "{name}", users correct a fifth of the errors, worse by {100 * loss:g} points'
+            for verdict, word in ((PROMOTE, "promoted"), (REJECT, "rejected")):
+                beside = WANTED if name == "asked" and verdict == PROMOTE else None
+                yield share_row(f"{what}: {word}", int((ended.verdicts == verdict).sum()), n_releases, beside)
+            yield Measured(f"{what}: labels that tell, median", float(np.median(ended.n_labels)), "")
 
 
 def _seen(differ: float, gain: float, wrong: float) -> Rates:

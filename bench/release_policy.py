@@ -48,9 +48,11 @@ class Tables:
         def fewest(e: float) -> NDArray[np.int64]:
             return beta_mixture.fewest_events(n_most, 0.5, e=e)
 
-        self.n_channels = n_channels
+        self.n_channels, self.alpha = n_channels, alpha
         self.decisive, self.suspicious = fewest(1 / alpha), fewest(SUSPICION_E)
-        self.decisive_in_channel = fewest(n_channels / alpha)
+        counts = np.arange(n_most + 1)
+        self.e = np.exp(np.minimum(evalues.log_es(counts[:, None], counts), _LARGEST_LOG))
+        """Of (events for, events against)."""
 
 
 def verdicts(
@@ -65,15 +67,17 @@ def verdicts(
     """
     wins, n = won.cumsum(axis=1, dtype=np.int32), np.arange(1, won.shape[1] + 1)
     losses = n - wins
-    has_benefit = np.logical_or.accumulate(wins >= tables.decisive[n], axis=1)
+    has_benefit = wins >= tables.decisive[n]
     is_harmed = losses >= tables.decisive[n]
     is_suspected = losses >= tables.suspicious[n]
+    harm_here = np.empty((tables.n_channels, *won.shape))
     for channel in range(tables.n_channels):
         is_here = channels == channel
         n_here = is_here.cumsum(axis=1, dtype=np.int32)
         losses_here = (is_here & ~won).cumsum(axis=1, dtype=np.int32)
-        is_harmed |= losses_here >= tables.decisive_in_channel[n_here]
+        harm_here[channel] = tables.e[losses_here, n_here - losses_here]
         is_suspected |= losses_here >= tables.suspicious[n_here]
+    is_harmed |= any_refuted(harm_here, tables.alpha)
     until = np.pad(at_request[:, 1:], ((0, 0), (0, 1)), constant_values=2**40)  # what holds now holds up to the next
     n_needed = N_REQUESTS_A_CHANNEL * tables.n_channels
     is_promoted = has_benefit & ~is_suspected & (until > n_needed)
@@ -121,8 +125,15 @@ class Refutations:
             is_here = channels == channel
             wins = (is_here & won).cumsum(axis=1, dtype=np.int32)
             of_channel[:] = self.table[wins, is_here.cumsum(axis=1, dtype=np.int32) - wins]
-        values.sort(axis=0)
-        smallest = np.concatenate([np.zeros((1, *shape)), values[:-1].cumsum(axis=0)])
-        means = (values[-1] + smallest) / np.arange(1, self.n_channels + 1)[:, None, None]  # with the 0, 1 ... smallest
-        refuted: NDArray[np.bool_] = (means.min(axis=0) >= 1 / self.alpha).any(axis=1)
+        refuted: Bools = any_refuted(values, self.alpha).any(axis=1)
         return refuted
+
+
+def any_refuted(values: Floats, alpha: float) -> Bools:
+    """Whether e-Holm refutes any of C hypotheses with these e-values (C, R, D), which are sorted in place."""
+    values.sort(axis=0)
+    found, smallest = np.ones(values.shape[1:], dtype=bool), np.zeros(values.shape[1:])
+    for n, smaller in enumerate([None, *values[:-1]]):  # the strongest with the 0, 1, ... smallest
+        smallest += 0.0 if smaller is None else smaller
+        found &= (values[-1] + smallest) / (n + 1) >= 1 / alpha
+    return found

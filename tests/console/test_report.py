@@ -339,7 +339,7 @@ def test_of_many_channels_those_with_most_labels_are_drawn(workspace: Workspace)
     channels = [plant_channel(workspace, f"channel-{i:02}") for i in range(50)]
     plant_version(workspace)
     controls.ensure_control(workspace)
-    release = releases.start(workspace, candidate=plant_version(workspace))
+    release = releases.start(workspace, candidate=plant_version(workspace), options={"labels": "all"})
     for i, channel in enumerate(channels):
         plant_pairs(workspace, release, channel, 1 + (i >= 40), 0)
     text, page = read(report.write(workspace))
