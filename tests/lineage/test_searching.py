@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import JSON, String, insert, select
+from sqlalchemy import JSON, String, insert, select, update
 from sqlalchemy.sql.schema import Column
 
 from furnished import answer, holders
@@ -58,13 +58,16 @@ NOBODY = {  # ids, hashes, names of settings, and numbers that were counted
     "snapshots": "task content_hash artifact n_by_side n_by_channel",
     "traffic": "release_id arm channel_id source",
     "trials": "search params state curve run_id",
-    "usage": "key_id channel_id task source",
+    "usage": "channel_id task source",
 }
 STAYS = {  # what people who run it wrote: chained lines, which are named or said to stay, and names of keys
     "api_keys": "name",
     "audit_log": "actor action object before_hash after_hash request_id facts prev_hash hash",
     "ledger": "id task channel_id kind version_id release_id reason evidence actor prev_hash hash",
 }
+
+
+_ORIGIN = ("config_hash", "code_version", "key_id")
 
 
 def test_every_column_of_text_is_decided_about() -> None:
@@ -78,7 +81,7 @@ def test_every_column_of_text_is_decided_about() -> None:
         for table in schema.metadata.sorted_tables
         for column in table.columns
         if _is_of_text(column) and not (column.primary_key and column.name == "id")
-    } - {f"{table.name}.{name}" for table in schema.metadata.sorted_tables for name in ("config_hash", "code_version")}
+    } - {f"{table.name}.{name}" for table in schema.metadata.sorted_tables for name in _ORIGIN}
     assert sorted(there - told.union(*decided)) == []
     assert sorted(told.union(*decided) - there) == []
     assert sum(map(len, (told, *decided))) == len(there)  # each once
@@ -116,12 +119,16 @@ def ws(workspace: Workspace) -> Workspace:
 
 def test_what_the_store_keeps_stays_in_files_too(ws: Workspace) -> None:
     """Also where the one who goes labelled it: what they labelled is an example that goes, the answer to it stays."""
+    with ws.store.write() as conn:
+        for table in (schema.examples, schema.predictions):  # as of questions about one text
+            conn.execute(update(table).values(text_pair="a context of them all"))
     before = (ws.root / "k.csv").read_bytes()
-    (ws.root / "out.csv").write_text(f"text,labeller\nquestion 3 of the operator,{NAME}\nso it is,eva\n", "utf-8")
+    kept = "text,labeller\na context of them all,eva\n"
+    (ws.root / "out.csv").write_text(f"{kept}question 3 of the operator,{NAME}\n", "utf-8")
     done = erasing.erase(ws, labeller=NAME, channel="web")
     assert done.plan.rows["examples"] == 13
     assert (ws.root / "k.csv").read_bytes() == before
-    assert (ws.root / "out.csv").read_text("utf-8") == "text,labeller\nso it is,eva\n"
+    assert (ws.root / "out.csv").read_text("utf-8") == kept
     assert len(known.listing(ws)) == 12
     assert len(list(retention.read(ws))) == 13
 
