@@ -132,8 +132,9 @@ class Refutations:
 def any_refuted(values: Floats, alpha: float) -> Bools:
     """Whether e-Holm refutes any of C hypotheses with these e-values (C, R, D), which are sorted in place."""
     values.sort(axis=0)
-    found, smallest = np.ones(values.shape[1:], dtype=bool), np.zeros(values.shape[1:])
-    for n, smaller in enumerate([None, *values[:-1]]):  # the strongest with the 0, 1, ... smallest
-        smallest += 0.0 if smaller is None else smaller
-        found &= (values[-1] + smallest) / (n + 1) >= 1 / alpha
-    return found
+    lowest, smallest = values[-1].copy(), np.zeros(values.shape[1:])
+    for n, smaller in enumerate(values[:-1], start=1):  # the strongest with the 1, 2, ... smallest
+        smallest += smaller
+        lowest = np.minimum(lowest, (values[-1] + smallest) / (n + 1))
+    refuted: Bools = lowest >= 1 / alpha
+    return refuted

@@ -7,13 +7,13 @@ headrace.stats.beta_mixture with p0 = 1/2 and p spread evenly over (1/2, 1],
     E(W, L) = 2 * integral from 1/2 to 1 of (2p)^W (2(1-p))^L dp
 
 Two one-sided tests use it: E(W, L) speaks for benefit and E(L, W) for harm. By Ville's inequality P(E ever reaches
-1/alpha) <= alpha. Hence the largest value so far may be used, and one over it is a p-value valid at all times. (Ramdas
-et al. 2023, "Game-theoretic statistics and safe anytime-valid inference", sections 2 and 3.) Whether a pair gets its
-label may hang on the two answers, never on which of them is right.
+1/alpha) <= alpha. (Ramdas et al. 2023, "Game-theoretic statistics and safe anytime-valid inference", sections 2 and 3.)
+Decisions take the value of now: it hangs on the counts alone, while the largest one so far, which the inequality covers
+too, hangs on the order in which labels come. Whether a pair gets its label may hang on the two answers, never on which
+of them is right.
 """
 
 import math
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,34 +87,6 @@ def _smaller_e(wins: int, losses: int) -> float:
         if term < total * 1e-17:
             break
     return total / (losses + 1)
-
-
-def sup_log_e(disagreements: Iterable[bool]) -> float:
-    """Largest log E over all moments of a sequence of disagreements (True is a win) in the order they came; >= 0."""
-    wins = losses = 0
-    highest = 0.0
-    for won in disagreements:
-        wins, losses = wins + won, losses + (not won)
-        if won and wins > losses:  # otherwise E is below 1, or just fell
-            highest = max(highest, log_e(wins, losses))
-    return highest
-
-
-def holm(sup_log_es: Mapping[str, float], *, alpha: float, n_hypotheses: int) -> list[str]:
-    """The hypotheses refuted with familywise error <= alpha, strongest first, under any dependence.
-
-    Holm's step-down on the p-values 1 / sup E: the i-th strongest needs E >= (n_hypotheses - i + 1) / alpha.
-
-    Args:
-        sup_log_es: `sup_log_e` per hypothesis.
-        n_hypotheses: all that are watched, also those without evidence yet.
-    """
-    refuted: list[str] = []
-    for name, value in sorted(sup_log_es.items(), key=lambda item: (-item[1], item[0])):
-        if value < math.log((n_hypotheses - len(refuted)) / alpha):
-            break
-        refuted.append(name)
-    return refuted
 
 
 def n_more_wins_and_losses(pairs: Pairs, *, alpha: float) -> int | None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import beta, binomtest
 
-from headrace.stats.evalues import Forecast, Pairs, forecast, holm, log_e, log_es, n_more_wins_and_losses, sup_log_e
+from headrace.stats.evalues import Forecast, Pairs, forecast, log_e, log_es, n_more_wins_and_losses
 
 COUNTS = st.integers(0, 300)
 
@@ -79,17 +79,6 @@ def test_large_counts_neither_overflow_nor_stall() -> None:
     assert log_e(400_000, 600_000) == pytest.approx(math.log(1 / 200_000), rel=0.01)
 
 
-@given(st.lists(st.booleans(), max_size=120))
-def test_sup_is_the_largest_value_of_all_prefixes(signs: list[bool]) -> None:
-    # Catches the shortcut that skips prefixes going wrong.
-    prefixes = [log_e(sum(signs[:n]), n - sum(signs[:n])) for n in range(len(signs) + 1)]
-    assert sup_log_e(signs) == pytest.approx(max(0.0, *prefixes), abs=1e-12)
-
-
-def test_a_lead_that_was_lost_again_is_remembered() -> None:
-    assert sup_log_e([True] * 7 + [False] * 30) == log_e(7, 0) > math.log(20)
-
-
 @pytest.mark.parametrize(
     "p_win",
     [np.full(1500, 0.5), np.full(1500, 0.48), np.tile([0.2, 0.5, 0.5], 500), np.linspace(0.1, 0.5, 1500)],
@@ -119,20 +108,6 @@ def test_a_two_point_drop_is_found_with_a_few_dozen_labels() -> None:
     assert np.median(n_labels) <= 80
     assert np.median(n_requests) <= 1100
     assert np.quantile(n_requests, 0.95) <= 3200
-
-
-def test_holm_keeps_the_familywise_level_and_steps_down() -> None:
-    names = {"a": math.log(81), "b": math.log(59), "c": math.log(70), "d": 0.0}
-    assert holm(names, alpha=0.05, n_hypotheses=4) == ["a", "c", "b"]  # needs 80, then 60, then 40
-    assert holm(names, alpha=0.05, n_hypotheses=5) == []  # a fifth, silent channel raises the bar to 100
-    assert holm({}, alpha=0.05, n_hypotheses=1) == []
-
-
-def test_holm_false_alarms_over_four_even_channels() -> None:
-    rng = np.random.default_rng(3)
-    wins = (rng.random((2000, 4, 400)) < 0.5).cumsum(axis=2)
-    crossed = wins >= crossing_wins(400, 4 / 0.05)[1:]
-    assert float(crossed.any(axis=(1, 2)).mean()) <= 0.05
 
 
 def test_how_many_more_labels_would_decide() -> None:
