@@ -125,8 +125,7 @@ class Refutations:
             is_here = channels == channel
             wins = (is_here & won).cumsum(axis=1, dtype=np.int32)
             of_channel[:] = self.table[wins, is_here.cumsum(axis=1, dtype=np.int32) - wins]
-        refuted: Bools = any_refuted(values, self.alpha).any(axis=1)
-        return refuted
+        return np.asarray(any_refuted(values, self.alpha).any(axis=1))
 
 
 def any_refuted(values: Floats, alpha: float) -> Bools:
