@@ -86,10 +86,12 @@ def import_rows(
     max_chars = ws.settings.data.max_chars
     named = Options(label=label_column, id=id_column, group=group_column, query=query, max_chars=max_chars)
     options = with_parts(named, settings, task_type.fields, text_column, pair_column)
-    checker = Checker(into.name, settings, task_type, options.max_chars, door_of(ws))
+    door = door_of(ws)
+    checker = Checker(into.name, settings, task_type, options.max_chars, door)
     rows = open_source(location, format=format).read(location, options)
     with only_import(ws):
-        return _run(_Intake(ws, into, task, shown(location), checker), rows, strict=strict, progress=progress)
+        intake = _Intake(ws, into, task, door.shown(shown(location)), checker)
+        return _run(intake, rows, strict=strict, progress=progress)
 
 
 def with_parts(

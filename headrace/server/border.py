@@ -93,6 +93,7 @@ class Border:
         self._metrics.requests.labels(route, status).inc()
         self._metrics.seconds.labels(route).observe(seconds)
         if self._serve.log_requests:
+            request_id = self._plane.door.shown(request_id)  # clients choose it
             facts = {"method": scope["method"], "route": route, "status": status, "ms": round(seconds * 1000, 3)}
             said = " ".join(str(fact) for fact in facts.values())
             _log.info("%s ms %s", said, request_id, extra={"facts": {**facts, "request_id": request_id}})

@@ -45,6 +45,7 @@ _BACKLOG = 2048
 _OTHER_FILES = 128  # database, pipes to workers, what libraries open
 _DEAD_PEERS = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
 _IDLE_READERS = {"TCP_NOTSENT_LOWAT": 64 * 2**10}  # of an answer that nobody reads, the kernel keeps no megabytes
+_GOODBYE_S = 5.0  # for a client's word that an encrypted connection is over, which an idle one may never say
 _GRACE_S = 5  # beyond serve.timeout_s, for requests under way when the server is told to stop
 
 
@@ -131,7 +132,7 @@ class _Server(uvicorn.Server):
             self._tls = {
                 "ssl": tls_context,
                 "ssl_handshake_timeout": limits.head_s,
-                "ssl_shutdown_timeout": limits.body_s,
+                "ssl_shutdown_timeout": min(limits.body_s, _GOODBYE_S),
             }
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

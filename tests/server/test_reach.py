@@ -157,6 +157,17 @@ def test_a_client_that_does_not_say_goodbye_is_let_go(secured: Secured, sent: by
             time.sleep(0.05)
 
 
+@pytest.mark.slow
+def test_an_idle_client_does_not_keep_a_server_that_is_told_to_stop(root: Path, plugin_env: dict[str, str]) -> None:
+    certificate, _ = make_certificate(root)
+    settings = {"access__certificate": "server.pem", "access__private_key": "server-key.pem"}
+    with running(root, plugin_env, **settings) as server, connect(Secured(server, certificate, "")) as idle:
+        idle.sendall(LIVE)
+        assert idle.recv(8) == b"HTTP/1.1"
+        server.process.terminate()
+        assert server.process.wait(15) == 0
+
+
 def test_names_of_a_server_that_others_reach(secured: Secured) -> None:
     with httpx.Client(
         base_url=secured.server.url, verify=ssl.create_default_context(cafile=str(secured.certificate))
@@ -241,8 +252,9 @@ def test_the_example_of_a_proxy_works(nginx: str, tmp_path: Path, secured: Secur
     with httpx.Client(base_url=nginx, verify=trusted, timeout=20) as http:
         assert http.get("/v1/models").status_code == 401
         assert http.get("/v2/health/live", headers={"Host": "evil.test"}).status_code in (400, 421, 444)
-        assert http.post("/v1/predict", content=b"x" * (17 * 2**20)).status_code == 413
+        too_long = http.post(f"/v1/predict?key={secured.key}", content=b"x" * (17 * 2**20))
+        assert too_long.status_code == 413
         http.get(f"/v1/models?key={secured.key}")
     logged = (tmp_path / "access.log").read_text("utf-8")
     assert "/v1/models" in logged
-    assert secured.key.split("_")[3] not in logged
+    assert secured.key.split("_")[3] not in logged + (tmp_path / "error.log").read_text("utf-8")
