@@ -102,7 +102,7 @@ class Settled:
     """0 to 1."""
     held_back: str | None = None
     """Why it is no row of a snapshot for now; None: it is one."""
-    reviewers: frozenset[str] = frozenset()  # ids of labellers whose reviews are labels of its own
+    reviewers: frozenset[tuple[str, str | None]] = frozenset()  # labellers and keys whose reviews are its own labels
 
 
 @dataclass(frozen=True)
@@ -390,6 +390,7 @@ class Feedback:
     at: datetime
     event: str | None = None
     """What the user did, of those that headrace.toml declares."""
+    key_id: str | None = None  # through which it came; None: through none
 
 
 @dataclass(frozen=True)

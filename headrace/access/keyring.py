@@ -8,6 +8,7 @@ import hmac
 import logging
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -35,6 +36,8 @@ class Caller:
     scopes: frozenset[str]
     channels: frozenset[str] | None
     """Names; None: all."""
+    source: str | None = None
+    """The first of the keys that took each other's place: whose feedback it is. None: no key was asked for."""
 
     def may_use(self, channel: str) -> bool:
         return self.channels is None or channel in self.channels
@@ -86,7 +89,7 @@ class Keyring:
             self._looked_at = time.monotonic()
             state = rows.state(conn)
             if state != self._state:
-                held = self._read(rows.with_hashes(conn))
+                held = self._read(rows.with_hashes(conn), rows.replaced(conn))
                 self.is_closed = self.is_closed or state[0] > 0
                 self._held, self._state = held, state
 
@@ -143,7 +146,7 @@ class Keyring:
         held = self._held.get(key_id)
         return None if held is None else held.record
 
-    def _read(self, found: list[tuple[ApiKey, str]]) -> dict[str, _Held]:
+    def _read(self, found: list[tuple[ApiKey, str]], replaced: Mapping[str, str]) -> dict[str, _Held]:
         pepper, held, orphans = keys.read_pepper(self._ws), {}, []
         for record, written in found:
             is_peppered, digest = keys.read_digest(written)
@@ -151,8 +154,15 @@ class Keyring:
                 orphans.append(record.id)
                 continue
             channels = None if record.channels is None else frozenset(record.channels)
-            caller = Caller(record.id, frozenset(record.scopes), channels)
+            caller = Caller(record.id, frozenset(record.scopes), channels, _first(record.id, replaced))
             held[record.id] = _Held(record, caller, pepper if is_peppered else None, digest)
         if orphans:
             _log.error("keys that do not count, since .headrace/%s is gone: %s", keys.PEPPER, ", ".join(orphans))
         return held
+
+
+def _first(key_id: str, replaced: Mapping[str, str]) -> str:
+    """The first of the keys that took each other's place."""
+    while key_id in replaced:
+        key_id = replaced[key_id]
+    return key_id

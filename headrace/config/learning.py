@@ -40,6 +40,8 @@ class FeedbackTable(Table):
     """What a label counts until then."""
     max_source_share: Annotated[float, Field(gt=0, le=1)] = 0.02
     """Largest part of the training rows that one source is; an equal part where there are fewer sources."""
+    max_channel_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """The same for the feedback of one channel, and for what came through one key."""
     burst_labels: Annotated[int, Field(ge=1)] = 50
     """Fewer corrections of a source within an hour are no burst."""
     burst_times: Annotated[float, Field(ge=1)] = 10.0

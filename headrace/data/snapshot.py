@@ -165,7 +165,7 @@ def _is_checked(label: LabelledRow, found: Settled | None) -> bool:
         found: what is settled about the example; None: every label counts alike.
     """
     if label.origin == "review" and found is not None:
-        return label.labeller_id in found.reviewers
+        return (label.labeller_id, label.key_id) in found.reviewers
     return label.origin != "feedback"
 
 

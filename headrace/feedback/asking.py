@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from headrace.compared import Asked, Compared
 from headrace.feedback import auditing, trust
-from headrace.feedback.sources import Source
+from headrace.feedback.sources import Source, author_of
 from headrace.ids import first_id, made_at
 from headrace.records import Release
 from headrace.store import outcomes as rows
@@ -101,7 +101,7 @@ def _told(ws: Workspace, release: Release, asked: "Sequence[RowMapping]") -> lis
 
 def _counts(row: "RowMapping", is_nothing: Callable[[Source, datetime], bool]) -> bool:
     """Whether somebody answered whose word counts."""
-    return row["state"] == "answered" and not is_nothing(Source(row["channel"], row["labeller"]), row["at"])
+    return row["state"] == "answered" and not is_nothing(author_of(row), row["at"])
 
 
 def _drawn(ws: Workspace, conn: "Connection", release: Release, after: str) -> "Iterator[RowMapping]":

@@ -4,8 +4,8 @@
 server runs it on the queue that wrote the predictions, `give` and `give_all` run it at once, for the SDK and the
 command line.
 
-A labeller who speaks again of the same prediction replaces what was said before: all is kept, and whoever reads
-evidence takes the latest of (labeller, prediction, kind, metric).
+A labeller who speaks again of the same prediction, through the same key or through none, replaces what was said before
+(votes.after): all is kept, and whoever reads evidence takes the latest of (labeller, key, prediction, kind, metric).
 """
 
 import hashlib
@@ -65,6 +65,8 @@ class Given:
     idempotency_key: str | None = None
     channels: frozenset[str] | None = None
     """Those of which a prediction may be, by the key of who speaks; None: of all."""
+    key_id: str | None = None
+    """Through which it comes; None: through none."""
 
     def __post_init__(self) -> None:
         said = [name for name in _KINDS if getattr(self, name) is not None]
@@ -100,7 +102,7 @@ class Given:
         return "comment" if self.comment is not None else "event"
 
 
-_FIELDS = {field.name: field.type for field in fields(Given) if field.name != "channels"}
+_FIELDS = {field.name: field.type for field in fields(Given) if field.name not in ("channels", "key_id")}
 """What may be said; by which key is not for the one who speaks to say."""
 
 
@@ -203,8 +205,8 @@ def receive_all(ws: Workspace, conn: "Connection", givens: Sequence[Given]) -> l
 
 
 def _cleaned(door: Door, prediction: Prediction | None, given: Given) -> Given | HeadraceError:
-    """Feedback without what is personal in it, or why that is refused."""
-    channel = None if prediction is None else prediction.channel
+    """Feedback without what is personal in it, or why that is refused; by the rules of no channel but the speaker's."""
+    channel = None if prediction is None or not _may_speak(given, prediction) else prediction.channel
     try:
         return replace(
             given,
@@ -264,6 +266,7 @@ def make(ws: Workspace, prediction: Prediction, given: Given) -> Feedback:
         idempotency_key=_kept_key(given, prediction),
         at=ws.clock(),
         event=given.event,
+        key_id=given.key_id,
     )
 
 
@@ -376,7 +379,7 @@ def _input_of(prediction: Prediction) -> Input | None:
 
 
 def _said(feedback: Feedback) -> dict[str, Any]:
-    return {name: value for name, value in vars(feedback).items() if name not in ("id", "at")}
+    return {name: value for name, value in vars(feedback).items() if name not in ("id", "at", "key_id")}
 
 
 def _check_correction(value: object, depth: int = 0) -> None:

@@ -31,8 +31,8 @@ def to_labels(ws: Workspace, task: str | None = None) -> int:
     """Turn every unused correction into a label, all in one transaction; returns how many corrections were used.
 
     A text that the channel knows keeps its example; another one becomes an example with the prediction it came from. A
-    labeller has one label per text: the latest correction. A text that a running import is just adding waits for the
-    next call, since that import may still be taken back.
+    labeller has one label per text through a key: the latest correction. A text that a running import is just adding
+    waits for the next call, since that import may still be taken back.
     """
     task = ws.task_name(task)
     with ws.store.write() as conn:
@@ -49,12 +49,12 @@ def _of_channel(
     examples, waiting = _examples(ws, conn, channel_id, lines)
     usable = [line for line in lines if _hash_of(line) not in waiting]
     labellers = channels.labeller_ids(conn, channel_id, {line["labeller"] for line in usable}, now)
-    latest = {(examples[_hash_of(line)], labellers[line["labeller"]]): line for line in usable}
-    known = rows.feedback_labels(conn, task, sorted({example_id for example_id, _ in latest}))
+    latest = {(examples[_hash_of(line)], labellers[line["labeller"]], line["key_id"]): line for line in usable}
+    known = rows.feedback_labels(conn, task, sorted({example_id for example_id, *_ in latest}))
     fresh = []
-    for (example_id, labeller_id), line in latest.items():
+    for (example_id, labeller_id, key_id), line in latest.items():
         value, feedback_id = line["correction"], line["id"]
-        label_id = known.get((example_id, labeller_id))
+        label_id = known.get((example_id, labeller_id, key_id))
         if label_id is not None:
             rows.replace_label(conn, label_id, value=value, feedback_id=feedback_id, now=now)
             continue
@@ -70,6 +70,7 @@ def _of_channel(
                 "import_id": None,
                 "feedback_id": feedback_id,
                 "created_at": now,
+                "key_id": key_id,
             }
         )
     rows.add_labels(conn, fresh)

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 from headrace.compared import Asked
 from headrace.feedback import asking, trust
-from headrace.feedback.sources import Source
+from headrace.feedback.sources import author_of
 from headrace.records import Answered, Batch, Evidence, Outcome, Release, Score, Traffic
 from headrace.store import ledger, traffic
 from headrace.store import outcomes as rows
+from headrace.store.votes import Who, after
 from headrace.tasks import TASK_TYPES, TaskType
 from headrace.workspace import Workspace
 
@@ -196,7 +197,7 @@ def _counted(ws: Workspace, task: str, corrections: "Sequence[RowMapping]") -> "
     if not corrections:
         return []
     is_nothing = trust.not_counted(ws, task)
-    return [line for line in corrections if not is_nothing(Source(line["channel"], line["labeller"]), line["at"])]
+    return [line for line in corrections if not is_nothing(author_of(line), line["at"])]
 
 
 def with_truth(task_type: TaskType, corrections: "Sequence[RowMapping]") -> "list[tuple[RowMapping, object]]":
@@ -204,12 +205,13 @@ def with_truth(task_type: TaskType, corrections: "Sequence[RowMapping]") -> "lis
     were first corrected.
 
     Args:
-        corrections: with prediction_id, labeller and correction, in the order they came.
+        corrections: with prediction_id, labeller, key_id and correction, in the order they came.
     """
-    said: dict[str, dict[str, object]] = {}  # prediction -> labeller -> latest correction
+    said: dict[str, dict[Who, object]] = {}  # prediction -> labeller and key -> latest correction
     answers = {}
     for line in corrections:
-        said.setdefault(line["prediction_id"], {})[line["labeller"]] = line["correction"]
+        before, who = said.get(line["prediction_id"], {}), (line["labeller"], line["key_id"])
+        said[line["prediction_id"]] = after(before, who, line["correction"])
         answers[line["prediction_id"]] = line
     return [(answers[name], task_type.combine(list(by_labeller.values()))) for name, by_labeller in said.items()]
 

@@ -13,6 +13,7 @@ asked, and what the model said, is not shown to who is asked: it would say what 
 """
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import BadInput, NotFound, WrongState, nearest
@@ -111,12 +112,14 @@ def answer(
     labeller: str | None = None,
     *,
     channels: Collection[str] | None = None,
+    key_id: str | None = None,
 ) -> Review:
     """Take a person's answer to a review. The same again changes nothing; another one replaces it, and both are kept.
 
     Args:
         labeller: None: who runs the workspace; for an example it is a label that counts whatever is known of anybody.
         channels: names of those of which a review may be; None: of all.
+        key_id: through which it comes; None: through none.
 
     Raises:
         NotFound: no such review, or what it asks about is gone.
@@ -124,51 +127,65 @@ def answer(
         WrongState: somebody else has answered it, or it was skipped.
     """
     with ws.store.write() as conn:
-        return receive(ws, conn, review_id, answer, labeller, channels=channels)
+        return _receive(ws, conn, review_id, answer, _speaker(ws, labeller, key_id), channels)
 
 
-def receive(
-    ws: Workspace,
-    conn: "Connection",
-    review_id: str,
-    answer: Any,
-    who: str | None,
-    *,
-    channels: Collection[str] | None = None,
+@dataclass(frozen=True)
+class _Speaker:
+    """Who answers."""
+
+    labeller: str
+    key_id: str | None
+    is_owner: bool
+    """Whoever runs the workspace."""
+
+    def has_answered(self, review: Review) -> bool:
+        return review.labeller == self.labeller and self.key_id in (None, review.key_id)
+
+
+def _speaker(ws: Workspace, labeller: str | None, key_id: str | None) -> _Speaker:
+    return _Speaker(intake.labeller_of(ws, ANONYMOUS if labeller is None else labeller), key_id, labeller is None)
+
+
+def _receive(
+    ws: Workspace, conn: "Connection", review_id: str, answer: Any, by: _Speaker, channels: Collection[str] | None
 ) -> Review:
     """`answer`, in a transaction that is there."""
-    labeller = intake.labeller_of(ws, ANONYMOUS if who is None else who)
-    review = _answerable(conn, review_id, labeller, channels)
+    review = _answerable(conn, review_id, by, channels)
     task_type: TaskType = TASK_TYPES.get(ws.task(review.task).type)(ws.task(review.task))
     parsed = task_type.parse_label(answer, review.input)
     if review.state == "answered" and review.answer == parsed:
         return review
-    said = {"state": "answered", "answer": parsed, "labeller": labeller, "at": ws.clock()}
-    if not rows.settle(conn, review.id, was=review.state, **said):
+    if not rows.settle(conn, review.id, "answered", parsed, by.labeller, by.key_id, ws.clock(), was=review.state):
         raise WrongState("somebody else answers this review now", value=review_id, next_step="Take the next one")
     if review.prediction_id is not None:
-        intake.receive(ws, conn, Given(review.prediction_id, correction=parsed, labeller=labeller))
+        _correct(ws, conn, review.prediction_id, parsed, by)
     if review.example_id is not None:
-        add_label(ws, conn, review.example_id, review.task, parsed, labeller, is_owner=who is None)
+        _add_label(ws, conn, review.example_id, review.task, parsed, by)
     return _found(conn, review_id)
 
 
 def skip(
-    ws: Workspace, review_id: str, labeller: str = "anonymous", *, channels: Collection[str] | None = None
+    ws: Workspace,
+    review_id: str,
+    labeller: str = ANONYMOUS,
+    *,
+    channels: Collection[str] | None = None,
+    key_id: str | None = None,
 ) -> Review:
     """Leave a review without an answer. A skipped audit counts as one that might have said anything.
 
     Args:
-        channels: see `answer`.
+        channels, key_id: see `answer`.
 
     Raises:
         NotFound: no such review.
         WrongState: it is not open.
     """
-    labeller = intake.labeller_of(ws, labeller)
     with ws.store.write() as conn:
         review = _found(conn, review_id, channels)
-        if not rows.settle(conn, review_id, state="skipped", answer=None, labeller=labeller, at=ws.clock()):
+        by, now = _speaker(ws, labeller, key_id), ws.clock()
+        if not rows.settle(conn, review_id, "skipped", None, by.labeller, by.key_id, now):
             raise WrongState(f"the review is {review.state}", value=review_id, next_step="Take the next one")
         return _found(conn, review_id)
 
@@ -179,9 +196,10 @@ def take(
     task: str,
     about: str,
     label: Any,
-    who: str | None,
+    labeller: str | None,
     *,
     channels: Collection[str] | None = None,
+    key_id: str | None = None,
 ) -> bool:
     """Take a label that was given elsewhere; whether it says anything new.
 
@@ -189,60 +207,52 @@ def take(
 
     Args:
         about: id of a review, a prediction or an example.
-        who: labelled it; None: see `answer`.
-        channels: see `answer`.
+        labeller, channels, key_id: see `answer`.
 
     Raises:
         NotFound: there is none with this id.
         BadInput, WrongState: see `answer`.
     """
-    labeller = intake.labeller_of(ws, ANONYMOUS if who is None else who)
+    by = _speaker(ws, labeller, key_id)
     if _is_of("review", about):
         review = _found(conn, about, channels)
         subject = review.prediction_id or review.example_id
-        if subject is None or review.state == "open" or review.labeller == labeller:
-            return receive(ws, conn, about, label, who) != review
+        if subject is None or review.state == "open" or by.has_answered(review):
+            return _receive(ws, conn, about, label, by, None) != review
         about = subject
     task_type: TaskType = TASK_TYPES.get(ws.task(task).type)(ws.task(task))
     if _is_of("example", about):
         parsed = task_type.parse_label(label, _input_of(_example(conn, about, channels)))
-        return add_label(ws, conn, about, task, parsed, labeller, is_owner=who is None)
+        return _add_label(ws, conn, about, task, parsed, by)
     prediction = predictions.find(conn, about) if _is_of("prediction", about) else None
     if prediction is None or prediction.task != task or not _is_among(prediction.channel, channels):
         raise NotFound("no such review, prediction or example", value=about, next_step="Export what waits for labels")
     parsed = task_type.parse_label(label, _input_of(vars(prediction)))
-    said = [one for one in predictions.feedback_on(conn, about) if (one.kind, one.labeller) == ("correction", labeller)]
+    mine = "correction", by.labeller, by.key_id
+    said = [one for one in predictions.feedback_on(conn, about) if (one.kind, one.labeller, one.key_id) == mine]
     if said and said[-1].correction == parsed:
         return False
-    intake.receive(ws, conn, Given(about, correction=parsed, labeller=labeller))
+    _correct(ws, conn, about, parsed, by)
     return True
 
 
-def add_label(
-    ws: Workspace,
-    conn: "Connection",
-    example_id: str,
-    task: str,
-    target: Any,
-    labeller: str,
-    *,
-    is_owner: bool = False,
-) -> bool:
-    """Give an example a label of origin `review`; whether it says anything new.
+def _correct(ws: Workspace, conn: "Connection", prediction_id: str, correction: Any, by: _Speaker) -> None:
+    intake.receive(ws, conn, Given(prediction_id, correction=correction, labeller=by.labeller, key_id=by.key_id))
+
+
+def _add_label(ws: Workspace, conn: "Connection", example_id: str, task: str, target: Any, by: _Speaker) -> bool:
+    """Give an example a label of origin `review`, or `owner`; whether it says anything new.
 
     It outweighs the one that was imported where its labeller counts fully (feedback.settling), and else is a vote as
-    feedback is.
-
-    Args:
-        is_owner: of origin `owner`, which outweighs it whatever is known of anybody.
+    feedback is. That of who runs the workspace outweighs it whatever is known of anybody.
 
     Raises:
         NotFound: no such example.
     """
     channel_id, now = _example(conn, example_id)["channel_id"], ws.clock()
-    labeller_id = channels.labeller_ids(conn, channel_id, {labeller}, now)[labeller]
-    origin = "owner" if is_owner else "review"
-    if rows.labels_of(conn, example_id, task, labeller_id, origin)[-1:] == [target]:
+    labeller_id = channels.labeller_ids(conn, channel_id, {by.labeller}, now)[by.labeller]
+    origin = "owner" if by.is_owner else "review"
+    if rows.labels_of(conn, example_id, task, labeller_id, origin, by.key_id)[-1:] == [target]:
         return False
     label = {
         "id": new_id("label"),
@@ -255,6 +265,7 @@ def add_label(
         "import_id": None,
         "feedback_id": None,
         "created_at": now,
+        "key_id": by.key_id,
     }
     outcomes.add_labels(conn, [label])
     return True
@@ -302,9 +313,9 @@ def _id_as_old_as(review_id: str) -> str:
     return review_id[:n_chars] + new_id("review")[n_chars:]
 
 
-def _answerable(conn: "Connection", review_id: str, labeller: str, channels: Collection[str] | None) -> Review:
+def _answerable(conn: "Connection", review_id: str, by: _Speaker, channels: Collection[str] | None) -> Review:
     review = _found(conn, review_id, channels)
-    if review.state == "skipped" or (review.state == "answered" and review.labeller != labeller):
+    if review.state == "skipped" or (review.state == "answered" and not by.has_answered(review)):
         raise WrongState(f"the review is {review.state} already", value=review_id, next_step="Take the next one")
     if review.text is None:
         raise NotFound("what the review asks about is gone", value=review_id, next_step="Take the next one")

@@ -4,7 +4,7 @@ Pure. Dimensions: V votes, I items (examples), A annotators (sources), K classes
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -76,7 +76,7 @@ def settle(
     own = {source: 0.0 if source in doubts.harmful else weight for source, weight in weights.items()}
     is_suspended = covered(said.suspensions)
     heard = _heard(said, own, is_suspended)
-    votes = [vote for vote in said.votes if vote.labeller_id not in heard.get(vote.example_id, ())]
+    votes = [vote for vote in said.votes if (vote.labeller_id, vote.key_id) not in heard.get(vote.example_id, ())]
     reasons = [
         OWN_LABEL if vote.example_id in heard else _why_not(vote, is_suspended(source_of(vote), vote.at), own, doubts)
         for vote in votes
@@ -119,16 +119,16 @@ def worth(one: Settled, settings: FeedbackTable) -> float:
 
 def _heard(
     said: Said, weights: Mapping[Source, float], is_suspended: Callable[[Source, datetime], bool]
-) -> dict[str, frozenset[str]]:
-    """Example id to the ids of labellers whose reviews say what it is: those who count fully, and are not suspended.
+) -> dict[str, frozenset[tuple[str, str | None]]]:
+    """Example id to the ids of labellers and keys whose reviews say what it is: of sources that count fully.
 
-    Reviews of anybody else are votes like feedback.
+    Suspended ones are none of them. Reviews of anybody else are votes like feedback.
     """
-    found: dict[str, frozenset[str]] = defaultdict(frozenset)
+    found: dict[str, frozenset[tuple[str, str | None]]] = defaultdict(frozenset)
     for vote in said.votes:
         source = source_of(vote)
         if vote.is_review and weights[source] == 1 and not is_suspended(source, vote.at):
-            found[vote.example_id] |= {vote.labeller_id}
+            found[vote.example_id] |= {(vote.labeller_id, vote.key_id)}
     return dict(found)
 
 
@@ -153,19 +153,40 @@ def _is_row(vote: CastVote) -> bool:
 def _caps(
     counted: Iterable[CastVote], weights: Mapping[Source, float], n_checked: int, settings: FeedbackTable
 ) -> tuple[dict[Source, float], float]:
-    """What is left of each source's weight, so that none is more than a share of the training rows; and that share.
+    """What is left of each source's weight, so that no labeller is more than a share of the training rows; that share.
 
-    It is an equal part where there are too few sources for less: a single labeller can only be capped at all.
+    Nor was what came through one channel, or one key, more than another share before labellers were cut: they come
+    last, so that their bound holds in the end. A share is an equal part where there are too few for less: a single
+    labeller can only be capped at all.
     """
     masses: dict[Source, float] = defaultdict(float)
     for vote in counted:
         masses[source_of(vote)] += weights[source_of(vote)] if vote.side != "validation" else 0.0
-    sources = sorted(masses, key=str)
-    if not sources:
-        return {}, settings.max_source_share
-    share = max(settings.max_source_share, 1 / len(sources))
-    sizes = np.array([masses[source] for source in sources])
-    return dict(zip(sources, annotators.capped(sizes, share, n_other=n_checked).tolist(), strict=True)), share
+    factors = dict.fromkeys(masses, 1.0)
+    for group_of in (lambda one: one.channel, lambda one: one.key):
+        factors, _ = _cut(factors, masses, group_of, settings.max_channel_share, n_checked)
+    return _cut(factors, masses, lambda one: (one.channel, one.labeller), settings.max_source_share, n_checked)
+
+
+def _cut(
+    factors: Mapping[Source, float],
+    masses: Mapping[Source, float],
+    group_of: Callable[[Source], Hashable],
+    share: float,
+    n_checked: int,
+) -> tuple[dict[Source, float], float]:
+    """Factors of sources, so that no group of them is more than a share; and that share. None is no group."""
+    sizes: dict[Hashable, float] = defaultdict(float)
+    for source, factor in factors.items():
+        sizes[group_of(source)] += masses[source] * factor
+    n_other = n_checked + sizes.pop(None, 0.0)
+    groups = sorted((group for group, size in sizes.items() if size > 0), key=str)
+    if not groups:
+        return dict(factors), share
+    share = max(share, 1 / len(groups))
+    capped = annotators.capped(np.array([sizes[group] for group in groups]), share, n_other=n_other)
+    left = dict(zip(groups, capped.tolist(), strict=True))
+    return {source: factor * left.get(group_of(source), 1.0) for source, factor in factors.items()}, share
 
 
 def _together(

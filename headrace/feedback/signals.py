@@ -19,6 +19,7 @@ from headrace.stats.intervals import LEVEL, wilson
 from headrace.store import channels
 from headrace.store import feedback as rows
 from headrace.store.noun import as_record
+from headrace.store.votes import Who, after
 from headrace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ Place = tuple[str, int, str]
 class _Votes:
     """Of one place: what counts of each labeller on each prediction, and which events came for which predictions."""
 
-    values: dict[tuple[str, str], float] = field(default_factory=dict)
+    values: dict[str, dict[Who, float]] = field(default_factory=dict)
     events: dict[str, set[str]] = field(default_factory=dict)
 
 
@@ -111,20 +112,20 @@ def _latest(lines: "Iterable[RowMapping]", settings: FeedbackTable) -> dict[Plac
     found: dict[Place, _Votes] = {}
     for line in lines:
         votes = found.setdefault((line["channel"], line["version"], line["metric"] or EVENTS), _Votes())
-        who = line["prediction_id"], line["labeller"]
+        who, before = (line["labeller"], line["key_id"]), votes.values.get(line["prediction_id"], {})
         if line["event"] is None:
-            votes.values[who] = line["value"]
+            votes.values[line["prediction_id"]] = after(before, who, line["value"])
             continue
         votes.events.setdefault(line["event"], set()).add(line["prediction_id"])
         if (meaning := meanings.get(line["event"], "none")) != "none":
-            votes.values[who] = float(meaning == "right")
+            votes.values[line["prediction_id"]] = after(before, who, float(meaning == "right"))
     return found
 
 
 def _signal(task: str, place: Place, votes: _Votes, settings: FeedbackTable) -> Signal:
     channel, number, name = place
     declared = settings.metrics.get(name) if name != EVENTS else None
-    answers = _by_answer(votes.values)
+    answers = {name: fmean(said.values()) for name, said in votes.values.items()}  # of one answer: they are not several
     is_truth = name == EVENTS or (declared is not None and declared.kind == "bool")
     is_share = is_truth and all(0 <= value <= 1 for value in answers.values())  # it may have been declared otherwise
     spoken_of: Collection[str] = set(answers).union(*votes.events.values())
@@ -137,14 +138,6 @@ def _signal(task: str, place: Place, votes: _Votes, settings: FeedbackTable) -> 
         mean=wilson(sum(answers.values()), len(answers)) if is_share else _mean(list(answers.values())),
         counts=Counter({event: len(found) for event, found in sorted(votes.events.items())}),
     )
-
-
-def _by_answer(values: Mapping[tuple[str, str], float]) -> dict[str, float]:
-    """Mean over the labellers of each answer: they speak of the same one, so they are not several."""
-    said: dict[str, list[float]] = {}
-    for (prediction_id, _), value in values.items():
-        said.setdefault(prediction_id, []).append(value)
-    return {prediction_id: fmean(of_one) for prediction_id, of_one in said.items()}
 
 
 def _mean(values: Sequence[float]) -> Interval | None:

@@ -1,6 +1,7 @@
 """Sources of feedback: who said what, and what is known of how well each knows.
 
-A *source* is a labeller of a channel. The channel itself is one, too: its newcomers are judged together.
+A *source* is a labeller of a channel, through each key that he or she speaks through: whoever holds another key is not
+believed for a name. The channel itself is one, too: its newcomers are judged together.
 """
 
 import json
@@ -28,9 +29,12 @@ class Source:
     channel: str
     labeller: str | None = None
     """None: the channel itself."""
+    key: str | None = None
+    """Id of the key that he or she speaks through, of several that took each other's place the first; None: none."""
 
     def __str__(self) -> str:
-        return self.channel if self.labeller is None else f"{self.channel}/{self.labeller}"
+        name = self.channel if self.labeller is None else f"{self.channel}/{self.labeller}"
+        return name if self.key is None else f"{name} via {self.key}"
 
 
 @dataclass(frozen=True)
@@ -69,11 +73,11 @@ def gather(ws: Workspace, task: str, *, on_known: bool = False) -> Said:
 
 def author_of(line: "RowMapping") -> Source:
     """Whose a correction or the answer of a review is, of a row with their columns."""
-    return Source(line["channel"], line["labeller"])
+    return Source(line["channel"], line["labeller"], line["key_id"])
 
 
 def source_of(vote: CastVote) -> Source:
-    return Source(vote.channel, vote.labeller)
+    return Source(vote.channel, vote.labeller, vote.key_id)
 
 
 def covered(held: Iterable[Suspension]) -> Callable[[Source, datetime], bool]:
@@ -83,7 +87,8 @@ def covered(held: Iterable[Suspension]) -> Callable[[Source, datetime], bool]:
         spans[Source(one.channel, one.labeller)].append(one)
 
     def is_covered(source: Source, at: datetime) -> bool:
-        theirs = (one for key in (source, Source(source.channel)) for one in spans.get(key, ()))
+        names = Source(source.channel, source.labeller), Source(source.channel)  # through whatever key
+        theirs = (one for name in names for one in spans.get(name, ()))
         return any(one.since <= at and (one.until is None or at < one.until) for one in theirs)
 
     return is_covered
@@ -112,7 +117,8 @@ def _answers(
     """The latest answer of each labeller to each known question."""
     said = [(source_of(vote), vote.text_hash, vote.at, vote.value) for vote in cast if vote.text_hash in known]
     said += [
-        (Source(line["channel"], line["labeller"]), line["text_hash"], line["at"], line["answer"]) for line in reviewed
+        (Source(line["channel"], line["labeller"], line["key_id"]), line["text_hash"], line["at"], line["answer"])
+        for line in reviewed
     ]
     latest: dict[tuple[Source, str], bool] = {}
     for source, text_hash, _, value in sorted(said, key=lambda line: line[2]):

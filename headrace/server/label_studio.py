@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from headrace.access.keyring import Caller
 from headrace.data import label_studio
 from headrace.errors import BadInput, UserError
 from headrace.feedback import auditing, reviews
@@ -105,10 +106,10 @@ async def annotated(plane: ControlPlane, channel: str | None, told: Mapping[str,
     config = label_studio.read_config(str(_dict(told.get("project")).get("label_config", "")))
     pairs = _pairs(told.get("annotation"), told.get("task"))
 
-    channels = CURRENT.get().caller.channels
+    caller = CURRENT.get().caller
 
     def take(conn: "Connection") -> list[str | bool]:
-        return [_taken(plane, conn, task, named, config, of, said, channels) for said, of in pairs]
+        return [_taken(plane, conn, task, named, config, of, said, caller) for said, of in pairs]
 
     came = await asyncio.wrap_future(plane.log.writer.submit(take, durable=True))
     refused = [plane.door.shown(one) for one in came if isinstance(one, str)]
@@ -141,7 +142,7 @@ def _taken(
     config: label_studio.Config,
     of: Mapping[str, Any],
     annotation: Mapping[str, Any],
-    channels: frozenset[str] | None,
+    caller: Caller,
 ) -> str | bool:
     """Whether an annotation said something new, or why it was not taken."""
     if annotation.get("was_cancelled"):
@@ -156,12 +157,14 @@ def _taken(
             label = moved_spans(label, read.became)
         if label is None:
             return f"annotation {annotation.get('id')} says nothing by {control.name!r}"
-        about = _about(plane.ws, conn, task, channel.id, _dict(of.get("data")), read, results)
+        about = _about(plane.ws, conn, task, channel, _dict(of.get("data")), read, results)
         if about is None:
             return f"annotation {annotation.get('id')}: no answer or example has its text"
         labeller = label_studio.labeller_of(annotation.get("completed_by"))
         with conn.begin_nested():
-            return reviews.take(plane.ws, conn, task, about, label, labeller, channels=channels)
+            return reviews.take(
+                plane.ws, conn, task, about, label, labeller, channels=caller.channels, key_id=caller.source
+            )
     except (UserError, ValueError) as error:
         return f"annotation {annotation.get('id')}: {error}"
 
@@ -170,7 +173,7 @@ def _about(
     ws: Workspace,
     conn: "Connection",
     task: str,
-    channel_id: str,
+    channel: Channel,
     data: Mapping[str, Any],
     read: _Read | None,
     results: Sequence[Mapping[str, Any]],
@@ -185,11 +188,11 @@ def _about(
         first = str(result.get("id", "")).partition(".")[0]
         if first.startswith(_PREDICTED):
             prediction = predictions.find(conn, first)
-            if prediction is not None and prediction.text_hash == digest:
+            if prediction is not None and (prediction.channel, prediction.text_hash) == (channel.name, digest):
                 return first
     since = ws.clock() - timedelta(days=ws.settings.feedback.window_days)
-    newest = rows.newest_prediction_with(conn, task, channel_id, digest, since=since)
-    return newest or rows.example_with(conn, channel_id, digest)
+    newest = rows.newest_prediction_with(conn, task, channel.id, digest, since=since)
+    return newest or rows.example_with(conn, channel.id, digest)
 
 
 def _read(

@@ -20,9 +20,8 @@ async def receive(plane: ControlPlane, given: Given) -> Feedback:
         NotFound, WrongState, BadInput, AlreadyExists: see `headrace.feedback.intake.give`.
         Unavailable: the write queue is full or the disk is slow.
     """
-    timeout_s, channels = plane.ws.settings.serve.timeout_s, CURRENT.get().caller.channels
-    if channels is not None:
-        given = replace(given, channels=channels)
+    timeout_s, caller = plane.ws.settings.serve.timeout_s, CURRENT.get().caller
+    given = replace(given, channels=caller.channels, key_id=caller.source)
     try:
         feedback: Feedback = await asyncio.wait_for(plane.handover.awaited(plane.log.add_feedback(given)), timeout_s)
     except TimeoutError:

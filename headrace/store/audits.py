@@ -43,8 +43,8 @@ def totals(conn: Connection, task: str, *, first: str, before: str) -> list[Tota
 def drawn(conn: Connection, task: str, *, first: str, before: str) -> Sequence[RowMapping]:
     """Answers that were drawn for an audit, in the order of their ids.
 
-    Columns: prediction_id, channel, version_id, probability, proxy, output, asked_at, answer, labeller and answered_at
-    (None while nobody has answered).
+    Columns: prediction_id, channel, version_id, probability, proxy, output, asked_at, answer, labeller, key_id and
+    answered_at (None while nobody has answered).
     """
     is_answered = _REVIEWS.c.state == "answered"
     query: Select[Any] = select(
@@ -54,6 +54,7 @@ def drawn(conn: Connection, task: str, *, first: str, before: str) -> Sequence[R
         _PREDICTIONS.c.at.label("asked_at"),
         _REVIEWS.c.answer,
         _REVIEWS.c.labeller,
+        _REVIEWS.c.key_id,
         _REVIEWS.c.answered_at,
         is_answered.label("is_answered"),
     ).select_from(_PREDICTIONS)
@@ -65,16 +66,16 @@ def drawn(conn: Connection, task: str, *, first: str, before: str) -> Sequence[R
 def volunteered(conn: Connection, task: str, *, first: str, before: str) -> Sequence[RowMapping]:
     """Corrections that no review asked for, in the order they came.
 
-    Columns: prediction_id, channel, version_id, output, correction, labeller.
+    Columns: prediction_id, channel, version_id, output, correction, labeller, key_id.
     """
     asked_for = (
         select(_REVIEWS.c.id)
         .where(_REVIEWS.c.prediction_id == _FEEDBACK.c.prediction_id, _REVIEWS.c.labeller == _FEEDBACK.c.labeller)
+        .where(_REVIEWS.c.key_id.is_not_distinct_from(_FEEDBACK.c.key_id))
         .exists()
     )
-    query: Select[Any] = select(*_answer_columns(), _FEEDBACK.c.correction, _FEEDBACK.c.labeller).select_from(
-        _PREDICTIONS
-    )
+    said = (_FEEDBACK.c.correction, _FEEDBACK.c.labeller, _FEEDBACK.c.key_id)
+    query: Select[Any] = select(*_answer_columns(), *said).select_from(_PREDICTIONS)
     query = _with_channel(query).join(_FEEDBACK, _FEEDBACK.c.prediction_id == _PREDICTIONS.c.id)
     query = query.where(_given(task, first, before), _FEEDBACK.c.kind == "correction", ~asked_for)
     return conn.execute(query.order_by(_FEEDBACK.c.at, _FEEDBACK.c.id)).mappings().all()

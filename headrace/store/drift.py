@@ -90,7 +90,8 @@ def audited(
 ) -> Sequence[RowMapping]:
     """Audits that were answered between two instants, in that order.
 
-    Columns: prediction_id, channel_id, channel, version_id, output, probability, answer, labeller, answered_at.
+    Columns: prediction_id, channel_id, channel, version_id, output, probability, answer, labeller, key_id,
+    answered_at.
     """
     p = _PREDICTIONS.c
     query = (
@@ -103,6 +104,7 @@ def audited(
             p.audit_probability.label("probability"),
             _REVIEWS.c.answer,
             _REVIEWS.c.labeller,
+            _REVIEWS.c.key_id,
             _REVIEWS.c.answered_at,
         )
         .join(_REVIEWS, _REVIEWS.c.prediction_id == p.id)

@@ -80,6 +80,8 @@ class LabelledRow(NamedTuple):
     value: Any
     origin: str | None
     text_pair: str | None = None
+    key_id: str | None = None
+    """Of the key through which the label came; None: of none."""
 
     @property
     def input(self) -> Input:
@@ -179,6 +181,7 @@ def _labelled(task: str, *, unlabelled: bool) -> Select[Any]:
             _LABELS.c.value,
             _LABELS.c.origin,
             _EXAMPLES.c.text_pair,
+            _LABELS.c.key_id,
         )
         .select_from(_EXAMPLES)
         .join(_CHANNELS, _CHANNELS.c.id == _EXAMPLES.c.channel_id)

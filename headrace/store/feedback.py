@@ -42,11 +42,12 @@ def newest(
 def votes(conn: Connection, task: str, *, channel: str | None, since: datetime | None) -> Iterator[RowMapping]:
     """Metrics and events, in the order they came.
 
-    Columns: prediction_id, labeller, metric, value, event, channel, version (its number).
+    Columns: prediction_id, labeller, key_id, metric, value, event, channel, version (its number).
     """
     query = _of_predictions(
         _FEEDBACK.c.prediction_id,
         _FEEDBACK.c.labeller,
+        _FEEDBACK.c.key_id,
         _FEEDBACK.c.metric,
         _FEEDBACK.c.value,
         _FEEDBACK.c.event,
@@ -79,6 +80,7 @@ def _is_replaced() -> Any:
     same = (
         later.c.prediction_id == _FEEDBACK.c.prediction_id,
         later.c.labeller == _FEEDBACK.c.labeller,
+        or_(later.c.key_id.is_(None), later.c.key_id == _FEEDBACK.c.key_id),
         later.c.kind == _FEEDBACK.c.kind,
         _FEEDBACK.c.kind.in_(("correction", "metric")),
         func.coalesce(later.c.metric, "") == func.coalesce(_FEEDBACK.c.metric, ""),

@@ -40,6 +40,12 @@ def with_hashes(conn: Connection) -> list[tuple[ApiKey, str]]:
     return [(_key(row), row["secret_hash"]) for row in conn.execute(query).mappings()]
 
 
+def replaced(conn: Connection) -> dict[str, str]:
+    """Id of each key that took the place of another one, to the id of that."""
+    query = select(_KEYS.c.id, _KEYS.c.replaces).where(_KEYS.c.replaces.is_not(None))
+    return {key_id: before for key_id, before in conn.execute(query)}
+
+
 def state(conn: Connection) -> tuple[Any, ...]:
     """What differs after any change but that of `last_used_at`; the first is how many keys were ever made."""
     n, revoked, expires = func.count(), func.count(_KEYS.c.revoked_at), func.max(_KEYS.c.expires_at)

@@ -49,7 +49,7 @@ def listing(conn: Connection, task: str, *, retired: bool = False) -> list[Known
 def reviewed(conn: Connection, task: str) -> Sequence[RowMapping]:
     """What was said in reviews to known questions that are in force, in the order of the answers.
 
-    Columns: known_answer_id, text_hash, channel, labeller, answer, at.
+    Columns: known_answer_id, text_hash, channel, labeller, key_id, answer, at.
     """
     query = (
         select(
@@ -57,6 +57,7 @@ def reviewed(conn: Connection, task: str) -> Sequence[RowMapping]:
             _KNOWN.c.text_hash,
             _CHANNELS.c.name.label("channel"),
             _REVIEWS.c.labeller,
+            _REVIEWS.c.key_id,
             _REVIEWS.c.answer,
             _REVIEWS.c.answered_at.label("at"),
         )

@@ -19,7 +19,7 @@ _LABELS = schema.labels
 def shadowed_corrections(conn: Connection, release_id: str) -> Sequence[RowMapping]:
     """Corrections of answers that a release's candidate gave too, in the order they came.
 
-    Columns: prediction_id, channel, control (output), candidate (output), correction, labeller, at.
+    Columns: prediction_id, channel, control (output), candidate (output), correction, labeller, key_id, at.
     """
     control, shadow = _PREDICTIONS.alias("control"), _PREDICTIONS.alias("shadow")
     query = (
@@ -30,6 +30,7 @@ def shadowed_corrections(conn: Connection, release_id: str) -> Sequence[RowMappi
             shadow.c.output.label("candidate"),
             _FEEDBACK.c.correction,
             _FEEDBACK.c.labeller,
+            _FEEDBACK.c.key_id,
             _FEEDBACK.c.at,
         )
         .select_from(shadow)
@@ -59,7 +60,12 @@ def asked_answers(conn: Connection, release_id: str) -> Sequence[RowMapping]:
     query = (
         _pairs(control, shadow, release_id)
         .join(reviews, reviews.c.prediction_id == control.c.id)
-        .add_columns(reviews.c.answer.label("correction"), reviews.c.labeller, reviews.c.answered_at.label("at"))
+        .add_columns(
+            reviews.c.answer.label("correction"),
+            reviews.c.labeller,
+            reviews.c.key_id,
+            reviews.c.answered_at.label("at"),
+        )
         .where(reviews.c.release_id == release_id, reviews.c.probability.is_not(None), reviews.c.state == "answered")
         .order_by(func.coalesce(first_said, reviews.c.answered_at), reviews.c.id)
     )
@@ -89,13 +95,15 @@ def asked_about(conn: Connection, release_id: str) -> Sequence[RowMapping]:
     """Reviews of the differences that a coin drew, in the order of the candidate's answers.
 
     Columns: id (of the candidate's answer), prediction_id (the control's), channel, control (output), candidate
-    (output), state, answer, labeller, at.
+    (output), state, answer, labeller, key_id, at.
     """
     reviews, control, shadow = schema.reviews, _PREDICTIONS.alias("control"), _PREDICTIONS.alias("shadow")
     query = (
         _pairs(control, shadow, release_id)
         .join(reviews, reviews.c.prediction_id == control.c.id)
-        .add_columns(reviews.c.state, reviews.c.answer, reviews.c.labeller, reviews.c.answered_at.label("at"))
+        .add_columns(
+            reviews.c.state, reviews.c.answer, reviews.c.labeller, reviews.c.key_id, reviews.c.answered_at.label("at")
+        )
         .where(reviews.c.release_id == release_id, reviews.c.probability.is_not(None))
         .order_by(shadow.c.id)
     )
@@ -144,7 +152,8 @@ def count_shadowed(
 def labelled_answers(conn: Connection, release_id: str) -> Sequence[RowMapping]:
     """Corrections of answers that a release's arms gave to users, in the order they came.
 
-    Columns: prediction_id, request_id, unit, channel, arm, probability, answered_at, output, correction, labeller, at.
+    Columns: prediction_id, request_id, unit, channel, arm, probability, answered_at, output, correction, labeller,
+    key_id, at.
     """
     query = (
         select(
@@ -158,6 +167,7 @@ def labelled_answers(conn: Connection, release_id: str) -> Sequence[RowMapping]:
             _PREDICTIONS.c.output,
             _FEEDBACK.c.correction,
             _FEEDBACK.c.labeller,
+            _FEEDBACK.c.key_id,
             _FEEDBACK.c.at,
         )
         .join(_FEEDBACK, _FEEDBACK.c.prediction_id == _PREDICTIONS.c.id)
@@ -187,7 +197,7 @@ def _answered(shadow: Any, release_id: str) -> ColumnElement[bool]:
 def unused_corrections(conn: Connection, task: str) -> Sequence[RowMapping]:
     """Corrections no label was made of, whose text is known, in the order they came.
 
-    Columns: id, prediction_id, correction, labeller, channel_id, text, text_pair.
+    Columns: id, prediction_id, correction, labeller, key_id, channel_id, text, text_pair.
     """
     query = (
         select(
@@ -195,6 +205,7 @@ def unused_corrections(conn: Connection, task: str) -> Sequence[RowMapping]:
             _FEEDBACK.c.prediction_id,
             _FEEDBACK.c.correction,
             _FEEDBACK.c.labeller,
+            _FEEDBACK.c.key_id,
             _PREDICTIONS.c.channel_id,
             _PREDICTIONS.c.text,
             _PREDICTIONS.c.text_pair,
@@ -242,15 +253,15 @@ def examples_like(conn: Connection, channel_id: str, text_hashes: Sequence[str])
     return found
 
 
-def feedback_labels(conn: Connection, task: str, example_ids: Sequence[str]) -> dict[tuple[str, str], str]:
-    """(example id, labeller id) to label id, of labels that came from feedback."""
-    query = select(_LABELS.c.example_id, _LABELS.c.labeller_id, _LABELS.c.id).where(
+def feedback_labels(conn: Connection, task: str, example_ids: Sequence[str]) -> dict[tuple[str, str, str | None], str]:
+    """(example id, labeller id, id of the key) to label id, of labels that came from feedback."""
+    query = select(_LABELS.c.example_id, _LABELS.c.labeller_id, _LABELS.c.key_id, _LABELS.c.id).where(
         _LABELS.c.task == task, _LABELS.c.origin == "feedback"
     )
-    found: dict[tuple[str, str], str] = {}
+    found: dict[tuple[str, str, str | None], str] = {}
     for part in in_parts(example_ids):
         for row in conn.execute(query.where(_LABELS.c.example_id.in_(part))):
-            found[row.example_id, row.labeller_id] = row.id
+            found[row.example_id, row.labeller_id, row.key_id] = row.id
     return found
 
 

@@ -53,6 +53,8 @@ class Review:
     text_pair: str | None
     output: Mapping[str, Any] | None
     """What was answered, of a review about an answer."""
+    key_id: str | None = None
+    """Through which it was answered; None: through none."""
 
     @property
     def is_blind(self) -> bool:
@@ -147,11 +149,19 @@ def unanswered(conn: Connection, release_id: str) -> tuple[int, datetime | None]
 
 
 def settle(
-    conn: Connection, review_id: str, *, state: str, answer: Any, labeller: str, at: datetime, was: str = "open"
+    conn: Connection,
+    review_id: str,
+    state: str,
+    answer: Any,
+    labeller: str,
+    key_id: str | None,
+    at: datetime,
+    *,
+    was: str = "open",
 ) -> bool:
     """Close a review; False when another one was faster."""
     query = update(_REVIEWS).where(_REVIEWS.c.id == review_id, _REVIEWS.c.state == was)
-    values = {"state": state, "answer": answer, "labeller": labeller, "answered_at": at}
+    values = {"state": state, "answer": answer, "labeller": labeller, "key_id": key_id, "answered_at": at}
     return conn.execute(query.values(**values)).rowcount == 1
 
 
@@ -270,10 +280,14 @@ def example(conn: Connection, example_id: str) -> Mapping[str, Any] | None:
     return None if found is None else dict(found)
 
 
-def labels_of(conn: Connection, example_id: str, task: str, labeller_id: str, origin: str) -> list[Any]:
-    """What a labeller said of an example by labels of an origin, in order."""
+def labels_of(
+    conn: Connection, example_id: str, task: str, labeller_id: str, origin: str, key_id: str | None
+) -> list[Any]:
+    """What a labeller said of an example by labels of an origin, through a key, in order."""
     mine = and_(_LABELS.c.example_id == example_id, _LABELS.c.task == task, _LABELS.c.labeller_id == labeller_id)
-    query = select(_LABELS.c.value).where(mine, _LABELS.c.origin == origin)
+    query = select(_LABELS.c.value).where(
+        mine, _LABELS.c.origin == origin, _LABELS.c.key_id.is_not_distinct_from(key_id)
+    )
     return list(conn.execute(query.order_by(_LABELS.c.created_at, _LABELS.c.id)).scalars())
 
 

@@ -142,6 +142,7 @@ labels = Table(
     Column("import_id", String(48), ForeignKey("imports.id"), index=True),
     Column("feedback_id", String(48)),
     Column("created_at", Instant, nullable=False),
+    Column("key_id", String(48)),  # through which it came; null: through none
 )
 
 split_groups = Table(
@@ -381,6 +382,7 @@ feedback = Table(
     Column("at", Instant, nullable=False),
     *_origin(),
     Column("event", String(32)),  # what the user did, of kind event
+    Column("key_id", String(48)),  # through which it came; null: through none
 )
 Index(None, feedback.c.prediction_id)
 
@@ -403,6 +405,7 @@ reviews = Table(
     Column("created_at", Instant, nullable=False),
     Column("answered_at", Instant),
     *_origin(),
+    Column("key_id", String(48)),  # through which it was answered; null: through none
 )
 Index(None, reviews.c.task, reviews.c.state)
 Index(None, reviews.c.prediction_id)

@@ -1,8 +1,8 @@
 """Labels that people gave here, as feedback or in reviews, with who gave them and when; and when corrections came."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import func, select
 from sqlalchemy.engine import Connection
@@ -41,6 +41,23 @@ class CastVote(NamedTuple):
     """Whether the example has labels of who runs the workspace."""
     is_review: bool = False
     labeller_id: str = ""
+    key_id: str | None = None
+
+
+T = TypeVar("T")
+Who = tuple[str, str | None]
+"""A labeller, and the key through which he or she speaks."""
+
+
+def after(said: Mapping[Who, T], who: Who, now: T) -> dict[Who, T]:
+    """What stands of what was said of one thing, after somebody spoke again.
+
+    It takes the place of what the same labeller said through the same key. Without a key it is said by who runs the
+    workspace, and takes the place of all that this labeller said.
+    """
+    labeller, key_id = who
+    stands = {one: was for one, was in said.items() if one[0] != labeller or key_id not in (None, one[1])}
+    return {**stands, who: now}
 
 
 def cast(conn: Connection, task: str, *, on_known: bool = False) -> list[CastVote]:
@@ -69,6 +86,7 @@ def cast(conn: Connection, task: str, *, on_known: bool = False) -> list[CastVot
             is_checked,
             _LABELS.c.origin == "review",
             _LABELS.c.labeller_id,
+            _LABELS.c.key_id,
         )
         .select_from(_LABELS)
         .join(_EXAMPLES, _EXAMPLES.c.id == _LABELS.c.example_id)
@@ -82,11 +100,11 @@ def cast(conn: Connection, task: str, *, on_known: bool = False) -> list[CastVot
     if on_known:
         known = select(_KNOWN.c.text_hash).where(_KNOWN.c.task == task, _KNOWN.c.retired_at.is_(None))
         query = query.where(_EXAMPLES.c.text_hash.in_(known))
-    latest: dict[tuple[str, str], CastVote] = {}
+    latest: dict[str, dict[Who, CastVote]] = {}
     for row in conn.execute(query):
         vote = CastVote(*row[:8], *map(bool, row[8:10]), *row[10:])
-        latest[vote.example_id, vote.labeller] = vote
-    return list(latest.values())
+        latest[vote.example_id] = after(latest.get(vote.example_id, {}), (vote.labeller, vote.key_id), vote)
+    return [vote for votes in latest.values() for vote in votes.values()]
 
 
 def n_checked(conn: Connection, task: str, side: str) -> int:
@@ -105,7 +123,7 @@ def volunteered(conn: Connection, task: str, since: datetime) -> Iterator[tuple[
     asked_for = (
         select(_REVIEWS.c.id)
         .where(_REVIEWS.c.prediction_id == _FEEDBACK.c.prediction_id, _REVIEWS.c.labeller == _FEEDBACK.c.labeller)
-        .where(_REVIEWS.c.state == "answered")
+        .where(_REVIEWS.c.state == "answered", _REVIEWS.c.key_id.is_not_distinct_from(_FEEDBACK.c.key_id))
         .correlate(_FEEDBACK)
         .exists()
     )

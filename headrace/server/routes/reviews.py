@@ -84,10 +84,11 @@ async def answer_review(review_id: str, body: AnswerRequest, request: Request) -
     """Answer a review, or skip it. The same answer again changes nothing."""
     if (body.answer is None) != body.skip:
         raise BadInput("exactly one of answer and skip", next_step="Send an answer, or skip as true")
-    ws, channels = request.app.state.plane.ws, CURRENT.get().caller.channels
+    ws, caller = request.app.state.plane.ws, CURRENT.get().caller
+    channels, key_id = caller.channels, caller.source
     if body.skip:
-        settle = partial(reviews.skip, ws, review_id, body.labeller, channels=channels)
+        settle = partial(reviews.skip, ws, review_id, body.labeller, channels=channels, key_id=key_id)
     else:
-        settle = partial(reviews.answer, ws, review_id, body.answer, body.labeller, channels=channels)
+        settle = partial(reviews.answer, ws, review_id, body.answer, body.labeller, channels=channels, key_id=key_id)
     taken = await asyncio.to_thread(settle)
     return JSONResponse({"id": taken.id, "state": taken.state, "answer": taken.answer})

@@ -30,6 +30,8 @@ FOR EACH STATEMENT EXECUTE FUNCTION headrace_refuse_change('{name}')
 
 def upgrade() -> None:
     _make_keys()
+    for table in ("feedback", "labels", "reviews"):
+        op.add_column(table, sa.Column("key_id", sa.String(length=48), nullable=True))
     _make_audit_log()
     _make_usage()
     _make_subjects()
