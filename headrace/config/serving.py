@@ -68,14 +68,11 @@ class ReleaseTable(Table):
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """A candidate worse by less than this share of the answers may take charge (shadow, ab); 0: it must be better."""
     labels: Literal["asked", "all"] = "asked"
-    """Which labels say who is right (shadow). `asked`: answers of reviewers to the differences that a coin asks about.
-    `all`: corrections that come by themselves too. Only for channels where the truth comes back whatever was answered;
-    users who correct what looks wrong to them find the control's errors, and never the candidate's."""
+    """Labels that decide (shadow): those `asked` for, or `all`, where the truth comes back whatever was answered."""
     ask_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the differing answers that reviewers are asked about (shadow)."""
     max_labels: Annotated[int, Field(ge=0, le=100_000)] = 0
-    """Labels that tell the two versions apart, one right and one wrong, after which a release ends, decided or not: an
-    exact test with this end in place of evidence without one. 0: no end (shadow, all channels together)."""
+    """Labels that tell the two versions apart after which an exact test ends the release; 0: no end (shadow)."""
     guardrail_alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.001
     """Error level of each guardrail's limit, and of the check that requests fall to the arms as they should."""
     ramp: tuple[Annotated[float, Field(gt=0, le=50)], ...] = (1, 5, 10, 25, 50)
@@ -85,7 +82,7 @@ class ReleaseTable(Table):
     dwell_s: Annotated[float, Field(ge=0)] = 600
     """Time before the next stage (canary)."""
     min_labels: Annotated[int, Field(ge=0)] = 0
-    """Labels of either arm before a candidate takes charge (canary, ab, bandit); 0: 100 a channel, 500 in a canary."""
+    """Labels of either arm before a candidate takes charge (canary, ab, bandit); 0: 150 a channel, 500 in a canary."""
     candidate_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Share of the units that meet the candidate (ab)."""
     floor_share: Annotated[float, Field(gt=0, le=0.2)] = 0.05
