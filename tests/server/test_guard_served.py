@@ -17,7 +17,7 @@ import pytest
 from headrace.access import keys
 from headrace.client import Client
 from headrace.errors import Forbidden, NotFound, Unauthorized
-from headrace.feedback import reviews
+from headrace.feedback import reviews, signals
 from headrace.workspace import open_workspace
 from server.conftest import new_workspace
 from stub_model import Server, running
@@ -53,7 +53,7 @@ def house(tmp_path_factory: pytest.TempPathFactory, plugin_env: dict[str, str]) 
             for scopes, channels in ((EVERY, None), (EVERY, ["web"]), (["predict"], None))
         )
     tables = {"serve__default_task": "tone", "serve__default_channel": "phone", "feedback__audit_share": 0.5}
-    settings = tables | {"serve__log_requests": True, "feedback__review_rows": 40}
+    settings = tables | {"serve__log_requests": True, "feedback__review_rows": 40, "channels__phone__personal": "drop"}
     with running(root, plugin_env, **settings) as server:
         yield House(server, whole, web, plain)
 
@@ -150,8 +150,19 @@ def test_what_is_of_another_channel_looks_as_if_it_were_not_there(house: House) 
                     "task": {"data": {"text": "positive", "headrace_id": name}}}  # fmt: skip
             return http.post("/label-studio/web/webhook", json=told, headers=web)
 
+        def marked(name: str) -> httpx.Response:
+            """The text of another channel's answer, with an id that Label Studio got from there."""
+            (given,) = SOUND["inputs"]
+            result = [{"id": f"{name}.0", "from_name": "label", "type": "choices", "value": {"choices": ["negative"]}}]
+            told = {"action": "ANNOTATION_CREATED", "project": {"label_config": CONFIG},
+                    "annotation": {"id": 1, "result": result, "completed_by": 1},
+                    "task": {"data": given}}  # fmt: skip
+            return http.post("/label-studio/web/webhook", json=told, headers=web)
+
         pairs = [
             (feedback(theirs), feedback(missing)),
+            (feedback(theirs, comment="ask jane@shop.org"), feedback(missing, comment="ask jane@shop.org")),
+            (marked(theirs), marked(missing)),
             (feedback(theirs, channel="phone"), feedback(missing, channel="phone")),
             (batch(theirs), batch(missing)),
             (lines(theirs), lines(missing)),
@@ -169,7 +180,7 @@ def test_what_is_of_another_channel_looks_as_if_it_were_not_there(house: House) 
             (http.get("/v1/releases/tone", headers=web), http.get("/v1/releases/none", headers=web)),
         ]  # fmt: skip
         statuses = [there.status_code for there, _ in pairs]
-        assert statuses == [404, 404, 200, 200, 404, 404, 200, 200, 403, 403]  # 200: an error for each of several
+        assert statuses == [404, 404, 200, 404, 200, 200, 404, 404, 200, 200, 403, 403]  # 200: an error for each of several
         for place, (there, not_there) in enumerate(pairs):
             said = there.text.replace(theirs, "ID").replace(review, "ID")
             other = not_there.text.replace(missing, "ID").replace(no_review, "ID")
@@ -204,6 +215,35 @@ def test_a_key_of_one_channel_speaks_for_it_where_none_is_named(house: House) ->
         mine = http.post("/v1/predict", json=SOUND).json()["predictions"][0]["id"]
         assert http.post("/v1/feedback", json={"prediction_id": mine, "comment": "x"}).status_code == 200
         assert http.get("/v1/accuracy?task=tone").json().keys() >= {"overall"}
+
+
+def test_what_somebody_says_is_kept_with_the_key_it_came_through(house: House) -> None:
+    """By feedback, a review and a webhook: else one key speaks for those whom another one knows."""
+    with httpx.Client(base_url=house.url, timeout=20) as http:
+        whole, web = bearer(house.whole), bearer(house.web)
+        body = SOUND | {"inputs": [{"text": "said through a key"}]}
+        name = http.post("/v1/predict", json=body, headers=web).json()["predictions"][0]["id"]
+        told = {
+            "action": "ANNOTATION_CREATED",
+            "project": {"label_config": CONFIG},
+            "task": {"data": {"headrace_id": name, "text": "said through a key"}},
+            "annotation": {
+                "completed_by": {"email": "kim"},
+                "result": [{"from_name": "label", "type": "choices", "value": {"choices": ["negative"]}}],
+            },
+        }
+        said = {"prediction_id": name, "correction": "positive", "labeller": "kim"}
+        assert http.post("/v1/feedback", json=said, headers=whole).status_code == 200
+        assert http.post("/label-studio/web/webhook", json=told, headers=web).json()["n_taken"] == 1
+        with open_workspace(house.server.root) as ws:
+            found = [(one.feedback.key_id, one.feedback.correction) for one in signals.listing(ws, labeller="kim")]
+            assert set(found) == {(keys.id_of(house.whole), "positive"), (keys.id_of(house.web), "negative")}
+            reviews.fill(ws, "tone")
+            review = next(one.id for one in reviews.listing(ws, "tone") if one.channel == "web")
+        answer = {"answer": "positive", "labeller": "kim"}
+        assert http.post(f"/v1/reviews/{review}", json=answer, headers=web).status_code == 200
+        again = http.post(f"/v1/reviews/{review}", json=answer | {"answer": "negative"}, headers=whole)
+        assert again.status_code == 409
 
 
 def test_channels_have_idempotency_keys_of_their_own(house: House) -> None:
