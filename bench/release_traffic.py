@@ -98,7 +98,7 @@ WORLDS = (
     World("one channel -20, others +12", (0.97,) * 4 + (0.65,)),
     World("one channel -20, others +7", (0.92,) * 4 + (0.65,)),
 )
-RULES = (Rule("canary"), Rule("ab"), Rule("bandit"))
+RULES = (Rule("canary"), Rule("canary", min_labels=50), Rule("ab"), Rule("bandit"))
 LABEL_SHARES = (0.05, 0.5)
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from headrace.config import ReleaseTable
 from headrace.errors import BadInput, WrongState
 from headrace.release import controls
-from headrace.release.policies import POLICIES, Policy, options_of
+from headrace.release.policies import POLICIES, Policy, canary, options_of
 from headrace.releasing import gating
 from headrace.stats import planning
 from headrace.stats.planning import Stage
@@ -111,7 +111,7 @@ def plan(
         "price_per_label": price,
         "label_share": label_share,
         "shares": asked.shares,
-        "promotion": _promotion(asked, ws.settings.release.min_labels, sum(per_day.values())),
+        "promotion": _promotion(asked, _n_labels(ws), sum(per_day.values())),
         "all": _part(asked, overall, overall, sum(per_day.values()), 1),
         "channels": {
             channel: _part(_of_channel(asked, shares[channel]), part, overall, per_day.get(channel, 0.0), n_channels)
@@ -145,21 +145,27 @@ def _question(
         price=price,
         label_share=label_share,
         shares=(weights[control], weights["candidate"]) if "candidate" in weights else None,
-        stages=_stages(limits, label_share, per_day) if control == "baseline" else (),
+        stages=_stages(limits, _n_labels(ws), label_share, per_day) if control == "baseline" else (),
         margin=limits.margin,
         ask_share=limits.ask_share,
         floor_share=limits.floor_share,
     )
 
 
-def _stages(limits: ReleaseTable, label_share: float, per_day: float) -> tuple[Stage, ...]:
+def _n_labels(ws: Workspace) -> int:
+    """Of either arm before a canary takes charge."""
+    with ws.store.read() as conn:
+        return canary.n_labels(ws.settings.release.min_labels, len(channels.listing(conn)))
+
+
+def _stages(limits: ReleaseTable, n_labels: int, label_share: float, per_day: float) -> tuple[Stage, ...]:
     """The ramp with the requests that each stage takes: until both arms and the clock say so, and the last until both
     arms have their labels.
     """
     shares, least = [percent / 100 for percent in limits.ramp], limits.dwell_s / _DAY_S * per_day
     n_requests = [max(limits.dwell_requests / share, least) for share in shares]
     labels = label_share * sum(n * share for n, share in zip(n_requests, shares, strict=True))
-    n_requests[-1] += max(0.0, limits.min_labels - labels) / (shares[-1] * label_share)
+    n_requests[-1] += max(0.0, n_labels - labels) / (shares[-1] * label_share)
     return tuple(Stage(share, n) for share, n in zip(shares, n_requests, strict=True))
 
 
@@ -175,7 +181,7 @@ def _traffic_shares(per_day: Mapping[str, float], parts: Mapping[str, Mapping[st
     return {name: size / total for name, size in sizes.items()}
 
 
-def _promotion(asked: _Question, min_labels: int, per_day: float) -> dict[str, Any] | None:
+def _promotion(asked: _Question, n_labels: int, per_day: float) -> dict[str, Any] | None:
     """When a canary takes charge if nothing speaks against it: `n_requests`, `n_labels` (of both arms), `cost`, `days`
     (None without traffic so far) and `stages`, each with the candidate's `share`, `n_requests` and `days`.
     """
@@ -190,9 +196,9 @@ def _promotion(asked: _Question, min_labels: int, per_day: float) -> dict[str, A
         {"share": stage.share, "n_requests": math.ceil(stage.n_requests), "days": days(stage.n_requests)}
         for stage in asked.stages
     ]
-    cost = None if asked.price is None else round(2 * min_labels * asked.price, 2)
+    cost = None if asked.price is None else round(2 * n_labels * asked.price, 2)
     return {
-        "n_requests": math.ceil(total), "n_labels": 2 * min_labels, "cost": cost, "days": days(total), "stages": stages,
+        "n_requests": math.ceil(total), "n_labels": 2 * n_labels, "cost": cost, "days": days(total), "stages": stages,
     }  # fmt: skip
 
 

@@ -25,6 +25,7 @@ shares of requests, only that answers of an arm are exchangeable. (Waudby-Smith,
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -193,6 +194,23 @@ def capitals(control: Counted, candidate: Counted, *, candidate_share: float, ce
     values = estimates(candidate_share, centre)
     logs: Floats = bets(candidate_share, centre).log_capitals(values, _cells(control, candidate))[:, 0]
     return logs
+
+
+def log_es(
+    parts: Sequence[tuple[float, Sequence[tuple[int, int, int, int]]]], *, n_groups: int, centre: float
+) -> list[tuple[float, float]]:
+    """Log e-values of benefit and harm against "no difference": of all groups together, then of each.
+
+    Args:
+        parts: of a stream, each with the candidate's share in it, and of each group the control's wrong and right
+            answers and the candidate's.
+    """
+    total = np.zeros((n_groups, 2, len(DIFFERENCES)))
+    for share, cells in parts:
+        counts = np.asarray(cells, dtype=np.int64).reshape(n_groups, 4)
+        total += bets(share, centre).log_capitals(estimates(share, centre), counts)[..., 0, :]
+    found = log_e(np.concatenate([total.sum(axis=0, keepdims=True), total]))
+    return [(float(benefit), float(harm)) for benefit, harm in found]
 
 
 def _cells(control: Counted, candidate: Counted) -> NDArray[np.int64]:

@@ -28,7 +28,7 @@ from headrace.errors import BadConfig
 from headrace.records import Decision, Evidence, Verdict
 from headrace.release.policies import guardrails, labelled
 from headrace.release.policies.guardrails import Arms
-from headrace.release.policies.labelled import Labelled
+from headrace.release.policies.labelled import N_LABELS_A_CHANNEL, Labelled
 
 ARMS = Arms("candidate", "baseline")
 N_LABELS = 500
@@ -63,6 +63,16 @@ class Canary:
         if options.get("each_channel"):
             return _each_channel(evidence, options)
         return _whole(evidence, options)
+
+
+def n_labels(min_labels: int, n_channels: int) -> int:
+    """Of either arm that the end of the last stage takes.
+
+    Args:
+        min_labels: as the settings have it.
+        n_channels: that requests come from.
+    """
+    return min_labels or max(N_LABELS, N_LABELS_A_CHANNEL * n_channels)
 
 
 def _weights(percent: float) -> dict[str, float]:
@@ -140,7 +150,7 @@ def _missing(evidence: Evidence, options: Mapping[str, Any], facts: Mapping[str,
 def _labels_missing(options: Mapping[str, Any], found: Labelled, facts: Mapping[str, Any]) -> str:
     """What else the last stage waits for."""
     n, _, n_control, _ = found.counts[""]
-    n_needed = found.n_needed if options["min_labels"] else max(N_LABELS, found.n_needed)
+    n_needed = n_labels(options["min_labels"], len(found.channels) - len(found.silent))
     if not min(n, n_control) >= n_needed:
         return f"{n} and {n_control} of {n_needed} labelled answers of candidate and baseline"
     if facts["ratio_e"]["labels"] >= facts["ratio_limit"]:
