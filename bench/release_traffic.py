@@ -1,8 +1,8 @@
 """What do canary, ab and bandit catch, at which number of labels? Policies that meet traffic, simulated side by side.
 
 Five even channels, a control that is right in 85 %, a candidate that is as good, worse, better, or better but for one
-channel. All 40,000 requests meet one of two arms; with a bandit one of three, as a second candidate is as good as the
-control. 5 % or half of the answers get a label at once, and after every 20 labels the policy is asked. Its rules are
+channel. Requests meet one of two arms; with a bandit one of three, as a second candidate is as good as the control. Of
+40,000 requests 5 %, or of 10,000 half get a label at once, and after every 20 labels the policy is asked. Its rules are
 those of headrace.release.policies on arrays; tests/test_bench_traffic.py holds them against the policies themselves.
 
 Run: python -m bench.release_traffic [--runs 2000] [--seed 1]
@@ -27,7 +27,6 @@ from headrace.stats.intervals import wilson
 SETTINGS = ReleaseTable()
 CENTRE = 0.8  # as the policies take it
 N_LABELS_LOOK = 20  # on average, between two looks
-N_REQUESTS = 40_000
 HOLD, PROMOTE, REJECT = 0, 1, -1
 SEPARATOR = " · "  # a line of a table of docs/benchmarks.md
 Floats = NDArray[np.float64]
@@ -99,7 +98,8 @@ WORLDS = (
     World("one channel -20, others +7", (0.92,) * 4 + (0.65,)),
 )
 RULES = (Rule("canary"), Rule("canary", min_labels=50), Rule("ab"), Rule("bandit"))
-LABEL_SHARES = (0.05, 0.5)
+N_REQUESTS = {0.05: 40_000, 0.5: 10_000}
+"""Share of the answers that get a label, to the requests after which a release is given up."""
 
 
 def capitals_of(cells: Ints, shares: Floats) -> Floats:
@@ -167,7 +167,7 @@ def simulate(rule: Rule, world: World, *, label_share: float, n_runs: int, seed:
     cells = np.zeros((n_runs, n_channels, n_arms, 2), dtype=int)
     capitals, shares, met = np.zeros(1), np.full((n_runs, n_arms), 1 / n_arms), np.zeros((n_runs, n_arms))
     n_look = round(N_LABELS_LOOK / label_share)
-    for n_requests in range(n_look, N_REQUESTS + 1, n_look):
+    for n_requests in range(n_look, N_REQUESTS[label_share] + 1, n_look):
         chances = (each * shares[:, None, :, None]).reshape(len(running), -1)
         drawn = rng.multinomial(n_look, np.column_stack([chances, 1 - chances.sum(axis=1)]))
         fresh = drawn[:, :-1].reshape(len(running), n_channels, n_arms, 2)
@@ -230,7 +230,7 @@ def main() -> None:
     given = parser.parse_args()
     rows = []
     for world in WORLDS:
-        for label_share in LABEL_SHARES:
+        for label_share in N_REQUESTS:
             for rule in RULES:
                 rows += measured(rule, world, label_share=label_share, n_runs=given.runs, seed=given.seed)
                 print(*(f"{row.value:g}" for row in rows[-4:]), rows[-4].what, flush=True)

@@ -152,7 +152,7 @@ def test_of_a_canary_the_whole_ramp_is_planned(
     found = planning.plan(workspace, "2", drop=2, policy="canary", price=0.5)
     promotion = found["promotion"]
     assert [one["n_requests"] for one in promotion["stages"]] == [20000, 4000, 2000, 800, 400]
-    assert (promotion["n_requests"], promotion["n_labels"], promotion["cost"]) == (27200, 100, 50.0)
+    assert (promotion["n_requests"], promotion["n_labels"], promotion["cost"]) == (27200, 1000, 500.0)
     assert found["all"]["found_share"] < 0.3  # 2,000 labelled answers do not tell 2 points
     assert found["all"]["plan"]["n_requests_median"] > 27200
     of_half = found["channels"]["web"]["plan"]["n_requests_median"]
@@ -164,7 +164,7 @@ def test_of_a_canary_the_whole_ramp_is_planned(
     assert "takes charge after 27,200 requests, 20,000 of them in the first stage" in words
     assert "find a drop of 2 points before that. To find more" in words
     few = planning.plan(workspace, "2", drop=2, policy="canary", label_share=0.01)
-    assert few["promotion"]["n_requests"] == 27200 + (50 - 10) / 0.01 / 0.5
+    assert few["promotion"]["n_requests"] == 27200 + (500 - 10) / 0.01 / 0.5
     plant_traffic(workspace, "web", 40, days=3.75)  # 600 s of so few are no requests
     slow = planning.plan(workspace, "2", drop=2, policy="canary")
     assert slow["promotion"]["days"] == pytest.approx(27200 * 3.75 / 40, rel=0.01)
