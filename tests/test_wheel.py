@@ -104,7 +104,8 @@ def test_after_an_erasure_it_goes_on(ws: Workspace, monkeypatch: pytest.MonkeyPa
         assert newest is not None
         erasing.erase(ws, example=snapshot.rows(ws, newest, "train")[0].example_id)
     newest = snapshot.latest(ws, "tone")
-    assert newest is not None and newest.erased_at is not None
+    assert newest is not None
+    assert newest.erased_at is not None
     with pytest.MonkeyPatch.context() as patch:
         stand_in(patch, ws)
         patch.setattr(reviewing, "suspects", suspects)
