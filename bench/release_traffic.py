@@ -5,7 +5,7 @@ channel. Requests meet one of two arms; with a bandit one of three, as a second 
 40,000 requests 5 %, or of 10,000 half get a label at once, and after every 20 labels the policy is asked. Its rules are
 those of headrace.release.policies on arrays; tests/test_bench_traffic.py holds them against the policies themselves.
 
-Run: python -m bench.release_traffic [--runs 2000] [--seed 1]
+Run: python -m bench.release_traffic [--runs 1000] [--seed 1]
 """
 
 import argparse
@@ -225,7 +225,7 @@ def measured(rule: Rule, world: World, *, label_share: float, n_runs: int, seed:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=2000)
+    parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     rows = []

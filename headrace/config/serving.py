@@ -66,7 +66,8 @@ class ReleaseTable(Table):
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     """Error level of a decision, over all looks at the evidence."""
     margin: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """A candidate worse by less than this share of the answers may take charge (shadow, ab); 0: it must be better."""
+    """A candidate worse by less than this share of the answers may take charge (shadow, ab); 0: it must be better. A
+    canary then shows besides that it is not worse by as much."""
     labels: Literal["asked", "all"] = "asked"
     """Labels that decide (shadow): those `asked` for, or `all`, where the truth comes back whatever was answered."""
     ask_share: Annotated[float, Field(gt=0, le=1)] = 1.0

@@ -103,6 +103,24 @@ def test_the_best_is_the_last_one_left() -> None:
     assert decide([], alpha=0.05, centre=0.8).best is None
 
 
+def test_an_arm_that_left_only_takes_evidence_away() -> None:
+    # a is the best, but left for another reason. Catches a rest that is told not to be best since a is better, and an
+    # average over fewer arms, which is an e-value only if who leaves is fixed from the start.
+    weights = {"a": 0.5, "b": 0.3, "c": 0.2}
+    batch = Batch(weights, {"a": Arm(5000, 4900), "b": Arm(3000, 2700), "c": Arm(2000, 1500)})
+    whole = decide([batch], alpha=0.05, centre=0.8)
+    found = decide([batch], alpha=0.05, centre=0.8, dropped=frozenset({"a"}))
+    assert (whole.best, found.best, found.out) == ("a", "b", {"a", "c"})
+    assert found.log_e_not_best["b"] < 0 < whole.log_e_not_best["b"]
+    for name in ("b", "c"):
+        assert found.log_e_not_best[name] <= whole.log_e_not_best[name] + 1e-9
+    pair = Batch(weights, {name: batch.scores[name] for name in ("b", "c")})
+    alone = decide([pair], alpha=0.05, centre=0.8)
+    assert found.log_e_not_best["c"] == pytest.approx(alone.log_e_not_best["c"] - math.log(2))
+    last = decide([batch], alpha=0.05, centre=0.8, dropped=frozenset({"a", "b"}))
+    assert last.best == "c"
+
+
 def test_an_arm_without_requests_tells_nothing() -> None:
     # An arm that joins later has no share in the first batches.
     early = Batch({"a": 0.5, "b": 0.5}, {"a": Arm(100, 90), "b": Arm(100, 80)})
