@@ -44,6 +44,8 @@ class FeedbackTable(Table):
     """The same for the feedback of one channel, and for what came through one key."""
     burst_labels: Annotated[int, Field(ge=1)] = 50
     """Fewer corrections of a source within an hour are no burst."""
+    burst_first_labels: Annotated[int, Field(ge=1)] = 1000
+    """So many corrections of a labeller within an hour are a burst in the first 24 hours, when nothing is usual yet."""
     burst_times: Annotated[float, Field(ge=1)] = 10.0
     """A burst is an hour in which a source is surely more than so many times as busy as before."""
     burst_alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.0001

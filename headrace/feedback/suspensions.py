@@ -1,7 +1,9 @@
 """Feedback that does not count for now: bursts are found and put aside, by hand anything can be, and all of it back.
 
-A burst is an hour in which a source is surely many times as busy as before (stats.annotators.log_e_of_burst). What a
-review asked for is no part of it. An hour is looked at again as it fills, and once suspended and lifted it stays so.
+A burst is an hour in which a source is surely many times as busy as before (stats.annotators.log_e_of_burst). In the
+first 24 hours of a task there is no before, and only an hour in which one labeller gives more than a person can is one
+(`feedback.burst_first_labels`). What a review asked for is no part of it. An hour is looked at again as it fills, and
+once suspended and lifted it stays so.
 """
 
 import math
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 WINDOW_S = 3600
 _N_BEFORE = 28 * 24  # windows that a window is compared with, at most
-_LEAST_BEFORE = 24  # and at least: the first hours of a task are all busier than those before
+_LEAST_BEFORE = 24  # and at least: the first hours of a task are all busier than those before, so a number alone counts
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_REASON_CHARS = 2_000
 Windows = Mapping[Source, Counter[int]]
@@ -44,7 +46,8 @@ class Burst:
     n_now: int
     n_before: int
     n_windows_before: int
-    log_e: float
+    log_e: float | None
+    """None: there is too little before to compare with, and it is more than the number that is a burst then."""
 
     @property
     def since(self) -> datetime:
@@ -89,7 +92,7 @@ def bursts(
     vouched = covered(one for one in known if one.lifted_at is not None)
     said = ((Source(channel, labeller), at) for channel, labeller, at in corrections)
     left = [(source, at) for source, at in said if not in_force(source, at)]
-    found = _bursts(_counted(left), known, settings)
+    found = _bursts(_counted(left), known, settings, at_first=settings.burst_first_labels)
     aside = {(burst.source, burst.window) for burst in found}
     rest = [
         (Source(source.channel), at)
@@ -99,8 +102,14 @@ def bursts(
     return found + _bursts(_counted(rest), known, settings)
 
 
-def _bursts(windows: Windows, known: Sequence[Suspension], settings: FeedbackTable) -> list[Burst]:
-    """Bursts of sources of one kind; a window that is one is not compared with."""
+def _bursts(
+    windows: Windows, known: Sequence[Suspension], settings: FeedbackTable, *, at_first: float = math.inf
+) -> list[Burst]:
+    """Bursts of sources of one kind; a window that is one is not compared with.
+
+    Args:
+        at_first: corrections from which on a window is one while there is too little before to compare with.
+    """
     if not windows:
         return []
     first = min(min(counts) for counts in windows.values())
@@ -109,22 +118,28 @@ def _bursts(windows: Windows, known: Sequence[Suspension], settings: FeedbackTab
     quiet = {source: Counter(counts) for source, counts in windows.items()}
     for window, source in sorted(busy, key=lambda one: (one[0], str(one[1]))):
         n_windows = min(window - first, _N_BEFORE)
-        if n_windows < _LEAST_BEFORE or any(_is_about(one, source, window) for one in known):
+        is_first = n_windows < _LEAST_BEFORE
+        if (is_first and windows[source][window] < at_first) or any(_is_about(one, source, window) for one in known):
             continue
         before = [_n_within(counts, window - n_windows, window) for counts in quiet.values()]
         typical = sum(before) / max(1, sum(n > 0 for n in before))
         n_now, n_before = windows[source][window], _n_within(quiet[source], window - n_windows, window)
-        log_e = annotators.log_e_of_burst(
-            np.array([n_now]),
-            np.array([n_before]),
-            now_share=1 / (1 + n_windows),
-            times=settings.burst_times,
-            typical=max(1.0, typical),
-        )
-        if log_e[0] >= -math.log(settings.burst_alpha):
-            found.append(Burst(source, window, n_now, n_before, n_windows, float(log_e[0])))
+        log_e = None if is_first else _log_e(n_now, n_before, n_windows, typical, settings)
+        if log_e is None or log_e >= -math.log(settings.burst_alpha):
+            found.append(Burst(source, window, n_now, n_before, n_windows, log_e))
             quiet[source].pop(window)
     return found
+
+
+def _log_e(n_now: int, n_before: int, n_windows: int, typical: float, settings: FeedbackTable) -> float:
+    found = annotators.log_e_of_burst(
+        np.array([n_now]),
+        np.array([n_before]),
+        now_share=1 / (1 + n_windows),
+        times=settings.burst_times,
+        typical=max(1.0, typical),
+    )
+    return float(found[0])
 
 
 def _counted(said: Iterable[tuple[Source, datetime]]) -> dict[Source, Counter[int]]:
@@ -148,6 +163,7 @@ def _is_about(one: Suspension, source: Source, window: int) -> bool:
 
 def _suspension(task: str, burst: Burst, now: datetime) -> Suspension:
     hours = burst.n_windows_before
+    before = "too soon to compare" if burst.log_e is None else f"{burst.n_before} in the {hours} hours before"
     return Suspension(
         id=new_id("suspension"),
         task=task,
@@ -155,12 +171,12 @@ def _suspension(task: str, burst: Burst, now: datetime) -> Suspension:
         labeller=burst.source.labeller,
         since=burst.since,
         until=burst.until,
-        reason=f"burst: {burst.n_now} corrections within an hour, {burst.n_before} in the {hours} hours before",
+        reason=f"burst: {burst.n_now} corrections within an hour, {before}",
         evidence={
             "n_now": burst.n_now,
             "n_before": burst.n_before,
             "n_hours_before": hours,
-            "log_e": round(burst.log_e, 3),
+            "log_e": None if burst.log_e is None else round(burst.log_e, 3),
         },
         created_at=now,
     )

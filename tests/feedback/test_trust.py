@@ -3,6 +3,7 @@ person barred by bad luck, one account that is most of a snapshot, a suspension 
 gone, a decision that another store with the same facts would not make."""
 
 import random
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -204,6 +205,23 @@ def test_many_new_accounts_within_an_hour_are_a_burst_of_the_channel() -> None:
     assert suspensions.bursts([*usual, *busier], [], usually) == []  # fewer than feedback.burst_labels
     first_hour = [("web", "ann", start + timedelta(seconds=i)) for i in range(500)]
     assert suspensions.bursts(first_hour, [], usually) == []  # nothing to compare with
+
+
+def test_in_the_first_day_a_labeller_who_gives_more_than_a_person_can_is_a_burst(crowd: Crowd) -> None:
+    usually, twenty_hours = FeedbackTable(), timedelta(hours=20)
+    few = [("web", f"user-{i}", NOON + timedelta(minutes=30 * i)) for i in range(40)]
+    loud = [("web", "bot", NOON + twenty_hours + timedelta(seconds=i)) for i in range(2_000)]
+    (found,) = suspensions.bursts([*few, *loud], [], usually)
+    assert (found.source, found.n_now, found.log_e) == (Source("web", "bot"), 2_000, None)
+    assert suspensions.bursts([*few, *loud[:999]], [], usually) == []  # feedback.burst_first_labels
+    many = [("web", f"sybil-{i}", at) for i, (_, _, at) in enumerate(loud)]
+    assert suspensions.bursts([*few, *many], [], usually) == []  # nothing says how busy a channel is
+    crowd.say("bot", [(f"loud {i}", "negative") for i in range(60)], at=NOON)
+    table = crowd.ws.settings.feedback.model_copy(update={"burst_first_labels": 60})
+    ws = replace(crowd.ws, settings=crowd.ws.settings.model_copy(update={"feedback": table}))
+    _, (made,) = trusting.collect(ws)
+    assert (made.labeller, made.evidence["log_e"]) == ("bot", None)
+    assert "too soon to compare" in made.reason
 
 
 def test_suspending_by_hand(crowd: Crowd) -> None:
