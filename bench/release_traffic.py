@@ -58,7 +58,7 @@ class Rule:
 
     @property
     def n_labels(self) -> int:
-        """Of either arm before a promotion, where there are five channels."""
+        """Of the candidate before a promotion, where there are five channels; in a canary of either arm."""
         least = canary.N_LABELS if self.policy == "canary" else 0
         return self.min_labels or max(least, 5 * N_LABELS_A_CHANNEL)
 
@@ -124,7 +124,10 @@ def judged(rule: Rule, cells: Ints, capitals: Floats, *, alpha: float = SETTINGS
     best = told if rule.policy == "bandit" else np.ones_like(told)
     n = cells.sum(axis=-1)
     both = np.stack([n[:, :, 0], n[rows, :, best]])
-    is_heard = (both > 0).all(axis=(0, 2)) & (both.sum(axis=2).min(axis=0) >= rule.n_labels)
+    total = both.sum(axis=2)
+    is_heard = (both > 0).all(axis=(0, 2)) & (total[1] >= rule.n_labels)
+    if rule.policy == "canary":
+        is_heard &= total[0] >= rule.n_labels
     is_suspected = (harm[rows, best] >= suspicious) | (harms[rows, :, best] >= suspicious).any(axis=1)
     is_promoted = speaks_for(rule, cells, (best > 0) & (told == best), needed) & is_heard & ~is_suspected
     is_rejected = is_dropped[:, 1:].all(axis=1) | (is_told & (told == 0) & (rule.policy == "bandit"))

@@ -83,7 +83,7 @@ class ReleaseTable(Table):
     dwell_s: Annotated[float, Field(ge=0)] = 600
     """Time before the next stage (canary)."""
     min_labels: Annotated[int, Field(ge=0)] = 0
-    """Labels of either arm before a candidate takes charge (canary, ab, bandit); 0: 150 a channel, 500 in a canary."""
+    """Labels of a candidate before it takes charge (canary, ab, bandit); 0: 150 a channel, in a canary 500 at least."""
     candidate_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Share of the units that meet the candidate (ab)."""
     floor_share: Annotated[float, Field(gt=0, le=0.2)] = 0.05

@@ -15,7 +15,7 @@ from headrace.stats import confidence_sequences, multiplicity
 from headrace.stats.confidence_sequences import Comparison
 
 N_LABELS_A_CHANNEL = 150
-"""Of either arm, on average, before all channels are promoted, where `min_labels` does not say. Simulated (`python -m
+"""Of the candidate, on average, before all channels are promoted, where `min_labels` does not say. Simulated (`python -m
 bench.release_traffic`): one of five channels that loses 20 points is promoted in 4 % of releases or fewer; with 100 in
 up to 15 %, without such a rule in up to 30 % (ab) and 97 % (canary with 50 labels in all)."""
 _NOTHING = Comparison("undecided", None, -1.0, 1.0, 1.0, 0.0, 0.0)
@@ -35,7 +35,7 @@ class Labelled:
     unheard: list[str]
     """Channels that requests came from, but no labels of both arms: nothing says how they fare."""
     n_needed: int
-    """Labelled answers of either arm, for a ruined channel to have its chance to show."""
+    """Labelled answers of the candidate, for a ruined channel to have its chance to show."""
     harmed: list[str]
     """Channels told to be worse, strongest first."""
     better: list[str]
@@ -81,9 +81,9 @@ class Labelled:
         """
         if self.unheard:
             return f"no labelled answers of both arms came from: {', '.join(self.unheard)}"
-        n, _, n_control, _ = self.counts[""]
-        if not min(n, n_control) >= self.n_needed:
-            return f"it has {n} and the control {n_control} of {self.n_needed} labelled answers that it takes"
+        n = self.counts[""][0]
+        if not n >= self.n_needed:
+            return f"it has {n} of the {self.n_needed} labelled answers with which a ruined channel would show"
         return self.suspicion()
 
     def waits_for(self) -> str:
