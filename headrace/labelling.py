@@ -19,6 +19,7 @@ from headrace.data import label_studio, snapshot
 from headrace.data.sources import Options, open_source
 from headrace.errors import BadInput, Unusable, UserError, WrongState
 from headrace.feedback import auditing, reviews
+from headrace.feedback.naming import check_channel, check_number
 from headrace.records import Input, RawRow
 from headrace.store.reviews import Review
 from headrace.tasks import TASK_TYPES, TaskType
@@ -94,11 +95,15 @@ def export_labels(
         n: at most so many rows.
 
     Raises:
-        BadInput: the format is not clear from the name.
+        BadInput: the format is not clear from the name, or fewer than one row.
+        NotFound: no such task or channel.
         WrongState: there is no snapshot yet.
         Unusable: the file cannot be written.
     """
     path, task = Path(file), ws.task_name(task)
+    check_number("n", n)
+    with ws.store.read() as conn:
+        check_channel(conn, channel)
     format = format or _format_of(path)
     if format not in FORMATS:
         raise BadInput("no such format of labels", value=format, next_step=f"Known: {', '.join(FORMATS)}")

@@ -11,25 +11,22 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial, reduce
 from operator import add
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from headrace import retention
-from headrace.errors import NotFound, nearest
 from headrace.feedback import audited, trust
+from headrace.feedback.naming import check_channel, check_instant
 from headrace.feedback.outcomes import with_truth
 from headrace.ids import first_id
 from headrace.records import Interval
 from headrace.stats import audits
 from headrace.stats.audits import Tally
 from headrace.store import audits as rows
-from headrace.store import channels, ledger, versions
+from headrace.store import ledger, versions
 from headrace.tasks import TASK_TYPES, TaskType
 from headrace.workspace import Workspace
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection
 
 _NOT_A_SAMPLE = "not a sample: whether somebody tells of an answer hangs on whether it was right"
 
@@ -103,14 +100,16 @@ def live(ws: Workspace, task: str | None = None, *, channel: str | None = None, 
 
     Raises:
         NotFound: no such task or channel.
+        BadInput: an instant without a time zone.
     """
+    check_instant("since", since)
     task = ws.task_name(task)
     window = timedelta(days=ws.settings.feedback.audit_days)
     until = ws.clock() - window
     first = max(retention.newest_moved(ws, task), "" if since is None else first_id("prediction", since))
     is_nothing = trust.not_counted(ws, task)
     with ws.store.read() as conn:
-        _check_channel(conn, channel)
+        check_channel(conn, channel)
         in_charge = ledger.controls(conn, task)
         names = {version.id: version.name for version in versions.listing(conn, task)}
         given = {
@@ -221,9 +220,3 @@ def _why_not(ws: Workspace, n_requests: int, n_drawn: int) -> str:
     if not n_drawn:
         return f"of {n_requests:,} answers none is in the review queue: headrace review list"
     return f"none of {n_drawn:,} audits was answered within {feedback.audit_days:g} days: headrace review next"
-
-
-def _check_channel(conn: "Connection", channel: str | None) -> None:
-    if channel is not None and channels.find(conn, channel) is None:
-        known = [one.name for one in channels.listing(conn)]
-        raise NotFound("no such channel", value=channel, next_step=nearest(channel, known))

@@ -19,9 +19,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from headrace import auditing
-from headrace.errors import NotFound, nearest
 from headrace.feedback import alarms, trust
 from headrace.feedback.alarms import CLASSES, CONFIDENCE, EMBEDDINGS, ERRORS, Alarm, Scope
+from headrace.feedback.naming import check_channel
 from headrace.feedback.panels import Bars, ErrorStream, Stream, bars, class_of, number_of
 from headrace.feedback.sources import author_of
 from headrace.ids import first_id, made_at, new_id
@@ -166,7 +166,7 @@ def accept(ws: Workspace, task: str | None = None, *, channel: str | None = None
     task, now = ws.task_name(task), ws.clock()
     with ws.store.write() as conn:
         rows.lock(conn)
-        _check_channel(conn, channel)
+        check_channel(conn, channel)
         cursor = rows.cursor(conn, task) or first_id("prediction", now)
         ended = [alarm for alarm in _open(conn, task) if channel in (None, alarm.channel)]
         ids = {one.name: one.id for one in channels.listing(conn)}
@@ -402,9 +402,3 @@ def _as_json(alarm: Alarm, names: Mapping[str, str]) -> dict[str, Any]:
     at, ended_at = alarm.at.isoformat(), alarm.ended_at and alarm.ended_at.isoformat()
     facts = {name: value for name, value in vars(alarm).items() if name not in ("at", "ended_at", "version_id")}
     return {**facts, "version": names[alarm.version_id], "at": at, "ended_at": ended_at, "in_words": alarm.in_words}
-
-
-def _check_channel(conn: "Connection", channel: str | None) -> None:
-    if channel is not None and channels.find(conn, channel) is None:
-        known = [one.name for one in channels.listing(conn)]
-        raise NotFound("no such channel", value=channel, next_step=nearest(channel, known))

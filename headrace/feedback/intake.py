@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 EVENTS: tuple[str, ...] = tuple(EventsTable.model_fields)
 """What a user may have done with an answer; `[feedback.events]` declares what each says of it."""
 
-_KINDS = ("correction", "metric", "comment", "event")
+KINDS = ("correction", "metric", "comment", "event")
 _UNLOGGED = f"{PREFIXES['unlogged']}_"
 _ISSUED = f"{PREFIXES['prediction']}_"
 _MAX_NAME_CHARS = 200  # width of the columns labeller and idempotency_key
@@ -69,7 +69,7 @@ class Given:
     """Through which it comes; None: through none."""
 
     def __post_init__(self) -> None:
-        said = [name for name in _KINDS if getattr(self, name) is not None]
+        said = [name for name in KINDS if getattr(self, name) is not None]
         if len(said) != 1:
             raise BadInput(
                 "feedback is exactly one of correction, metric with value, comment, event",
@@ -82,7 +82,7 @@ class Given:
                 value=f"metric={self.metric}, value={self.value}",
                 next_step="Send both, or neither",
             )
-        if self.value is not None and not _is_finite(self.value):
+        if self.value is not None and not (isinstance(self.value, int | float) and _is_finite(self.value)):
             raise BadInput("the value of a metric is a finite number", value=self.value, next_step="Send a number")
         if self.event is not None and self.event not in EVENTS:
             raise BadInput("no such event", value=self.event, next_step=nearest(self.event, list(EVENTS)))
@@ -158,7 +158,12 @@ def give_all(ws: Workspace, several: Iterable[object]) -> Iterator[Feedback | He
     """Record any number of feedbacks, each as `parse` takes it; of each, in order, the record or why it was refused.
 
     What was yielded is on disk. An error in the place of a feedback is handed through.
+
+    Raises:
+        BadInput: it is nothing that feedbacks come from.
     """
+    if not isinstance(several, Iterable):
+        raise BadInput("feedback is a sequence of objects", value=several, next_step="Give a list, or a generator")
     waiting = iter(several)
     while group := list(islice(waiting, _GROUP)):
         parsed = [_parsed(one) for one in group]
@@ -420,6 +425,8 @@ def check_labeller(name: str) -> None:
 def _check_text(name: str, text: str | None, max_chars: int) -> None:
     if text is None:
         return
+    if not isinstance(text, str):  # of a caller in Python
+        raise BadInput(f"{name} is a text", value=text, next_step="Give a str")
     if not text.strip() or len(text) > max_chars or "\0" in text or not _is_unicode(text):
         raise BadInput(
             f"{name} must be 1 to {max_chars} characters of valid Unicode without NUL",

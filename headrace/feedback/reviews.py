@@ -20,6 +20,7 @@ from headrace.errors import BadInput, NotFound, WrongState, nearest
 from headrace.feedback import auditing, intake
 from headrace.feedback.filling import fill
 from headrace.feedback.intake import Given
+from headrace.feedback.naming import check_channel, check_number
 from headrace.ids import PREFIXES, new_id
 from headrace.records import Input
 from headrace.store import channels, outcomes, predictions
@@ -46,8 +47,15 @@ def next_of(
 
     A queue that runs out is filled first. Known questions are mixed in: the first ones of a newcomer, then some, and a
     few for ever.
+
+    Raises:
+        NotFound: no such task or channel.
+        BadInput: fewer than one, or a name that cannot be one.
     """
+    check_number("n", n)
     task = ws.task_name(task)
+    with ws.store.read() as conn:
+        check_channel(conn, channel)
     labeller = intake.labeller_of(ws, labeller)
     waiting = _waiting(ws, task, labeller, channel, n + _SPREAD)
     if len(waiting) < n:
@@ -97,8 +105,9 @@ def listing(
         n: at most so many.
 
     Raises:
-        BadInput: no such state.
+        BadInput: no such state, or fewer than one.
     """
+    check_number("n", n)
     if state not in (None, *STATES):
         raise BadInput("no such state of a review", value=state, next_step=nearest(str(state), [*STATES, "all"]))
     with ws.store.read() as conn:

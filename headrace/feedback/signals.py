@@ -13,17 +13,18 @@ from statistics import NormalDist, fmean, stdev
 from typing import TYPE_CHECKING
 
 from headrace.config import FeedbackTable
-from headrace.errors import NotFound, nearest
+from headrace.errors import BadInput, nearest
+from headrace.feedback.intake import KINDS
+from headrace.feedback.naming import check_channel, check_instant, check_number
 from headrace.records import Feedback, Interval
 from headrace.stats.intervals import LEVEL, wilson
-from headrace.store import channels
 from headrace.store import feedback as rows
 from headrace.store.noun import as_record
 from headrace.store.votes import Who, after
 from headrace.workspace import Workspace
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection, RowMapping
+    from sqlalchemy.engine import RowMapping
 
 EVENTS = "events"
 """Name of the signal that events make: the share of answers that they say are right."""
@@ -70,10 +71,15 @@ def listing(
 
     Raises:
         NotFound: no such task or channel.
+        BadInput: no such kind, a limit below 1, or an instant without a time zone.
     """
+    if kind not in (None, *KINDS):
+        raise BadInput("no such kind of feedback", value=kind, next_step=nearest(str(kind), list(KINDS)))
+    check_number("limit", limit)
+    check_instant("since", since)
     name = None if task is None else ws.task_name(task)
     with ws.store.read() as conn:
-        _check_channel(conn, channel)
+        check_channel(conn, channel)
         found = rows.newest(conn, task=name, channel=channel, kind=kind, labeller=labeller, since=since, limit=limit)
     return [
         Heard(as_record(Feedback, line), line["task"], line["channel"], bool(line["is_replaced"])) for line in found
@@ -87,10 +93,12 @@ def summary(
 
     Raises:
         NotFound: no such task or channel.
+        BadInput: an instant without a time zone.
     """
+    check_instant("since", since)
     name = ws.task_name(task)
     with ws.store.read() as conn:
-        _check_channel(conn, channel)
+        check_channel(conn, channel)
         votes = _latest(rows.votes(conn, name, channel=channel, since=since), ws.settings.feedback)
     return [_signal(name, place, votes[place], ws.settings.feedback) for place in sorted(votes)]
 
@@ -147,9 +155,3 @@ def _mean(values: Sequence[float]) -> Interval | None:
     middle = fmean(values)
     half = NormalDist().inv_cdf((1 + LEVEL) / 2) * stdev(values) / sqrt(len(values))
     return Interval(middle, middle - half, middle + half, LEVEL)
-
-
-def _check_channel(conn: "Connection", channel: str | None) -> None:
-    if channel is not None and channels.find(conn, channel) is None:
-        known = [one.name for one in channels.listing(conn)]
-        raise NotFound("no such channel", value=channel, next_step=nearest(channel, known))

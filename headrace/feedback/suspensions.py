@@ -18,11 +18,14 @@ import numpy as np
 from headrace import auditing
 from headrace.config import FeedbackTable
 from headrace.errors import BadInput, NotFound, WrongState, nearest
+from headrace.feedback import intake
+from headrace.feedback.naming import check_channel, check_instant
 from headrace.feedback.sources import Source, covered
 from headrace.ids import new_id
+from headrace.personal.policies import door_of
 from headrace.records import Suspension
 from headrace.stats import annotators
-from headrace.store import channels, suspensions, votes
+from headrace.store import channels, lineage, suspensions, votes
 from headrace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -198,23 +201,35 @@ def suspend(
         since, until: of the feedback; None: from the first on, and for ever.
 
     Raises:
-        NotFound: no such channel.
-        BadInput: no reason, or an end before the start.
+        NotFound: no such channel, or nobody of this name has said anything in it.
+        BadInput: no reason, an end before the start, or an instant without a time zone.
     """
+    for which, at in (("since", since), ("until", until)):
+        check_instant(which, at)
     name, since = ws.task_name(task), since or _EPOCH
     _check_reason(because)
     if until is not None and until <= since:
         raise BadInput("the end is not after the start", value=until.isoformat(), next_step="Give a later --until")
     with ws.store.write() as conn:
+        check_channel(conn, channel)
         ids = {one.name: one.id for one in channels.listing(conn)}
-        if channel not in ids:
-            raise NotFound("no such channel", value=channel, next_step=nearest(channel, sorted(ids)))
+        labeller = None if labeller is None else _kept_name(ws, conn, channel, ids[channel], labeller)
         made = Suspension(
             new_id("suspension"), name, channel, labeller, since, until, because, {"by": "hand"}, ws.clock()
         )
         suspensions.add(conn, [made], ids)
         _note(ws, conn, "trust.suspend", made)
     return made
+
+
+def _kept_name(ws: Workspace, conn: "Connection", channel: str, channel_id: str, labeller: str) -> str:
+    """What somebody who has spoken in a channel is called here."""
+    intake.check_labeller(labeller)
+    known = lineage.names_in(conn, channel_id)
+    name = labeller if labeller in known else door_of(ws).name(channel, labeller)
+    if name not in known:
+        raise NotFound(f"no such labeller in channel {channel}", value=labeller, next_step=nearest(name, sorted(known)))
+    return name
 
 
 def lift(ws: Workspace, suspension_id: str, *, because: str, by: str = "anonymous") -> Suspension:

@@ -61,7 +61,7 @@ def trace(ws: Workspace, row_id: str) -> Trace:
         PREFIXES["run"]: _run,
         PREFIXES["version"]: _version,
     }
-    way = ways.get(row_id.partition("_")[0])
+    way = ways.get(str(row_id).partition("_")[0])
     if way is None:
         begin = ", ".join(f"{prefix}_" for prefix in ways)
         raise NotFound("rows that can be traced have other ids", value=row_id, next_step=f"They begin with {begin}")

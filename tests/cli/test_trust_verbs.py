@@ -38,6 +38,15 @@ def test_a_source_is_seen_suspended_and_taken_back_in(say: Say) -> None:
     assert {one["n_suspended"] for one in listed["sources"]} == {0}
 
 
+def test_an_export_for_a_channel_that_is_not_there_leaves_the_old_file(say: Say, tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("labelled by hand")
+    status, _, told = say("label", "export", str(file), "--channel", "wob")
+    assert status != 0
+    assert "no such channel: wob. Did you mean 'web'?" in told
+    assert file.read_text() == "labelled by hand"
+
+
 def test_known_answers_are_added_listed_and_retired(say: Say, tmp_path: Path) -> None:
     path = tmp_path / "known.jsonl"
     path.write_text('{"text": "text 1", "label": "positive"}\n{"text": "else", "label": "neutral"}\n')
@@ -56,6 +65,9 @@ def test_known_answers_are_added_listed_and_retired(say: Say, tmp_path: Path) ->
     ("words", "told"),
     [
         (("trust", "suspend", "wob", "--because", "x"), "no such channel: wob. Did you mean 'web'?"),
+        (("trust", "suspend", "web", "--labeller", "anne", "--because", "x"), "web: anne. Did you mean 'ann'?"),
+        (("review", "next", "--channel", "wob"), "no such channel: wob. Did you mean 'web'?"),
+        (("feedback", "list", "--kind", "corection"), "corection. Did you mean 'correction'?"),
         (("trust", "suspend", "web", "--because", " "), "--because"),
         (("trust", "suspend", "web", "--because", "x", "--since", "2026-03-02", "--until", "2026-03-01"), "--until"),
         (("trust", "lift", "sus_1", "--because", "x"), "headrace trust list"),
