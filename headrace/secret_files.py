@@ -5,6 +5,15 @@ from pathlib import Path
 
 from headrace.artifacts import sync
 
+_SECRETS = ("keys/*", "pepper", "*.key", "*.pem")
+"""In a state folder; public keys, which end in .pub, are none."""
+
+
+def secrets_in(state_folder: Path) -> list[Path]:
+    """Every file of a state folder that nobody else may read."""
+    found = {path for pattern in _SECRETS for path in state_folder.glob(pattern)}
+    return sorted(path for path in found if path.is_file() and path.suffix != ".pub")
+
 
 def write_secret(path: Path, content: bytes) -> None:
     """Write a file that its owner alone may read: whole or not at all, and never over another one."""

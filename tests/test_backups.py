@@ -12,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -24,10 +25,11 @@ from headrace import backups, retention
 from headrace.access import keys
 from headrace.backups import copying, sealed
 from headrace.data import importing, snapshot
-from headrace.errors import AlreadyExists, Damaged, NotFound, Unavailable, Unusable, WrongState
+from headrace.errors import AlreadyExists, BadInput, Damaged, NotFound, Unavailable, Unusable, WrongState
 from headrace.lineage import erasing, receipts, tombstones
 from headrace.release import controls, ledger
-from headrace.workspace import Workspace, init, open_workspace
+from headrace.store import wal
+from headrace.workspace import Workspace, init, open_workspace, serving
 
 
 @pytest.fixture(scope="module")
@@ -147,10 +149,31 @@ def test_what_is_there_is_refused_or_put_aside(a_backup: Path, root: Path, tmp_p
         assert ledger.verify(old) == ledger.verify(new)
 
 
-def test_refused_while_a_server_answers_from_it(a_backup: Path, root: Path) -> None:
-    (root / ".headrace" / "server.json").write_text(json.dumps({"pid": os.getpid()}))
-    with pytest.raises(WrongState, match="server"):
-        backups.restore(a_backup, root, replace=True)
+def test_refused_while_a_server_answers_or_a_backup_follows(a_backup: Path, root: Path) -> None:
+    with open_workspace(root) as ws:
+        with serving(ws), pytest.raises(WrongState, match="server"):
+            backups.restore(a_backup, root, replace=True)
+        with wal.following(ws.state_folder / wal.LOCK), pytest.raises(WrongState, match="follows"):
+            backups.restore(a_backup, root, replace=True)
+    (root / ".headrace" / "server.json").write_text(json.dumps({"pid": os.getpid()}))  # after a crash: number reused
+    assert backups.restore(a_backup, root, replace=True).put_aside is not None
+
+
+def test_a_link_is_not_replaced(a_backup: Path, root: Path, tmp_path: Path) -> None:
+    (tmp_path / "current").symlink_to(root)
+    with pytest.raises(BadInput, match="is a link"):
+        backups.restore(a_backup, tmp_path / "current", replace=True)
+    assert (tmp_path / "current").is_symlink()
+
+
+def test_links_in_a_backup_are_refused(a_backup: Path, tmp_path: Path) -> None:
+    """Written like that, hashes and all: they need no key."""
+    shutil.copytree(a_backup, tmp_path / "b")
+    (tmp_path / "b" / "predictions" / "more.parquet").symlink_to(tmp_path / "b" / "headrace.toml")
+    facts = sealed.read(tmp_path / "b" / backups.MANIFEST)
+    sealed.write(tmp_path / "b" / backups.MANIFEST, {**facts, "files": copying.listed(tmp_path / "b")})
+    with pytest.raises(Damaged, match="neither a file"):
+        backups.restore(tmp_path / "b", tmp_path / "again")
 
 
 def test_what_was_erased_since_is_erased_again_where_it_is_replaced(a_backup: Path, root: Path) -> None:
@@ -182,6 +205,25 @@ def test_a_key_that_was_revoked_since_is_revoked_again_where_it_is_replaced(root
     assert backups.restore(tmp_path / "b", root, replace=True).revoked_again == []
     (root / "headrace.toml").write_text("no settings")
     assert backups.restore(tmp_path / "b", root, replace=True).revoked_again == []
+
+
+def test_a_key_ends_no_later_than_it_did_where_it_is_replaced(root: Path, tmp_path: Path) -> None:
+    """Catches a key that was rotated away, and counts again without an end."""
+    soon = datetime.now(UTC) + timedelta(hours=1)
+    with open_workspace(root) as ws:
+        rotated, later, same = (keys.create(ws, name, scopes=["predict"]).record.id for name in ("a", "b", "c"))
+        ending = keys.create(ws, "d", scopes=["predict"], expires_at=soon).record.id
+        backups.backup(ws, tmp_path / "b")
+        keys.rotate(ws, rotated, overlap=timedelta())
+        keys.rotate(ws, later, overlap=timedelta(hours=2))
+        before = {key.id: key.expires_at for key in keys.listing(ws)}
+    assert sorted(backups.restore(tmp_path / "b", root, replace=True).ended_again) == sorted([rotated, later])
+    with open_workspace(root) as ws:
+        found = {key.id: key for key in keys.listing(ws)}
+        assert {name: key.expires_at for name, key in found.items()} == {
+            name: before[name] for name in (rotated, later, same, ending)
+        }
+        assert keys.standing(found[rotated], ws.clock()) == "expired"
 
 
 def test_a_labeller_who_came_back_after_the_erasure_stays(root: Path, tmp_path: Path) -> None:

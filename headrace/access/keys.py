@@ -210,7 +210,7 @@ def read_digest(written: str) -> tuple[bool, bytes]:
     return how == _PEPPERED, base64.b64decode(text)
 
 
-def _write(ws: Workspace, record: ApiKey, action: str, also: "Callable[[Connection], None]") -> Made:
+def _write(ws: Workspace, record: ApiKey, action: str, also: "Callable[[Connection], object]") -> Made:
     """Make the key of a record; `also` runs in its transaction, first."""
     body = f"{record.id}_{_random(_SECRET_CHARS)}"
     key = f"{body}_{zlib.crc32(body.encode()):08x}"

@@ -4,10 +4,11 @@ import json
 import os
 import shutil
 import sqlite3
+import stat
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from headrace.artifacts import file_hash, sync
 from headrace.backups import sealed
 from headrace.config_sources import FILE_NAME
 from headrace.errors import AlreadyExists, NotFound, Unusable
+from headrace.files import names
 from headrace.lineage import receipts, tombstones
 from headrace.personal import secret
 from headrace.release import ledger
@@ -105,8 +107,9 @@ def kept_files(ws: Workspace) -> dict[str, Path]:
     found = {FILE_NAME: ws.root / FILE_NAME, tombstones.FILE: state / tombstones.FILE}
     found[PEPPER] = state / PEPPER
     for task in ws.settings.tasks.values():
-        if task.catalogue:
-            found[f"root/{task.catalogue}"] = ws.root / task.catalogue
+        path = Path(os.path.normpath(ws.root / task.catalogue))
+        if task.catalogue and path.is_relative_to(ws.root):  # another place is no part of the workspace
+            found[f"root/{path.relative_to(ws.root).as_posix()}"] = path
     keys = [
         *(state / tombstones.KEYS).glob("*.pub"),
         state / tombstones.KEYS / tombstones.KEY_FILE,
@@ -124,6 +127,29 @@ def chains_of(ws: Workspace) -> dict[str, int | None]:
 
 def plain(path: Path | str) -> Path:
     return Path(os.path.abspath(path))
+
+
+def check_plain(folder: Path) -> None:
+    """
+    Raises:
+        Damaged: something in a backup is neither a file nor a folder, such as a link.
+    """
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(place, name)
+            with suppress(FileNotFoundError):  # one that follows deletes what it does not need any more
+                mode = path.lstat().st_mode
+                if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                    raise sealed.damaged("something in the backup is neither a file nor a folder", path)
+
+
+def check_names(found: Iterable[str], folder: Path) -> None:
+    """
+    Raises:
+        Damaged: by one of these names a file of a backup would be written elsewhere than into the workspace.
+    """
+    for name in found:
+        names.inside(folder, name)
 
 
 def check_sound(conn: sqlite3.Connection, path: Path) -> None:

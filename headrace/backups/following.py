@@ -22,7 +22,7 @@ from headrace.artifacts import sync
 from headrace.backups import generations, sealed
 from headrace.backups.copying import FORM, chains_of, kept_files, note_place, place_of, plain, unwritable
 from headrace.backups.generations import BASE, FOLLOWED, Entry, Generation, Kept, Pool
-from headrace.errors import AlreadyExists, BadInput, HeadraceError, NotFound
+from headrace.errors import AlreadyExists, BadInput, HeadraceError, NotFound, WrongState
 from headrace.lineage import tombstones
 from headrace.store import backups as rows
 from headrace.store.wal import Log, LogLost
@@ -72,7 +72,7 @@ def follow(
     Raises:
         AlreadyExists: something else is in the folder.
         BadInput: the folder is inside of the workspace.
-        WrongState: the database has no such log, or another process follows it.
+        WrongState: the database has no such log, or another process follows it; or something else took its place.
         Unusable: the folder cannot be written from the start.
     """
     to, stop = plain(destination), stop or threading.Event()
@@ -84,7 +84,9 @@ def follow(
         raise unwritable(error, to) from None
     with ws.store.followed() as log, _Follower(ws, to, pool, log, report) as follower:
         while not stop.is_set():
+            _check_there(ws, log)
             stop.wait(_EVERY_S if follower.turn() else _TRY_AGAIN_S)
+        _check_there(ws, log)
         follower.finish()
         return follower.standing()
 
@@ -319,6 +321,19 @@ def _claim(to: Path, workspace: str) -> Pool:
         to.mkdir(mode=0o700, parents=True, exist_ok=True)
         sealed.write(mark, {"form": FORM, "workspace": workspace, "newest": None})
     return Pool(to / "files")
+
+
+def _check_there(ws: Workspace, log: Log) -> None:
+    """
+    Raises:
+        WrongState: the database of the workspace is not the one any more that is followed.
+    """
+    if log.is_lost():
+        raise WrongState(
+            "the workspace was moved or replaced while a backup followed it",
+            value=str(ws.root),
+            next_step="Start again, to follow what is there now: headrace backup --follow FOLDER",
+        )
 
 
 def _n_erased(ws: Workspace) -> int:

@@ -1,6 +1,5 @@
 """Bring a workspace back from a backup of either kind: checked and finished beside, before anything is replaced."""
 
-import json
 import os
 import shutil
 import time
@@ -10,10 +9,10 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from headrace import auditing
+from headrace import auditing, config_sources
 from headrace.artifacts import MANIFEST as _ARTIFACT
 from headrace.artifacts import sync
 from headrace.backups import generations, sealed
@@ -22,6 +21,8 @@ from headrace.backups.copying import (
     FORM,
     MANIFEST,
     chains_of,
+    check_names,
+    check_plain,
     check_sound,
     listed,
     place_of,
@@ -34,13 +35,19 @@ from headrace.config_sources import FILE_NAME, value_of
 from headrace.errors import AlreadyExists, BadInput, HeadraceError, NotFound, WrongState
 from headrace.lineage import erasing, receipts, tombstones
 from headrace.lineage.tombstones import Tombstone
-from headrace.store import at_rest, keys
+from headrace.secret_files import secrets_in
+from headrace.store import at_rest, keys, wal
 from headrace.store import backups as rows
 from headrace.store.wal import n_frames_of
-from headrace.workspace import STATE_FOLDER, Workspace, open_workspace
+from headrace.workspace import STATE_FOLDER, Workspace, is_served, open_workspace
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
 
 _ELSEWHERE = {"store.url": "", "artifacts.url": ""}
 """Settings under which a restored workspace reads its own files, wherever those of its origin are."""
+_FILES = ("sign.private_key", "sign.public_keys", "access.certificate", "access.private_key")
+"""Settings that name files which no backup holds."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +63,12 @@ class Restored:
     """Ids of erasures newer than the backup."""
     revoked_again: list[str]
     """Ids of access keys that the replaced workspace had revoked since."""
+    ended_again: list[str]
+    """Ids of access keys that it had given an earlier end since, as `key rotate` does."""
     put_aside: str | None
     """Where the workspace is that was there before."""
     settings_to_change: list[str]
-    """Settings of headrace.toml that name other places than the restored files."""
+    """Settings of headrace.toml that name other places than the restored files, or files that are in no backup."""
     missing: list[str]
     """Digests of artifacts that the backup does not have, and says so."""
     seconds: float
@@ -96,10 +105,10 @@ def restore(
 
     Raises:
         NotFound: no backup there, or none of that instant; or a key of the erasures is missing.
-        Damaged: a file of the backup is missing, added or changed.
-        BadInput: a backup of one moment has no other instant.
+        Damaged: a file of the backup is missing, added or changed, is a link, or has a name that leads elsewhere.
+        BadInput: a backup of one moment has no other instant; the destination is a link.
         AlreadyExists: the destination is there and `replace` was not said.
-        WrongState: a server answers from the destination.
+        WrongState: a server answers from the destination, or a backup follows it.
         Unusable: the destination cannot be written.
     """
     began, backup, to = time.monotonic(), plain(source), plain(destination)
@@ -113,11 +122,10 @@ def restore(
             _check_whole(ws, content, backup)
             again = erasing.apply(ws, newer, [ws.state_folder, *folders])
             with ws.store.write() as conn:
-                revoked = [one for one in _revoked_in(to) if keys.revoke(conn, one, ws.clock())]
-                said = {"made_at": content.made_at, "n_erased_again": len(again), "revoked_again": revoked}
+                revoked, ended = _ended_again(conn, to, ws.clock())
+                said = {"made_at": content.made_at, "n_erased_again": len(again)}
+                said |= {"revoked_again": revoked, "ended_again": ended}
                 auditing.note(ws, conn, "restore", to.name, facts=said)
-        with open_workspace(folder) as ws:
-            named = [f"{one.key} = {one.value}" for one in ws.shown if one.key in _ELSEWHERE and one.value]
         sync_tree(folder)
         aside = _put_aside(to)
         os.rename(folder, to)
@@ -129,8 +137,9 @@ def restore(
         made_at=content.made_at,
         erased_again=[one.id for one in again],
         revoked_again=revoked,
+        ended_again=ended,
         put_aside=aside,
-        settings_to_change=named,
+        settings_to_change=_settings_to_change(to),
         missing=content.missing,
         seconds=round(time.monotonic() - began, 2),
     )
@@ -141,11 +150,12 @@ def verify(folder: Path | str, *, at: datetime | None = None) -> Content:
 
     Raises:
         NotFound: there is no backup, or none of that instant.
-        Damaged: a file is missing, added or changed, or the database is not sound.
+        Damaged: see `restore`, or the database is not sound.
         BadInput: an instant of a backup of one moment.
     """
     folder = plain(folder)
     if (folder / FOLLOWED).exists():
+        check_plain(folder)
         return _followed(folder, at)
     if at is not None:
         raise BadInput(
@@ -153,6 +163,8 @@ def verify(folder: Path | str, *, at: datetime | None = None) -> Content:
         )
     facts = sealed.read(folder / MANIFEST)
     _check_form(facts, folder / MANIFEST)
+    check_plain(folder)
+    check_names(facts["files"], folder)
     found = listed(folder)
     for name in sorted(facts["files"].keys() | found.keys()):
         if facts["files"].get(name) != found.get(name):
@@ -194,6 +206,7 @@ def _at_step(kept: Kept, step: Mapping[str, Any], pool: Pool, made_at: str) -> C
     for entry in generations.entries_of(kept, pool):  # of other instants too: a sound backup is sound as a whole
         generations.check(pool.place(entry), entry)
     listing = pool.read_json(step["listing"])
+    check_names(listing, kept.folder)
     files = {name: pool.place(entry) for name, entry in listing.items()} | {DATABASE: kept.folder / BASE}
     n_logs = step["n_logs"]
     paths = [kept.folder / generations.log_name(number) for number in range(1, n_logs + 1)]
@@ -212,6 +225,9 @@ def _check_form(facts: Mapping[str, Any], path: Path) -> None:
 
 
 def _check_place(to: Path, *, replace: bool) -> None:
+    if to.is_symlink():
+        target = os.path.realpath(to)
+        raise BadInput("the destination is a link", value=str(to), next_step=f"Name the folder itself: {target}")
     if to.exists() and not replace:
         raise AlreadyExists(
             "something is there already", value=str(to), next_step="Choose another folder, or say --replace"
@@ -220,22 +236,14 @@ def _check_place(to: Path, *, replace: bool) -> None:
         return
     if not (to / FILE_NAME).exists():
         raise AlreadyExists("what is there is no workspace", value=str(to), next_step="Choose another folder")
-    pid = _server_pid(to)
-    if pid is not None:
+    if is_served(to):
+        raise WrongState("a server answers from this workspace", value=str(to), next_step="Stop it, then restore again")
+    if wal.is_followed(to / STATE_FOLDER / wal.LOCK):
         raise WrongState(
-            "a server answers from this workspace", value=f"process {pid}", next_step="Stop it, then restore again"
+            "a backup follows this workspace, and would go on with the one that is put aside",
+            value=str(to),
+            next_step="Stop it (headrace backup --follow), restore, then start it again",
         )
-
-
-def _server_pid(root: Path) -> int | None:
-    """The process that serves a workspace, if it lives."""
-    import psutil
-
-    try:
-        pid = int(json.loads((root / STATE_FOLDER / "server.json").read_text("utf-8"))["pid"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return pid if psutil.pid_exists(pid) else None
 
 
 def _own_erasures(content: Content, folder: Path) -> Path:
@@ -264,6 +272,7 @@ def _lay_out(content: Content, folder: Path, to: Path) -> None:
     for name in (tombstones.KEYS, receipts.FOLDER):
         if (to / STATE_FOLDER / name).exists():
             shutil.copytree(to / STATE_FOLDER / name, state / name)
+    (state / tombstones.KEYS).mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, path in content.files.items():
         inside = Path(name)
         if name == FILE_NAME or inside.parts[0] == "root":
@@ -273,6 +282,8 @@ def _lay_out(content: Content, folder: Path, to: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.exists():
             shutil.copy2(path, target)
+    for path in secrets_in(state):  # a backup that follows keeps no rights of files
+        path.chmod(0o600)
     (state / ".gitignore").write_text("*\n", "utf-8")
     for log, n_bytes in content.logs:
         _replay(state / DATABASE, log, n_bytes, _key_file(folder))
@@ -317,16 +328,30 @@ def _check_whole(ws: Workspace, content: Content, backup: Path) -> None:
             raise sealed.damaged(f"the backup lacks artifact {digest}", backup)
 
 
-def _revoked_in(root: Path) -> list[str]:
-    """Access keys that were revoked in a workspace that is there, as far as that can be read at all."""
+def _ended_again(conn: "Connection", root: Path, now: datetime) -> tuple[list[str], list[str]]:
+    """Have access keys end as they do in a workspace that is there: ids of those revoked, and of those that end sooner.
+
+    As far as that can be read at all.
+    """
     path = root / STATE_FOLDER / DATABASE
     if not path.exists():
-        return []
+        return [], []
     try:
-        with closing(at_rest.connect(f"file:{quote(str(path))}?mode=ro", _key_file(root), uri=True)) as conn:
-            return rows.revoked_keys_in(conn)
+        with closing(at_rest.connect(f"file:{quote(str(path))}?mode=ro", _key_file(root), uri=True)) as there:
+            revoked, ends = rows.revoked_keys_in(there), rows.ends_of_keys_in(there)
     except (HeadraceError, ValueError):  # its settings, or its key, are of no use either
-        return []
+        return [], []
+    ended = [one for one, at in ends.items() if keys.expire(conn, one, at)]
+    return [one for one in revoked if keys.revoke(conn, one, now)], ended
+
+
+def _settings_to_change(root: Path) -> list[str]:
+    _, shown = config_sources.load(root)
+    named = {one.key: one.value for one in shown if one.value}
+    names: dict[str, Any] = {key: named[key] for key in _FILES if key in named}
+    files = {key: [value] if isinstance(value, str) else value for key, value in names.items()}
+    lost = [key for key, paths in files.items() if not all((root / path).exists() for path in paths)]
+    return [f"{key} = {value}" for key, value in named.items() if key in _ELSEWHERE or key in lost]
 
 
 def _put_aside(to: Path) -> str | None:

@@ -3,10 +3,12 @@ and that is lost unseen; a log that grows because nobody takes it in; an erased 
 damaged backup that replaces something.
 """
 
+import json
 import os
 import shutil
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 import threading
@@ -24,6 +26,7 @@ from bench.drills import following as drill
 from conftest import LABELS
 from furnished import ASKED, CORE, NAME, OLD_ASKED, OTHERS, furnish, holders
 from headrace import auditing, backups
+from headrace.access import keys
 from headrace.backups import Followed, following, generations, sealed
 from headrace.errors import AlreadyExists, BadInput, Damaged, NotFound, WrongState
 from headrace.lineage import erasing
@@ -192,6 +195,48 @@ def test_a_generation_without_a_commit_of_its_own_has_no_files_of_the_one_before
             erasing.erase(ws, labeller=NAME, channel="web", keep_files=True)
             follower.finish()  # told to stop just after an erasure
             assert holders(tmp_path / "f", NAME) == []
+
+
+def test_a_workspace_that_is_replaced_is_not_followed_on(ws: Workspace, tmp_path: Path) -> None:
+    """Catches one that says "complete as of" of a folder that nobody writes to any more."""
+
+    def replace() -> None:
+        with followed(ws.root, tmp_path / "f") as told:
+            ws.root.rename(tmp_path / "aside")
+            shutil.copytree(tmp_path / "aside", ws.root)
+            time.sleep(1)
+            assert len(told) == 1
+
+    with pytest.raises(WrongState, match="moved or replaced"):
+        replace()
+
+
+def test_what_is_restored_is_for_its_owner_alone(ws: Workspace, tmp_path: Path) -> None:
+    keys.create(ws, "app", scopes=["predict"])
+    with followed(ws.root, tmp_path / "f"):
+        pass
+    backups.restore(tmp_path / "f", tmp_path / "again")
+    state = tmp_path / "again" / ".headrace"
+    rights = {path: stat.S_IMODE((state / path).stat().st_mode) for path in ("", "keys", "pepper", "keys/erasures.key")}
+    assert rights == {"": 0o700, "keys": 0o700, "pepper": 0o600, "keys/erasures.key": 0o600}
+
+
+@pytest.mark.parametrize("name", ["../../../out.txt", "root/../../../out.txt", "/tmp/out.txt"])
+def test_names_that_lead_elsewhere_are_refused(a_follow: Path, tmp_path: Path, name: str) -> None:
+    """Written like that, hashes and all: they need no key."""
+    shutil.copytree(a_follow, tmp_path / "f")
+    number = generations.newest(tmp_path / "f")
+    folder, pool = generations.folder_of(tmp_path / "f", number), generations.Pool(tmp_path / "f" / "files")
+    kept = generations.read(folder)
+    listing = pool.read_json(kept.steps[-1]["listing"])
+    listing[name] = listing["headrace.toml"]
+    kept.steps[-1]["listing"] = pool.add_json(listing)
+    (folder / generations.STEPS).write_text("".join(json.dumps(step) + "\n" for step in kept.steps))
+    sealed.write(folder / generations.HEAD, {**kept.facts, "steps": generations.entry_of(folder / generations.STEPS)})
+    with pytest.raises(Damaged, match="leads out"):
+        backups.restore(tmp_path / "f", tmp_path / "far" / "down" / "again")
+    assert list(tmp_path.rglob("out.txt")) == []
+    assert not (tmp_path / "far").exists()
 
 
 def test_folders_of_others_are_refused(ws: Workspace, tmp_path: Path) -> None:
