@@ -412,8 +412,7 @@ class Outcome:
     candidate_correct: bool
     is_asked: bool = True
     """A reviewer says so, who was asked about it by a coin; else somebody corrected the answer unasked."""
-    at: datetime | None = field(default=None, compare=False)
-    """Of the newest label; no part of the evidence."""
+    at: datetime | None = field(default=None, compare=False)  # of the newest label; no part of the evidence
 
 
 @dataclass(frozen=True)
@@ -424,8 +423,7 @@ class Answered:
     channel: str
     is_right: bool
     shares: Mapping[str, float]
-    at: datetime | None = field(default=None, compare=False)
-    """Of the newest label; no part of the evidence."""
+    at: datetime | None = field(default=None, compare=False)  # of the newest label; no part of the evidence
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ feedback route. The server decides by itself; a shadow release is promoted by `i
 
 import asyncio
 import itertools
+import json
 import random
 import time
 from bisect import bisect_left
@@ -30,6 +31,18 @@ _CANARY = {
     "release__policy": "canary", "release__ramp": [25, 50], "release__dwell_requests": 50, "release__dwell_s": 0.5,
     "release__min_labels": 150,
 }  # fmt: skip
+_NOTED = "noted.jsonl"
+_NOTING = f"""
+import json, sys
+from headrace.server.traffic import TrafficCounts
+def note(self, release_id, place, unit, seen, *, _note=TrafficCounts.note, **facts):
+    if place[0] != "shadow":
+        with open(sys.argv[1] + "/{_NOTED}", "a") as file:
+            print(json.dumps([unit, seen.seconds]), file=file)
+    _note(self, release_id, place, unit, seen, **facts)
+TrafficCounts.note = note
+"""
+"""The server writes down how long it found each answer to take without the wait for its turn, which no log has."""
 _SHADOW = {"release__policy": "shadow", "release__labels": "all"}  # a share of all answers is told, right or wrong
 
 
@@ -110,7 +123,10 @@ def runs(drill: Drill, n: int, *, seed: int = 1, n_connections: int = 8) -> list
 
     control = {"wrong_share": WRONG_SHARE, "seed": "control", "row_s": drill.row_s}
     overrides = {name.replace("__", "."): value for name, value in drill.settings.items()}
-    with served(control, **drill.settings) as server, open_workspace(server.root, overrides=overrides) as ws:
+    with (
+        served(control, prelude=_NOTING, **drill.settings) as server,
+        open_workspace(server.root, overrides=overrides) as ws,
+    ):
         for name in set(CHANNELS) - {"web", "phone"}:
             plant_channel(ws, name)
         return [_run(server, ws, drill, seed=seed * 1000 + k, n_connections=n_connections) for k in range(n)]
@@ -192,7 +208,7 @@ def _ran(ws: "Workspace", drill: Drill, release: "Release", line: "LedgerEntry |
         (reply, truth) for reply, truth in seen.replies if reply.status == 200 and reply.body["arm"] == "candidate"
     ]
     last = max((reply.sent_at + offset for reply, _ in of_candidate), default=decided_at)
-    told_at = told(ws, drill, release, line) if line is not None and line.kind == "reject" else None
+    told_at = told(ws, release, line) if line is not None and line.kind == "reject" else None
     return Ran(
         verdict="none" if line is None else line.kind,
         reason="" if line is None else line.reason,
@@ -207,11 +223,11 @@ def _ran(ws: "Workspace", drill: Drill, release: "Release", line: "LedgerEntry |
     )
 
 
-def told(ws: "Workspace", drill: Drill, release: "Release", line: "LedgerEntry") -> float | None:
+def told(ws: "Workspace", release: "Release", line: "LedgerEntry") -> float | None:
     """When the prediction log and the feedback told enough to reject; None where they do not tell what was counted."""
     from headrace.releasing import judging
 
-    log = _Log(ws, drill, release)
+    log = _Log(ws, release)
     moments = sorted({at for at in log.moments() if at <= line.at.timestamp()})
 
     def rejects(at: float) -> bool:
@@ -224,11 +240,11 @@ def told(ws: "Workspace", drill: Drill, release: "Release", line: "LedgerEntry")
 class _Log:
     """What was answered and corrected in a release, to be seen as it was at any moment."""
 
-    def __init__(self, ws: "Workspace", drill: Drill, release: "Release") -> None:
+    def __init__(self, ws: "Workspace", release: "Release") -> None:
         from headrace.store import ledger
 
         answers = (
-            "select p.id, p.request_id, p.arm, c.name, p.error, p.latency_ms, p.at, json_extract(p.output, '$.label') "
+            "select p.id, p.request_id, p.arm, c.name, p.error, p.unit, p.at, json_extract(p.output, '$.label') "
             "from predictions p join channels c on c.id = p.channel_id where p.release_id = ? order by p.at"
         )
         labels = (
@@ -239,15 +255,9 @@ class _Log:
             self._answers = conn.exec_driver_sql(answers, (release.id,)).fetchall()
             self._labels = conn.exec_driver_sql(labels, (release.id,)).fetchall()
             self._stages = [one.at.timestamp() for one in ledger.of_release(conn, release.id) if one.kind == "advance"]
-        self._release, self._drill = release, drill
-
-    def _seconds(self, arm: str, latency_ms: float) -> float:
-        """That a row took without the wait for its turn, which the log has no time without: a stub takes what it is
-        told to take.
-        """
-        if not self._drill.row_s:
-            return latency_ms / 1000
-        return float(self._drill.says.get("row_s", 0) if arm == "candidate" else self._drill.row_s)
+        self._release = release
+        noted = (json.loads(line) for line in (ws.root / _NOTED).read_text("utf-8").splitlines())
+        self._seconds: dict[str, float | None] = {unit: seconds for unit, seconds in noted if unit is not None}
 
     def moments(self) -> list[float]:
         return [_instant(row[-2]) for row in self._answers] + [_instant(row[-1]) for row in self._labels]
@@ -257,14 +267,13 @@ class _Log:
         from headrace.server.traffic import Seen, TrafficCounts
 
         counts, known, shadows = TrafficCounts(), {}, {}
-        for row_id, request_id, arm, channel, error, latency_ms, when, label in self._answers:
+        for row_id, request_id, arm, channel, error, unit, when, label in self._answers:
             if _instant(when) > at:
                 break
             known[row_id] = (request_id, arm, channel, label)
             if arm == "shadow":
                 shadows[request_id] = label
-            has_time = arm != "shadow" and not error
-            seen = Seen(seconds=self._seconds(arm, latency_ms) if has_time else None, failed=bool(error))
+            seen = Seen(self._seconds.get(unit) if arm != "shadow" and not error else None, failed=bool(error))
             counts.note(
                 self._release.id, (arm, channel, 0), None, seen,
                 is_control=not arm.startswith(("candidate", "shadow")), slowdown=self._release.options["slowdown"],

@@ -43,10 +43,12 @@ def _show_promotion(found: dict[str, Any], what: str) -> None:
     promotion, share = found["promotion"], found["all"]["found_share"]
     first = promotion["stages"][0]
     days = "" if promotion["days"] is None else f" ({_amount(promotion['days'])} days)"
+    points = 100 * promotion["margin"]
+    margin = f", or as many as exclude a drop of {points:g} points" if points else ""
     print(
         f"If nothing speaks against it, it takes charge after {promotion['n_requests']:,} requests{days}, "
         f"{first['n_requests']:,} of them in the first stage ({first['share']:.3g} of the requests), and with "
-        f"{promotion['n_labels']:,} labelled answers."
+        f"{promotion['n_labels']:,} labelled answers{margin}."
     )
     if share is not None and found["drop_points"] > 0:
         print(f"Of such releases, {share:.0%} find {what} before that.", end=" " if share < _SURE else "\n")

@@ -76,12 +76,7 @@ def plan(
 
     Returns:
         What was asked, `shares` (of the requests, that control and candidate answer at the start; None where both
-        answer all), `promotion` of a canary (None else; see `_promotion`), `all` and `channels`: each with what was
-        seen on held-out rows (`n_rows`, `disagreement_share`, ...), `plan` (the fields of `stats.planning.Plan`, or
-        None with a `reason`), `found_share` (of a canary: chance that the drop is found before the promotion),
-        `requests_per_day`, `days_median` and `days_p90` (None without traffic so far), and with a `release.margin`
-        `no_worse`: the plan until a shadow that is as good as the control is shown not to be worse by that (None with a
-        `no_worse_reason` where that cannot be planned).
+        answer all), `promotion` of a canary (None else; see `_promotion`), `all` and `channels` (see `_part`).
 
     Raises:
         NotFound: no such version or policy.
@@ -183,7 +178,8 @@ def _traffic_shares(per_day: Mapping[str, float], parts: Mapping[str, Mapping[st
 
 def _promotion(asked: _Question, n_labels: int, per_day: float) -> dict[str, Any] | None:
     """When a canary takes charge if nothing speaks against it: `n_requests`, `n_labels` (of both arms), `cost`, `days`
-    (None without traffic so far) and `stages`, each with the candidate's `share`, `n_requests` and `days`.
+    (None without traffic so far), the `margin` that labels have to exclude besides (0: none), and `stages`, each with
+    the candidate's `share`, `n_requests` and `days`.
     """
     if not asked.stages:
         return None
@@ -198,7 +194,8 @@ def _promotion(asked: _Question, n_labels: int, per_day: float) -> dict[str, Any
     ]
     cost = None if asked.price is None else round(2 * n_labels * asked.price, 2)
     return {
-        "n_requests": math.ceil(total), "n_labels": 2 * n_labels, "cost": cost, "days": days(total), "stages": stages,
+        "n_requests": math.ceil(total), "n_labels": 2 * n_labels, "cost": cost, "days": days(total),
+        "margin": asked.margin, "stages": stages,
     }  # fmt: skip
 
 
@@ -216,7 +213,15 @@ def _requests_per_day(ws: Workspace, task: str) -> dict[str, float]:
 def _part(
     asked: _Question, part: Mapping[str, Any], overall: Mapping[str, Any], per_day: float, n_hypotheses: int
 ) -> dict[str, Any]:
-    """The plan of all rows or of one channel."""
+    """The plan of all rows or of one channel.
+
+    Returns:
+        What was seen on held-out rows (`n_rows`, `disagreement_share`, ...), `plan` (the fields of
+        `stats.planning.Plan`, or None with a `reason`), `found_share` (of a canary: chance that the drop is found
+        before the promotion), `requests_per_day`, `days_median` and `days_p90` (None without traffic so far), and with
+        a `release.margin` `no_worse`: the plan until a shadow that is as good as the control is shown not to be worse
+        by that (None with a `no_worse_reason` where that cannot be planned).
+    """
     is_own = part["n_disagreements"] >= _FEWEST_DIFFERENCES
     taken = part if is_own else overall
     no_worse, no_worse_reason = _or_reason(lambda: _no_worse(asked, *_rates(taken)[:2], n_hypotheses))

@@ -27,6 +27,8 @@ _PATIENCE = {
     "evidence": timedelta(days=1),
 }
 """How long a release may go without what it waits for before it is called stuck."""
+_HEALTH = {"promote": "ready to promote", "reject": "failing", "stop": "used up", "advance": "ready to advance"}
+"""Of a verdict."""
 _DAY_S = 86_400
 
 
@@ -181,7 +183,7 @@ def _health(rails: list[dict[str, Any]], decision: Decision, lack: str | None) -
     if any(rail["fired"] for rail in rails):
         return "guardrail fired"
     if decision.verdict != "hold":
-        return {"promote": "ready to promote", "reject": "failing", "advance": "ready to advance"}[decision.verdict]
+        return _HEALTH[decision.verdict]
     ratios = decision.evidence.get("ratio_e", {}).values()
     if any(e >= decision.evidence["ratio_limit"] for e in ratios) or not decision.evidence:
         return "unhealthy"  # arms that do not get their shares, or counts that cannot be right

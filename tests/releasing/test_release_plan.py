@@ -150,6 +150,7 @@ def test_of_a_canary_the_whole_ramp_is_planned(
     # forgets the clock or the labels, and a channel that is given the requests of all.
     answer_with(monkeypatch, workspace, rows, {1: right, 2: sometimes_wrong(10)})
     found = planning.plan(workspace, "2", drop=2, policy="canary", price=0.5)
+    few = planning.plan(workspace, "2", drop=2, policy="canary", label_share=0.01)
     promotion = found["promotion"]
     assert [one["n_requests"] for one in promotion["stages"]] == [20000, 4000, 2000, 800, 400]
     assert (promotion["n_requests"], promotion["n_labels"], promotion["cost"]) == (27200, 1000, 500.0)
@@ -163,7 +164,6 @@ def test_of_a_canary_the_whole_ramp_is_planned(
     words = " ".join(capsys.readouterr().out.split())
     assert "takes charge after 27,200 requests, 20,000 of them in the first stage" in words
     assert "find a drop of 2 points before that. To find more" in words
-    few = planning.plan(workspace, "2", drop=2, policy="canary", label_share=0.01)
     assert few["promotion"]["n_requests"] == 27200 + (500 - 10) / 0.01 / 0.5
     plant_traffic(workspace, "web", 40, days=3.75)  # 600 s of so few are no requests
     slow = planning.plan(workspace, "2", drop=2, policy="canary")
@@ -171,9 +171,11 @@ def test_of_a_canary_the_whole_ramp_is_planned(
     with open_workspace(workspace.root, overrides={"release.dwell_s": 30 * 86400}) as ws:
         waits = planning.plan(ws, "2", drop=2, policy="canary")["promotion"]["stages"]
     assert waits[-1]["days"] == pytest.approx(400 * 3.75 / 40, rel=0.01)  # longer than 30 days
-    with open_workspace(workspace.root, overrides={"release.dwell_s": 60 * 86400}) as ws:
-        waits = planning.plan(ws, "2", drop=2, policy="canary")["promotion"]["stages"]
-    assert waits[-1]["days"] == 60
+    with open_workspace(workspace.root, overrides={"release.dwell_s": 60 * 86400, "release.margin": 0.01}) as ws:
+        waits = planning.plan(ws, "2", drop=2, policy="canary")
+    assert waits["promotion"]["stages"][-1]["days"] == 60
+    show_plan(waits)
+    assert "or as many as exclude a drop of 1 points" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_margin_too_small_to_show_is_said(
