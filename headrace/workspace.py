@@ -1,8 +1,11 @@
 """A workspace: a folder with headrace.toml, and the four handles that every stage function takes."""
 
+import fcntl
 import getpass
 import os
-from collections.abc import Callable, Mapping
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -16,6 +19,7 @@ from headrace.errors import AlreadyExists, BadConfig, NotFound, Unusable, neares
 from headrace.store import Store, open_store
 
 STATE_FOLDER = ".headrace"
+_SERVED = "serve.lock"
 
 
 def utc_now() -> datetime:
@@ -114,7 +118,7 @@ def init(
         text += f"catalogue = {_quoted(catalogue)}\n"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        (root / STATE_FOLDER).mkdir(exist_ok=True)
+        (root / STATE_FOLDER).mkdir(mode=0o700, exist_ok=True)
         (root / STATE_FOLDER / ".gitignore").write_text("*\n", "utf-8")
         draft = root / STATE_FOLDER / f"{config_sources.FILE_NAME}.{os.getpid()}"
         draft.write_text(text, "utf-8")
@@ -126,11 +130,14 @@ def init(
     return open_workspace(root)
 
 
-def open_workspace(root: Path | str = ".", *, overrides: Mapping[str, object] | None = None) -> Workspace:
+def open_workspace(
+    root: Path | str = ".", *, overrides: Mapping[str, object] | None = None, is_look: bool = False
+) -> Workspace:
     """Open the workspace at `root`.
 
     Args:
         overrides: dotted setting to value, such as `{"finetune.epochs": 1}`; stronger than environment and file.
+        is_look: leave who may read the state folder as it is; else others on the machine no longer may.
 
     Raises:
         NotFound: no headrace.toml there.
@@ -141,6 +148,8 @@ def open_workspace(root: Path | str = ".", *, overrides: Mapping[str, object] | 
         raise NotFound("no workspace here (headrace.toml is missing)", value=str(root), next_step="Run: headrace init")
     settings, shown = config_sources.load(root, overrides=overrides)
     state = root / STATE_FOLDER
+    if not is_look:
+        _keep_to_owner(state)
     store = open_store(
         settings.store.url or f"sqlite:///{state / 'headrace.db'}",
         lock_path=state / "store.lock",
@@ -149,6 +158,40 @@ def open_workspace(root: Path | str = ".", *, overrides: Mapping[str, object] | 
     )
     artifacts = ArtifactStore(settings.artifacts.url or str(state / "artifacts"), scratch=state / "scratch")
     return Workspace(root=root, settings=settings, shown=shown, store=store, artifacts=artifacts)
+
+
+@contextmanager
+def serving(ws: Workspace) -> Iterator[None]:
+    """While inside, `is_served` tells other processes so. Several may be inside; one that is killed is no longer."""
+    handle = os.open(ws.state_folder / _SERVED, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(handle)
+
+
+def is_served(root: Path) -> bool:
+    """Whether a process is inside `serving` of the workspace there."""
+    try:
+        handle = os.open(root / STATE_FOLDER / _SERVED, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def _keep_to_owner(state: Path) -> None:
+    """Have nobody else on the machine read a state folder, which holds every text; a group that may write stays."""
+    with suppress(OSError):  # another's, or on a disk without rights
+        mode = stat.S_IMODE(state.stat().st_mode)
+        if mode & stat.S_IRWXO:
+            state.chmod(mode & ~stat.S_IRWXO if mode & stat.S_IWGRP else 0o700)
 
 
 def _quoted(text: str) -> str:

@@ -92,12 +92,16 @@ def _show_restored(made: "Restored") -> None:
         print(f"  erased again: {', '.join(made.erased_again)}")
     if made.revoked_again:
         print(f"  keys revoked again: {', '.join(made.revoked_again)}")
+    if made.ended_again:
+        print(f"  keys that end again as they did: {', '.join(made.ended_again)}")
     if made.put_aside:
         print(f"  what was there before: {made.put_aside}")
     for digest in made.missing:
         print(f"  an artifact that the backup does not have: {digest}")
     for setting in made.settings_to_change:
-        print(f"  headrace.toml still says {setting}: take it out, or the restored files are not used")
+        is_place = setting.startswith(("store.url", "artifacts.url"))
+        why = "take it out, or the restored files are not used" if is_place else "no backup holds it; put the file back"
+        print(f"  headrace.toml still says {setting}: {why}")
 
 
 def doctor(where: Where = Path("."), as_json: AsJson = False) -> None:

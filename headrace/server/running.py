@@ -34,7 +34,7 @@ from headrace.serve import logs
 from headrace.server import http, tls
 from headrace.server.app import create_app
 from headrace.server.plane import ControlPlane
-from headrace.workspace import Workspace
+from headrace.workspace import Workspace, serving
 
 _log = logging.getLogger("headrace.server")
 
@@ -232,7 +232,8 @@ def _address_file(ws: Workspace, listener: socket.socket, scheme: str) -> Iterat
     path = ws.state_folder / ADDRESS_FILE
     _write_whole(path, json.dumps({"pid": os.getpid(), "host": host, "port": port, "url": url}))
     try:
-        yield url
+        with serving(ws):
+            yield url
     finally:
         with contextlib.suppress(OSError, ValueError):
             if json.loads(path.read_text("utf-8"))["pid"] == os.getpid():  # a later server may have written its own

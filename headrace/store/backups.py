@@ -1,6 +1,7 @@
 """What is asked of a copy of the database that no store has open: whether it is sound, and what it refers to."""
 
 import sqlite3
+from datetime import UTC, datetime
 
 from headrace.store import at_rest
 
@@ -40,3 +41,17 @@ def revoked_keys_in(conn: sqlite3.Connection) -> list[str]:
         return [row[0] for row in conn.execute("SELECT id FROM api_keys WHERE revoked_at IS NOT NULL ORDER BY id")]
     except at_rest.errors():
         return []
+
+
+def ends_of_keys_in(conn: sqlite3.Connection) -> dict[str, datetime]:
+    """When access keys end that were not revoked, by id, those without an end left out; none, see `revoked_keys_in`.
+
+    Raises:
+        ValueError: one of the instants is none.
+    """
+    query = "SELECT id, expires_at FROM api_keys WHERE revoked_at IS NULL AND expires_at IS NOT NULL ORDER BY id"
+    try:
+        found = conn.execute(query).fetchall()
+    except at_rest.errors():
+        return {}
+    return {key_id: datetime.fromisoformat(str(at)).replace(tzinfo=UTC) for key_id, at in found}

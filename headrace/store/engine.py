@@ -52,7 +52,7 @@ class Store:
         self._busy_timeout_s = busy_timeout_s
         self._thread_lock = threading.RLock()
         self._file_lock = FileLock(lock_path, thread_local=False)
-        self._follow_lock = lock_path.with_name("follow.lock")
+        self._follow_lock = lock_path.with_name(wal.LOCK)
         self._log_in_doubt = False
         """Whether the disk said that it did not keep what was written: it may have forgotten any of it since."""
         self._closed = False

@@ -53,10 +53,10 @@ def state(conn: Connection) -> tuple[Any, ...]:
     return tuple(conn.execute(select(n, revoked, expires, newest, last).select_from(_KEYS)).one())
 
 
-def expire(conn: Connection, key_id: str, at: datetime) -> None:
-    """Have a key count no longer than until `at`."""
+def expire(conn: Connection, key_id: str, at: datetime) -> bool:
+    """Have a key count no longer than until `at`; False if it did not anyway."""
     later = or_(_KEYS.c.expires_at.is_(None), _KEYS.c.expires_at > at)
-    conn.execute(update(_KEYS).where(_KEYS.c.id == key_id, later).values(expires_at=at))
+    return conn.execute(update(_KEYS).where(_KEYS.c.id == key_id, later).values(expires_at=at)).rowcount == 1
 
 
 def revoke(conn: Connection, key_id: str, at: datetime) -> bool:

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from headrace.errors import Unusable, WrongState
 
+LOCK = "follow.lock"
+"""In the state folder; of who is inside `following`."""
 HEAD_BYTES = 32
 _FRAME_HEAD_BYTES = 24
 _INDEX_HEAD = struct.Struct("=III BBH II 2I 8s 2I")
@@ -56,7 +58,7 @@ class Log:
     """
 
     def __init__(self, database: Path) -> None:
-        self._wal = Path(f"{database}-wal")
+        self._wal, self._database = Path(f"{database}-wal"), database
         try:
             self._index = os.open(f"{database}-shm", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
@@ -65,6 +67,11 @@ class Log:
                 value=f"{database}-shm",
                 next_step="Check its rights",
             ) from None
+        self._file = _identity(database)
+
+    def is_lost(self) -> bool:
+        """Whether another database, or none, is where this one was when it was opened."""
+        return _identity(self._database) != self._file
 
     def mark(self) -> Mark:
         """What is committed now.
@@ -110,6 +117,15 @@ class Log:
         if checksum != mark.checksum:
             raise LogLost("the log was written anew")
         return Frames(content if after else head + content, n_commits)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Of a file, for as long as anybody has it open; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def n_frames_of(log: Path) -> int:

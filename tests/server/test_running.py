@@ -17,7 +17,7 @@ from headrace.client import Client
 from headrace.errors import BadConfig, Damaged, HeadraceError, Unavailable, Unusable, WrongState
 from headrace.server.running import start_server
 from headrace.store import ledger, predictions
-from headrace.workspace import Workspace, init, open_workspace
+from headrace.workspace import Workspace, init, is_served, open_workspace
 from stub_model import Server, plant_stub, running
 
 WAIT_S = 20
@@ -152,10 +152,12 @@ def test_it_is_alive_before_it_is_ready(root: Path, plugin_env: dict[str, str]) 
         live = httpx.get(f"{server.url}/v2/health/live", timeout=WAIT_S)
         server.wait_until_ready()
         assert live.json() == {"live": True}
+        assert is_served(root)
         assert httpx.get(f"{server.url}/v2/health/ready").json() == {"ready": True}
         assert server.line == f"headrace serves tone at {server.url}\n"
     finally:
         server.stop()
+    assert not is_served(root)
 
 
 @pytest.mark.parametrize("after_s", [0.1, 1.2])
