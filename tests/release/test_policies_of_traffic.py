@@ -246,6 +246,15 @@ def test_a_bandit_drops_an_arm_that_ruins_a_channel_and_goes_on_with_the_others(
     assert weights(decision)["candidate-2"] == 0
     assert weights(decision)["candidate"] > 0
     assert "b: 30 of 100" in decision.evidence["dropped"]["candidate-2"]
+    # It leaves at once, also while another arm, told to be the best, waits for labels of a channel.
+    scores["candidate"]["a"] = Score(400, 390)
+    requests = {arm: {**of, "c": traffic(9)} for arm, of in requests.items()}
+    evidence = in_stages(Batch(dict.fromkeys(scores, 1 / 3), scores, requests), stage_requests=500)
+    decision = Bandit.decide(evidence, {**OPTIONS, "n_candidates": 2})
+    assert (decision.verdict, weights(decision)["candidate-2"]) == ("advance", 0)
+    later = Batch(weights(decision))
+    waits = Bandit.decide(in_stages(*evidence.batches, later), {**OPTIONS, "n_candidates": 2})
+    assert (waits.verdict, waits.evidence["waits_for"]) == ("hold", "labels from c")
 
 
 def test_a_bandit_waits_with_a_promotion_for_a_suspected_harm_and_for_arms_out_of_proportion() -> None:

@@ -67,6 +67,8 @@ class Bandit:
         if not look.candidates:
             told = "; ".join(f"{arm}: {why}" for arm, why in look.dropped.items())
             return Decision("reject", f"No candidate is left. {told}", look.facts)
+        if look.serves_dropped:
+            return _reallocated(look)
         if silent := [arm for arm in look.left if not guardrails.traffic_of(evidence, arm).n_requests]:
             return look.hold(f"There are no requests to {', '.join(silent)}", "requests")
         if look.found.best == control:
@@ -110,6 +112,16 @@ class _Look:
             for arm, broken in self.rails.items()
         }
         return {arm: reason for arm, reason in why.items() if reason}
+
+    @property
+    def now(self) -> Mapping[str, float]:
+        """The shares of the arms."""
+        return self.evidence.batches[-1].shares if self.evidence.batches else Bandit.weights(self.options)
+
+    @property
+    def serves_dropped(self) -> bool:
+        """Whether a dropped arm still gets requests."""
+        return any(self.now.get(arm, 0.0) > 0 for arm in self.dropped)
 
     @property
     def left(self) -> list[str]:
@@ -179,11 +191,9 @@ def _reallocated(look: _Look) -> Decision:
     scores: dict[str, Score] = {arm: guardrails.score_of(evidence, arm) for arm in left}
     shares = best_arm.shares(scores, floor=look.options["floor_share"], out=look.found.out)
     weights = {arm: round(shares.get(arm, 0.0), 6) for arm in _arms(look.options)}
-    now = evidence.batches[-1].shares if evidence.batches else Bandit.weights(look.options)
-    change = max(abs(weights[arm] - now.get(arm, 0.0)) for arm in weights)
-    is_dropped_now = any(now.get(arm, 0.0) > 0 for arm in look.dropped)
+    change = max(abs(weights[arm] - look.now.get(arm, 0.0)) for arm in weights)
     has_labels = all(score.n > 0 for score in scores.values())
-    if is_dropped_now or (has_labels and evidence.stage_requests >= _STAGE_REQUESTS and change >= _LEAST_CHANGE):
+    if look.serves_dropped or (has_labels and evidence.stage_requests >= _STAGE_REQUESTS and change >= _LEAST_CHANGE):
         told = ", ".join(f"{arm} {share:.0%}" for arm, share in weights.items())
         return Decision("advance", f"Requests go where labels tell most: {told}", look.facts, weights=weights)
     told = ", ".join(f"{arm} {score.n_right} of {score.n} right" for arm, score in scores.items())
