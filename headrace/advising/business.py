@@ -159,7 +159,7 @@ def _beside_control(case: Case, report: Report) -> list[Sentence]:
 def training(case: Case, difference: Mapping[str, Any]) -> list[Sentence]:
     """Whether training is worth it, by what the version in charge gains over zero-shot answers to the same rows."""
     assert case.control is not None
-    command = case.command(f"evaluate {case.control.number}")
+    command = case.command("advise business --json")
     if difference["estimate"] is None:
         return [not_known("training", f"Whether training pays is not known: {difference['reason']}.", command=command)]
     points = [100 * difference[key] for key in ("estimate", "low", "high")]

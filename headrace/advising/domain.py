@@ -31,6 +31,7 @@ _N_LOGGED = 2_000
 _FAR_QUANTILE = 0.99
 _N_TRAIN = 10_000
 _LEAST_GROUP = 20
+_MARGIN_POINTS = 5.0  # a group that is surely less than so much worse is fine
 
 
 def advise_domain(ws: Workspace, *, task: str | None = None, report: Report = silent) -> dict[str, Any]:
@@ -48,7 +49,7 @@ def advise_domain(ws: Workspace, *, task: str | None = None, report: Report = si
     checks: list[Callable[[], list[Sentence]]] = [
         lambda: personal_data(case, rows),
         lambda: imbalance(case),
-        lambda: drift_of(case, drift.open_alarms(ws, case.task)),
+        lambda: drift_of(case, drift.open_alarms(ws, case.task), n_watched(drift.standing(ws, case.task))),
         lambda: _groups(case),
         lambda: _doubt(case),
         lambda: _scope(case, report),
@@ -90,7 +91,7 @@ def imbalance(case: Case) -> list[Sentence]:
     """Classes with far fewer training rows than an even share; or that there is none."""
     if case.task_type.problem in ("regression", "question_answering", "retrieval"):  # no classes, or a whole catalogue
         return []
-    command = case.command("check")
+    command = case.command("advise domain --json")
     names = case.task_type.output_names
     targets = [row.target for row in case.sides.train]
     counts = Counter(name for target in targets for name in _names_in(target))
@@ -120,11 +121,24 @@ def _names_in(target: Any) -> set[str]:
     return {part if isinstance(part, str) else part[2] for part in target}
 
 
-def drift_of(case: Case, alarms: Sequence[Alarm]) -> list[Sentence]:
-    """What alarms that are open say."""
+def n_watched(standing: Mapping[str, Any]) -> int:
+    """Streams that have their reference, of how drift stands: from then on they can give an alarm."""
+    return sum(stream["is_watched"] for one in standing["watched"] for stream in one["streams"].values())
+
+
+def drift_of(case: Case, alarms: Sequence[Alarm], n_streams: int) -> list[Sentence]:
+    """What alarms that are open say; where there is none, whether there could be one.
+
+    Args:
+        n_streams: that are watched.
+    """
     command = case.command("drift")
+    if not alarms and not n_streams:
+        why = "No stream of answers is watched for drift yet: there were too few answers, or none by who is in charge."
+        return [not_known("drift", why, command=command)]
     if not alarms:
-        return [say("drift", "fine", "No alarm of drift is open: {}.", _count(0), unit="alarms", command=command)]
+        text = f"No alarm of drift is open: {{}}, in {n_streams} streams that are watched."
+        return [say("drift", "fine", text, _count(0), unit="alarms", command=command, n_streams=n_streams)]
     said = []
     for alarm in alarms:
         verdict: Verdict = "fine" if alarm.evidence["effect"]["accuracy"] == "not affected" else "act"
@@ -187,6 +201,8 @@ def members_of(channels: Sequence[str], name: str, rules: Sequence[str]) -> Call
 def fairness(case: Case, places: Mapping[str, NDArray[np.bool_]], right: NDArray[np.bool_]) -> list[Sentence]:
     """Of each group, how much less often its rows are answered rightly than all others; the level is divided by groups.
 
+    Few rows cannot say that a group is fine: that takes an interval above -5 points.
+
     Args:
         places: which rows are of each group.
     """
@@ -201,12 +217,19 @@ def fairness(case: Case, places: Mapping[str, NDArray[np.bool_]], right: NDArray
             continue
         apart = difference(share_of(right[~mine], level=level), share_of(right[mine], level=level))
         points = Interval(100 * apart.estimate, 100 * apart.low, 100 * apart.high, level)
-        is_worse = points.high < 0
+        verdict, how = _how_a_group_is(points)
         facts = {"group": name, "n": n_mine, "right_share": float(right[mine].mean())}
-        text = f"Group {name} is answered {'worse than the others' if is_worse else 'no worse, as far as known'}: {{}}."
-        verdict: Verdict = "act" if is_worse else "fine"
+        text = f"Group {name} is answered {how}: {{}}."
         said.append(say("fairness", verdict, text, points, unit="points", command=command, **facts))
     return said
+
+
+def _how_a_group_is(points: Interval) -> tuple[Verdict, str]:
+    if points.high < 0:
+        return "act", "worse than the others"
+    if points.low > -_MARGIN_POINTS:
+        return "fine", f"less than {_MARGIN_POINTS:g} points worse than the others"
+    return "not known", "as well as the others or not, which its test rows are too few to tell"
 
 
 def _doubt(case: Case) -> list[Sentence]:

@@ -12,6 +12,7 @@ from headrace.advising import advise_domain, domain
 from headrace.advising.case import Case
 from headrace.data.importing import import_rows
 from headrace.errors import BadConfig
+from headrace.feedback import drift
 from headrace.feedback.alarms import Alarm
 from headrace.stats import abstention
 from headrace.store import channels
@@ -31,7 +32,7 @@ def test_a_clean_workspace_has_nothing_to_act_on(ws: Workspace, tmp_path: Path) 
     said = advise_domain(ws)["sentences"]
     assert [one["about"] for one in said if one["verdict"] == "act"] == []
     for about, verdict in [
-        ("personal-data", "fine"), ("imbalance", "fine"), ("drift", "fine"), ("fairness", "not known"),
+        ("personal-data", "fine"), ("imbalance", "fine"), ("drift", "not known"), ("fairness", "not known"),
         ("abstention", "not known"), ("scope", "not known"),
     ]:  # fmt: skip
         assert verdicts(said, about) == [verdict], about
@@ -61,15 +62,16 @@ def test_a_rare_class_is_named(ws: Workspace, tmp_path: Path) -> None:
 def test_a_group_that_is_answered_worse_is_named(ws: Workspace) -> None:
     case = Case(ws, "tone")
     rng = np.random.default_rng(0)
-    mine = np.arange(1200) < 400
-    even, worse = rng.random(1200) < 0.8, rng.random(1200) < np.where(mine, 0.6, 0.85)
-    other = rng.random(1200) < 0.5
+    mine = np.arange(9000) < 3000
+    even, worse = rng.random(9000) < 0.8, rng.random(9000) < np.where(mine, 0.6, 0.85)
+    other = rng.random(9000) < 0.5
     assert verdicts(domain.fairness(case, {"g": mine, "h": other}, even), "fairness") == ["fine", "fine"]
     said = check(domain.fairness(case, {"g": mine, "h": other}, worse), "fairness")
     assert [(one["facts"]["group"], one["verdict"]) for one in said] == [("g", "act"), ("h", "fine")]
     assert said[0]["level"] == pytest.approx(0.975)
-    few = {"few": np.arange(1200) < 5}
-    assert verdicts(domain.fairness(case, few, even), "fairness") == ["not known"]
+    for n in (5, 20, 100):  # too few to compare, and too few to tell
+        few = {"few": np.arange(9000) < n}
+        assert verdicts(domain.fairness(case, few, even), "fairness") == ["not known"]
 
 
 def test_groups_are_channels_or_patterns(ws: Workspace, tmp_path: Path) -> None:
@@ -91,8 +93,18 @@ def test_an_alarm_is_said_unless_accuracy_is_known_to_hold(ws: Workspace) -> Non
         changes = [{"what": "negative", "before": 0.2, "now": ends}]
         evidence = {"since": "2026-03-01T12:00:00+00:00", "n_answers": 90, "changes": changes, "effect": effect}
         alarm = Alarm("alm_1", "tone", "a", "ver_1", "classes", evidence, NOON)
-        (one,) = check(domain.drift_of(Case(ws, "tone"), [alarm]), "drift")
+        (one,) = check(domain.drift_of(Case(ws, "tone"), [alarm], 0), "drift")
         assert (one["verdict"], one["number"]) == (verdict, 0.4)
+
+
+def test_no_alarm_is_fine_only_where_something_is_watched(ws: Workspace, tmp_path: Path) -> None:
+    plant_rows(ws, tmp_path, {"a": 150})
+    case = Case(ws, "tone")
+    assert verdicts(domain.drift_of(case, [], 2), "drift") == ["fine"]
+    assert domain.n_watched(drift.standing(ws, "tone")) == 0  # nobody is in charge
+    assert verdicts(advise_domain(ws)["sentences"], "drift") == ["not known"]
+    seen = {"classes": {"is_watched": True}, "confidence": {"is_watched": False}}
+    assert domain.n_watched({"watched": [{"streams": seen}, {"streams": {}}, {"streams": seen}]}) == 2
 
 
 def test_a_threshold_keeps_its_promise_on_new_rows(ws: Workspace) -> None:

@@ -127,6 +127,7 @@ def test_training_within_the_noise_of_zero_shot_is_advised_against(
     gain = dict(zip(("estimate", "low", "high"), (one / 100 for one in points), strict=True)) | {"level": 0.95}
     (one,) = check(business.training(Case(workspace, "tone"), gain), "training")
     assert one["verdict"] == verdict
+    assert one["command"] == "headrace advise business --json"  # evaluate shows no zero-shot figure
     assert one["number"] == pytest.approx(points[0])
     assert ("Do not fine-tune" in one["text"]) == (verdict == "act")
 
@@ -153,7 +154,8 @@ def test_where_there_are_several_tasks_commands_name_theirs(workspace: Workspace
             *technical.more_labels(case, {"inconclusive": "no vectors"}),
             *technical.in_the_way(case, flags, flags, flags, {}, who="tone/1"),
             *technical.precision(case, {}, 300, "int8"),
-            *domain.drift_of(case, []),
+            *domain.drift_of(case, [], 0),
+            *domain.drift_of(case, [], 3),
             *domain.personal_data(case, rows_of("a", 9)),
             *domain.doubt(case, np.linspace(0, 1, 300), ~flags, 0.2),
             *business.costs(case, [0.1, 0.2], 9, AdviseTable()),
