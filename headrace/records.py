@@ -311,8 +311,7 @@ class Release:
     """Names of the channels it is about; None: the whole task."""
     weights: Mapping[str, float] = field(default_factory=lambda: {"control": 1.0})
     """Arm to share of traffic, in the order in which units are assigned."""
-    stage: int = 0
-    """How often the weights were advanced."""
+    stage: int = 0  # how often the weights were advanced
 
     def version_of(self, arm: str) -> str:
         """Id of the version that answers in a candidate's arm; of the control in all others."""
@@ -431,11 +430,9 @@ class Traffic:
     """Counts of one arm's requests; of disjoint requests they add up."""
 
     n_requests: int = 0
-    n_errors: int = 0
-    """Answered with a server error, or with a row that failed."""
+    n_errors: int = 0  # answered with a server error, or with a row that failed
     n_timeouts: int = 0
-    n_slow: int = 0
-    """Slower than the release's limit."""
+    n_slow: int = 0  # slower than the release's limit
     n_abstained: int = 0
     n_units: int = 0
     """Units that met this arm first; a unit that meets several server processes counts in each."""
@@ -477,15 +474,13 @@ class Evidence:
     batches: Sequence[Batch] = ()
     """The same requests and answers by stage, the oldest first; the last holds the shares of now."""
     n_repeated_labels: int = 0  # labelled answers that do not count, as an earlier one of their unit does
-    n_requests: int = 0
-    """Inputs that the release has answered."""
+    n_requests: int = 0  # inputs that the release has answered
     stage: int = 0
     stage_elapsed_s: float = 0.0
     """Since the release came into this stage, on a clock that nobody sets; 0 where nobody watched."""
     stage_requests: int = 0
     """Requests since then to the arm that got fewest; the control is none where a slice of it is an arm."""
-    asked: Asked | None = None
-    """Of a shadow release whose differences a coin asks about."""
+    asked: Asked | None = None  # of a shadow release whose differences a coin asks about
 
 
 Verdict = Literal["promote", "hold", "reject", "stop", "advance"]
@@ -500,7 +495,5 @@ class Decision:
     evidence: dict[str, Any] = field(default_factory=dict)
     channels: Mapping[str, Verdict] = field(default_factory=dict)
     """Channel to what is decided for it alone; empty: the verdict is about all of the release's scope."""
-    weights: Mapping[str, float] | None = None
-    """Arm to share of traffic from now on (advance)."""
-    arm: str = "candidate"
-    """Whose version a promotion puts in charge."""
+    weights: Mapping[str, float] | None = None  # arm to share of traffic from now on (advance)
+    arm: str = "candidate"  # whose version a promotion puts in charge
