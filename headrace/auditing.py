@@ -11,6 +11,7 @@ are in the order of their numbers; their times are what the clock said.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -119,7 +120,7 @@ def note_settings(ws: Workspace) -> AuditLine | None:
 
 def _anchor(text: str) -> tuple[int, str]:
     number, _, digest = text.partition(":")
-    if not (number.isascii() and number.isdigit() and int(number) and digest):
+    if not (re.fullmatch("[1-9][0-9]{0,17}", number) and digest):
         raise BadInput("an anchor is NUMBER:HASH", value=text, next_step="`headrace audit verify` prints one")
     return int(number), digest
 

@@ -58,7 +58,7 @@ NOBODY = Caller("", frozenset(), frozenset())
 class _Held:
     record: ApiKey
     caller: Caller
-    pepper: bytes | None
+    pepper: bytes
     digest: bytes
 
 
@@ -147,17 +147,18 @@ class Keyring:
         return None if held is None else held.record
 
     def _read(self, found: list[tuple[ApiKey, str]], replaced: Mapping[str, str]) -> dict[str, _Held]:
-        pepper, held, orphans = keys.read_pepper(self._ws), {}, []
+        pepper, held, uncounted = keys.read_pepper(self._ws), {}, []
         for record, written in found:
-            is_peppered, digest = keys.read_digest(written)
-            if is_peppered and pepper is None:
-                orphans.append(record.id)
+            digest = keys.read_digest(written)
+            if pepper is None or digest is None:
+                uncounted.append(record.id)
                 continue
             channels = None if record.channels is None else frozenset(record.channels)
             caller = Caller(record.id, frozenset(record.scopes), channels, _first(record.id, replaced))
-            held[record.id] = _Held(record, caller, pepper if is_peppered else None, digest)
-        if orphans:
-            _log.error("keys that do not count, since .headrace/%s is gone: %s", keys.PEPPER, ", ".join(orphans))
+            held[record.id] = _Held(record, caller, pepper, digest)
+        if uncounted:
+            why = f".headrace/{keys.PEPPER} is gone" if pepper is None else "something else wrote them to the database"
+            _log.error("keys that do not count, since %s: %s", why, ", ".join(uncounted))
         return held
 
 

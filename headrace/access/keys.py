@@ -3,23 +3,22 @@
     hr_live_4fXq0TbVw2Zk_<secret: 32 random bytes in base62>_<CRC-32 of all before it, in hex>
 
 What is before the secret is the key's id, which is no secret. The store has the id and a digest of the whole key:
-HMAC-SHA-256 under the workspace's pepper, a file that is in no database, or SHA-256 where there is none. A slow hash
-would add nothing to 256 random bits. The CRC tells a key that was cut or mistyped from one that is not known, here and
-in scanners that look for keys where none should be.
+HMAC-SHA-256 under the workspace's pepper, a file that is in no database: who can write to the database alone can make
+no key. A slow hash would add nothing to 256 random bits. The CRC tells a key that was cut or mistyped from one that is
+not known, here and in scanners that look for keys where none should be.
 """
 
 import base64
-import hashlib
 import hmac
-import math
 import os
 import re
 import secrets
 import string
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from headrace import auditing
@@ -42,7 +41,11 @@ _ALPHABET = string.digits + string.ascii_letters
 _ID_CHARS, _SECRET_CHARS = 12, 43  # 62 ** 43 > 2 ** 256
 _SHAPE = re.compile(rf"(hr_(?:live|test)_[0-9A-Za-z]{{{_ID_CHARS}}})_[0-9A-Za-z]{{{_SECRET_CHARS}}}_([0-9a-f]{{8}})")
 _PEPPER_BYTES = 32
-_PEPPERED = "hmac"  # else sha256
+_PEPPERED = "hmac"
+_MOST_OVERLAP = timedelta(days=3660)
+_END = datetime(9999, 12, 31, tzinfo=UTC)  # later than that no key expires
+_LEAST_PER_S, _MOST_PER_S = 1e-6, 1e9
+_MOST_PER_DAY = 2**31 - 1  # width of the column
 _MAX_NAME_CHARS = 200  # width of the column
 
 
@@ -116,12 +119,13 @@ def rotate(
         BadInput: an overlap or expiry that cannot be.
     """
     now, old = ws.clock(), find(ws, key_id)
-    if overlap < timedelta():
-        raise BadInput("an overlap is no less than nothing", value=str(overlap), next_step="Leave it out for a day")
+    if not timedelta() <= overlap <= _MOST_OVERLAP:
+        problem = f"an overlap is between nothing and {_MOST_OVERLAP.days} days"
+        raise BadInput(problem, value=str(overlap), next_step="Leave it out for a day")
     if (stands := standing(old, now)) != "valid":
         raise WrongState(f"the key is {stands}", value=key_id, next_step="Make another: headrace key create")
     if expires_at is None and old.expires_at is not None:
-        expires_at = now + (old.expires_at - old.created_at)
+        expires_at = now + min(old.expires_at - old.created_at, _END - now)
     _check(old.name, old.scopes, expires_at, now)
     made_id = key_id[: len(PREFIXES[0])] + _random(_ID_CHARS)
     record = replace(old, id=made_id, created_at=now, expires_at=expires_at, last_used_at=None, replaces=old.id)
@@ -189,10 +193,8 @@ def id_of(key: str) -> str | None:
     return found[1]
 
 
-def digest(key: str, pepper: bytes | None) -> bytes:
+def digest(key: str, pepper: bytes) -> bytes:
     """32 bytes that tell nobody the key."""
-    if pepper is None:
-        return hashlib.sha256(key.encode()).digest()
     return hmac.digest(pepper, key.encode(), "sha256")
 
 
@@ -204,10 +206,12 @@ def read_pepper(ws: Workspace) -> bytes | None:
         return None
 
 
-def read_digest(written: str) -> tuple[bool, bytes]:
-    """Of what the store has of a key: whether it was made with a pepper, and the digest."""
+def read_digest(written: str) -> bytes | None:
+    """The digest that the store has of a key; None where it is of no kind that is made here, and the key never counts."""
     how, _, text = written.partition(":")
-    return how == _PEPPERED, base64.b64decode(text)
+    with suppress(ValueError):
+        return base64.b64decode(text, validate=True) if how == _PEPPERED else None
+    return None
 
 
 def _write(ws: Workspace, record: ApiKey, action: str, also: "Callable[[Connection], object]") -> Made:
@@ -243,7 +247,7 @@ def _made_pepper(ws: Workspace) -> bytes:
     if pepper is not None:
         return pepper
     with ws.store.read() as conn:
-        orphans = [key.id for key, written in rows.with_hashes(conn) if read_digest(written)[0]]
+        orphans = [key.id for key, written in rows.with_hashes(conn) if read_digest(written)]
     if orphans:
         raise WrongState(
             f"the file .headrace/{PEPPER} is gone, without which these keys do not count",
@@ -264,15 +268,19 @@ def _check(name: str, scopes: Sequence[str], expires_at: datetime | None, now: d
     for scope in scopes:
         if scope not in SCOPES:
             raise BadInput("no such scope", value=scope, next_step=nearest(scope, list(SCOPES)))
-    if expires_at is not None and expires_at <= now:
-        raise BadInput("the key would have expired already", value=str(expires_at), next_step="Give a later time")
+    if expires_at is not None and not now < expires_at <= _END:
+        raise BadInput(
+            "a key expires between now and the year 9999", value=str(expires_at), next_step="Give another time"
+        )
 
 
 def _check_limits(requests_per_s: float | None, rows_per_day: int | None) -> None:
-    if requests_per_s is not None and not (requests_per_s > 0 and math.isfinite(requests_per_s)):
-        raise BadInput("a limit is a number above 0", value=requests_per_s, next_step="Leave it out for none")
-    if rows_per_day is not None and rows_per_day < 1:
-        raise BadInput("a limit is a number from 1 on", value=rows_per_day, next_step="Leave it out for none")
+    if requests_per_s is not None and not _LEAST_PER_S <= requests_per_s <= _MOST_PER_S:
+        problem = f"requests in a second are limited to a number from {_LEAST_PER_S} to {_MOST_PER_S:.0f}"
+        raise BadInput(problem, value=requests_per_s, next_step="Leave it out for none")
+    if rows_per_day is not None and not 1 <= rows_per_day <= _MOST_PER_DAY:
+        problem = f"rows in a day are limited to a number from 1 to {_MOST_PER_DAY}"
+        raise BadInput(problem, value=rows_per_day, next_step="Leave it out for none")
 
 
 def _has_expired(key: ApiKey, now: datetime) -> bool:

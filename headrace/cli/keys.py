@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headrace.cli.rendering import AsJson, Where, emit, instant, opened, plain, table
+from headrace.errors import BadInput
 
 if TYPE_CHECKING:
     from headrace.access.keys import Made
@@ -96,9 +97,16 @@ def key_rotate(
     from headrace.access import keys
 
     with opened(where) as ws:
-        overlap, expires_at = timedelta(hours=overlap_hours), instant("--expires", expires)
-        made = keys.rotate(ws, key_id, overlap=overlap, expires_at=expires_at)
+        made = keys.rotate(ws, key_id, overlap=_hours(overlap_hours), expires_at=instant("--expires", expires))
     _show_made(made, as_json)
+
+
+def _hours(n_hours: float) -> timedelta:
+    try:
+        return timedelta(hours=n_hours)
+    except (ValueError, OverflowError):
+        next_step = "Leave --overlap-hours out for a day"
+        raise BadInput("an overlap is a number of hours", value=n_hours, next_step=next_step) from None
 
 
 @_key.command("revoke")

@@ -139,7 +139,7 @@ def instant(option: str, text: str | None) -> datetime | None:
         return None
     try:
         return datetime.fromisoformat(text).astimezone()
-    except ValueError:
+    except (ValueError, OverflowError):
         raise BadInput(f"{option} is no day or instant", value=text, next_step="Write it as 2026-03-01") from None
 
 

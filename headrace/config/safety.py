@@ -18,9 +18,9 @@ class AccessTable(Table):
     """File of the TLS certificate with its chain, in PEM; empty: plain HTTP."""
     private_key: str = ""
     """File of the certificate's private key, in PEM."""
-    requests_per_s: Annotated[float, Field(ge=0)] = 0
+    requests_per_s: Annotated[float, Field(ge=0, le=1e9)] = 0
     """Requests that a key may make in a second, over time; 0: no limit. A key can have a limit of its own."""
-    burst_s: Annotated[float, Field(gt=0)] = 10
+    burst_s: Annotated[float, Field(gt=0, le=1e6)] = 10
     """Seconds of that rate that may come at once."""
     rows_per_day: Annotated[int, Field(ge=0)] = 0
     """Rows that a key may have answered in a day (UTC); 0: no limit. A key can have a limit of its own."""
@@ -46,7 +46,7 @@ class ChannelTable(Table):
     """As serve.log_inputs, for this channel."""
     keep_days: Annotated[int, Field(ge=1)] | None = None
     """As privacy.keep_days, for this channel."""
-    requests_per_s: Annotated[float, Field(gt=0)] | None = None
+    requests_per_s: Annotated[float, Field(gt=0, le=1e9)] | None = None
     """Requests of the channel in a second, over time, whoever makes them."""
     rows_per_day: Annotated[int, Field(ge=1)] | None = None
     """Rows of the channel that are answered in a day (UTC), whoever asks."""

@@ -1,7 +1,9 @@
 """Keys and the keyring. Catches: a secret in the store, a digest that a copy of the database is enough to forge, a key
 that goes on after it was revoked or has expired, a server that opens up again."""
 
+import base64
 import datetime as dt
+import hashlib
 import logging
 import sqlite3
 import stat
@@ -89,10 +91,34 @@ def test_the_database_has_no_secret_and_a_copy_of_it_cannot_make_one(ws: Workspa
     content = b"".join(path.read_bytes() for path in ws.state_folder.glob("headrace.db*"))
     assert one.record.id.encode() in content
     assert secret.encode() not in content
-    assert keys.digest(one.key, None) not in content  # SHA-256 alone: who could write to the copy could add a key
+    assert hashlib.sha256(one.key.encode()).digest() not in content
     pepper = ws.state_folder / keys.PEPPER
     assert stat.S_IMODE(pepper.stat().st_mode) == 0o600
     assert len(pepper.read_bytes()) == 32
+
+
+@pytest.mark.parametrize("kind", ["sha256:", "hmac:", "", "hmac:not base64 "])
+def test_a_row_that_is_written_into_the_database_is_no_key(
+    ws: Workspace, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Catches a digest that counts though the pepper is not in it: who can write to the database makes a key."""
+    one = made(ws)
+    body = "hr_live_000000000000_" + "0" * 43
+    forged = _signed(body)
+    written = kind + base64.b64encode(hashlib.sha256(forged.encode()).digest()).decode()
+    with sqlite3.connect(ws.state_folder / "headrace.db") as raw:
+        columns = [name for _, name, *_ in raw.execute("PRAGMA table_info(api_keys)")]
+        raw.row_factory = sqlite3.Row
+        row = {**raw.execute("SELECT * FROM api_keys").fetchone()} | {"id": body[:20], "secret_hash": written}
+        raw.execute(f"INSERT INTO api_keys VALUES ({', '.join('?' * len(columns))})", [row[name] for name in columns])
+    raw.close()
+    ring = Keyring(ws)
+    assert "no such key" in why(ring, forged)
+    assert ring.caller(one.key).key_id == one.record.id
+    if kind != "hmac:":
+        assert body[:20] in caplog.text
+    (ws.state_folder / keys.PEPPER).unlink()
+    assert "no such key" in why(Keyring(ws), forged)
 
 
 def test_a_key_counts_for_what_it_was_made_for(ws: Workspace) -> None:
@@ -263,10 +289,10 @@ def test_a_key_of_yesterday_may_be_looked_for_and_junk_may_not(ws: Workspace) ->
         ({"scopes": []}, BadInput, "allows nothing"),
         ({"scopes": ["predct"]}, BadInput, "predict"),
         ({"channels": ["wep"]}, NotFound, "no such channel"),
-        ({"expires_at": NOW}, BadInput, "expired already"),
-        ({"requests_per_s": 0.0}, BadInput, "above 0"),
-        ({"requests_per_s": float("nan")}, BadInput, "above 0"),
-        ({"rows_per_day": 0}, BadInput, "from 1 on"),
+        ({"expires_at": NOW}, BadInput, "expires between"),
+        ({"expires_at": dt.datetime.max.replace(tzinfo=UTC)}, BadInput, "expires between"),
+        *(({"requests_per_s": n}, BadInput, "requests in a second") for n in (0.0, float("nan"), 1e308, 1e-308)),
+        *(({"rows_per_day": n}, BadInput, "rows in a day") for n in (0, 2**31, 10**20)),
     ],
 )
 def test_what_cannot_be_is_told(ws: Workspace, options: dict[str, object], kind: type[Exception], words: str) -> None:
@@ -285,8 +311,11 @@ def test_a_whole_key_is_no_name_for_it(ws: Workspace) -> None:
     for name in ("", "a\nb", "n" * 201):
         with pytest.raises(BadInput, match="name"):
             keys.create(ws, name, scopes=["predict"])
-    with pytest.raises(BadInput, match="overlap"):
-        keys.rotate(ws, one.record.id, overlap=timedelta(seconds=-1))
+    for overlap in (timedelta(seconds=-1), timedelta.max):
+        with pytest.raises(BadInput, match="overlap"):
+            keys.rotate(ws, one.record.id, overlap=overlap)
+    last = made(ws, expires_at=dt.datetime(9999, 12, 31, tzinfo=UTC))
+    assert keys.rotate(ws, last.record.id).record.expires_at == last.record.expires_at
 
 
 def test_the_audit_log_tells_of_keys_and_holds_none(ws: Workspace) -> None:

@@ -48,7 +48,9 @@ def test_a_key_is_made_shown_once_rotated_and_revoked(say: Say, tmp_path: Path) 
     [
         (("create", "x", "--scope", "everything"), "Known: "),
         (("create", "x", "--scope", "predict", "--channel", "wep"), "'web'"),
-        (("create", "x", "--scope", "predict", "--expires", "2001-01-01"), "later time"),
+        (("create", "x", "--scope", "predict", "--expires", "2001-01-01"), "another time"),
+        (("create", "x", "--scope", "predict", "--expires", "9999-12-31T23:59:59-12:00"), "no day or instant"),
+        *((("rotate", "x", "--overlap-hours", hours), "number of hours") for hours in ("inf", "nan", "99999999999")),
         (("revoke", "hr_live_000000000000"), "key list"),
     ],
 )
