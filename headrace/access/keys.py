@@ -207,7 +207,7 @@ def read_pepper(ws: Workspace) -> bytes | None:
 
 
 def read_digest(written: str) -> bytes | None:
-    """The digest that the store has of a key; None where it is of no kind that is made here, and the key never counts."""
+    """The digest that the store has of a key; None where no key is made like that, so that it never counts."""
     how, _, text = written.partition(":")
     with suppress(ValueError):
         return base64.b64decode(text, validate=True) if how == _PEPPERED else None
