@@ -60,8 +60,14 @@ def test_a_unit_counts_in_the_first_arm_it_met_of_those_that_are_compared() -> N
     for arm, is_apart in (("control", True), ("candidate", False), ("shadow", True)):
         counts.note("canary", (arm, "ch_1", 0), "u", Seen(), is_control=False, slowdown=1.5, is_apart=is_apart)
     found = counts.take_changed()
-    assert [(one.n_units, one.n_errors) for one in found["rel"].values()] == [(1, 1), (0, 0), (0, 0)]
-    assert [one.n_units for one in found["canary"].values()] == [1, 1, 1]
+    assert {arm: (one.n_units, one.n_errors) for (arm, _, _), one in found["rel"].items()} == {
+        "control": (1, 1),
+        "candidate": (0, 0),
+        "candidate-2": (0, 0),
+    }
+    assert {arm: one.n_units for (arm, _, _), one in found["canary"].items()} == dict.fromkeys(
+        ("control", "candidate", "shadow"), 1
+    )
 
 
 def test_what_is_slow_hangs_on_what_was_usual() -> None:
