@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from bench.release_worlds import NEVER, Floats, blocks, most_events
 from headrace.release.policies.guardrails import SUSPICION_E
 from headrace.release.policies.shadow import N_REQUESTS_A_CHANNEL
-from headrace.stats import beta_mixture, evalues
+from headrace.stats import beta_mixture
 
-_LARGEST_LOG = 700.0
+_LARGEST = 1e300
 HOLD, PROMOTE, REJECT = 0, 1, -1
 Bools = NDArray[np.bool_]
 
@@ -50,9 +50,7 @@ class Tables:
 
         self.n_channels, self.alpha = n_channels, alpha
         self.decisive, self.suspicious = fewest(1 / alpha), fewest(SUSPICION_E)
-        counts = np.arange(n_most + 1)
-        self.e = np.exp(np.minimum(evalues.log_es(counts[:, None], counts), _LARGEST_LOG))
-        """Of (events for, events against)."""
+        self.e = e_table(n_most)
 
 
 def verdicts(
@@ -108,13 +106,25 @@ def run(worlds: tuple[ChannelWorld, ...], *, n_releases: int, n_requests: int, a
     return Ended(verdict, when, spent.astype(float))
 
 
+def e_table(n_most: int) -> Floats:
+    """E of (events for, events against), for up to n_most of both together; very large ones cut off.
+
+    By parts, E(W, L) = (1 + W E(W - 1, L + 1)) / (L + 1): a thousand times as fast as one by one.
+    """
+    found, against = np.zeros((n_most + 1, n_most + 1)), np.arange(n_most + 1)
+    found[0] = 1 / (against + 1)
+    for n in range(1, n_most + 1):
+        left = n_most + 1 - n
+        found[n, :left] = np.minimum((1 + n * found[n - 1, 1 : left + 1]) / (against[:left] + 1), _LARGEST)
+    return found
+
+
 class Refutations:
     """e-Holm over even channels that are looked at after every disagreement: is any of them ever called better?"""
 
     def __init__(self, n_most: int, n_channels: int, alpha: float) -> None:
         self.n_most, self.n_channels, self.alpha = n_most, n_channels, alpha
-        counts = np.arange(most_events(n_most, 1 / n_channels) + 1)
-        self.table = np.exp(np.minimum(evalues.log_es(counts[:, None], counts), _LARGEST_LOG))
+        self.table = e_table(most_events(n_most, 1 / n_channels))
 
     def any(self, rng: np.random.Generator, size: int) -> NDArray[np.bool_]:
         """For each release (R)."""

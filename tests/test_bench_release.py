@@ -51,6 +51,7 @@ def test_tables_hold_the_fewest_that_decide() -> None:
     for n in (1, 7, 50, 200):
         for k in range(n + 1):
             assert (k >= paired[n]) == (evalues.log_e(k, n - k) >= math.log(20))
+            assert math.log(release_policy.e_table(200)[k, n - k]) == pytest.approx(evalues.log_e(k, n - k), abs=1e-9)
             assert (k >= limit[n]) == (guardrails.log_e_above(k, n, 0.01) >= math.log(1000))
 
 
