@@ -150,6 +150,8 @@ def test_a_text_that_only_old_predictions_have_is_looked_for_and_one_that_others
 
 
 def test_a_short_name_is_in_no_report_and_no_suspension_afterwards(ws: Workspace) -> None:
+    said = answer(ws, plant_version(ws), "ringing all day", unit="u2", channel="phone")
+    give(ws, said, correction="negative", labeller="eva")
     made = suspensions.suspend(ws, "phone", "eva", because=f"{NAME} says so", task="tone")
     suspensions.lift(ws, made.id, because=f"{NAME}: it was me", by=NAME)
     with ws.store.write() as conn:
