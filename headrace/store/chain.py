@@ -17,6 +17,18 @@ from sqlalchemy.exc import DBAPIError
 
 from headrace.store.noun import lock_table
 
+_GUARDS = {
+    "sqlite": (
+        [f"{table}_no_{verb}" for table in ("ledger", "audit_log") for verb in ("UPDATE", "DELETE")],
+        "SELECT name FROM sqlite_master WHERE type = 'trigger' AND sql LIKE '%SELECT RAISE(ABORT,%'",
+    ),
+    "postgresql": (
+        ["ledger_append_only", "audit_log_append_only"],
+        "SELECT tgname FROM pg_trigger WHERE tgenabled <> 'D'",
+    ),
+}
+"""Dialect to triggers, and the query for those that are in force."""
+
 
 @dataclass(frozen=True)
 class Checked:
@@ -53,6 +65,12 @@ def line_hash(table: Table, line: Mapping[str, Any]) -> str:
     content = {column.name: _written(line[column.name]) for column in table.c if column.name != "hash"}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def missing_guards(conn: Connection) -> list[str]:
+    """Triggers by which the database refuses to change or delete rows of chains, and which are not there or do not."""
+    wanted, query = _GUARDS[conn.dialect.name]
+    return sorted(set(wanted) - set(conn.exec_driver_sql(query).scalars()))
 
 
 def head(conn: Connection, table: Table) -> tuple[int, str]:
