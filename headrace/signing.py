@@ -282,20 +282,27 @@ def _private_key(ws: Workspace) -> "EllipticCurvePrivateKey":
 
 def _public_keys(ws: Workspace) -> list["EllipticCurvePublicKey"]:
     """The keys whose signatures count, the one that signs here among them."""
+    named = [_public_key("sign.public_keys", ws.root / name) for name in ws.settings.sign.public_keys]
+    if not ws.settings.sign.private_key:
+        return named
+    private = ws.root / ws.settings.sign.private_key
+    beside = private.with_suffix(".pub")
+    if beside.exists() and not private.exists():  # after a restore: backups hold the public key alone
+        return [_public_key("sign.private_key", beside), *named]
+    return [_private_key(ws).public_key(), *named]
+
+
+def _public_key(setting: str, path: Path) -> "EllipticCurvePublicKey":
     from cryptography.hazmat.primitives import serialization as forms
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    found = [_private_key(ws).public_key()] if ws.settings.sign.private_key else []
-    for name in ws.settings.sign.public_keys:
-        path = ws.root / name
-        try:
-            key = forms.load_pem_public_key(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise _no_key("sign.public_keys", path, error) from None
-        if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in _CURVES:
-            raise _no_key("sign.public_keys", path, ValueError("it is not of the curve P-256, P-384 or P-521"))
-        found.append(key)
-    return found
+    try:
+        key = forms.load_pem_public_key(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise _no_key(setting, path, error) from None
+    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in _CURVES:
+        raise _no_key(setting, path, ValueError("it is not of the curve P-256, P-384 or P-521"))
+    return key
 
 
 def _no_key(setting: str, path: Path, error: Exception) -> BadConfig:

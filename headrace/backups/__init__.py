@@ -9,6 +9,18 @@ Caches, logs and the key that signs receipts are in neither. Not for PostgreSQL,
 
 from headrace.backups.copying import MANIFEST, Backup, backup, last
 from headrace.backups.following import Followed, follow
-from headrace.backups.restoring import Restored, newest_at, restore, verify
+from headrace.backups.restoring import Restored, anchor_of, newest_at, restore, verify
 
-__all__ = ["MANIFEST", "Backup", "Followed", "Restored", "backup", "follow", "last", "newest_at", "restore", "verify"]
+__all__ = [
+    "MANIFEST",
+    "Backup",
+    "Followed",
+    "Restored",
+    "anchor_of",
+    "backup",
+    "follow",
+    "last",
+    "newest_at",
+    "restore",
+    "verify",
+]

@@ -169,7 +169,7 @@ def verify(folder: Path | str, *, at: datetime | None = None) -> Content:
     for name in sorted(facts["files"].keys() | found.keys()):
         if facts["files"].get(name) != found.get(name):
             raise sealed.damaged("a file of the backup is not as it was written", folder / name)
-    with closing(at_rest.connect(f"file:{folder / DATABASE}?mode=ro&immutable=1", _key_file(folder), uri=True)) as copy:
+    with closing(at_rest.connect(_immutable(folder / DATABASE), _key_file(folder), uri=True)) as copy:
         check_sound(copy, folder / DATABASE)
     files = {name: folder / name for name in found}
     return Content(facts["made_at"], files, facts["chains"], facts["missing"])
@@ -187,6 +187,33 @@ def newest_at(folder: Path | str) -> datetime:
         return datetime.fromisoformat(sealed.read(folder / MANIFEST)["made_at"])
     newest = generations.folder_of(folder, generations.newest(folder))
     return datetime.fromisoformat(sealed.read(newest / generations.HEAD)["at"])
+
+
+def anchor_of(folder: Path | str, *, key_file: str = "") -> str:
+    """Number and hash of the newest line of the audit log in a backup, for `auditing.verify`; empty without any.
+
+    Of a backup that follows: in the whole copy that its newest generation began with.
+
+    Args:
+        key_file: of the key that the database is encrypted with.
+
+    Raises:
+        NotFound: there is no backup.
+        Damaged: what says so cannot be read.
+    """
+    folder = plain(folder)
+    if not (folder / FOLLOWED).exists():
+        return str(sealed.read(folder / MANIFEST)["audit_log"])
+    base = generations.folder_of(folder, generations.newest(folder)) / BASE
+    try:
+        with closing(at_rest.connect(_immutable(base), key_file, uri=True)) as copy:
+            return rows.audit_anchor(copy)
+    except at_rest.errors() as error:
+        raise sealed.damaged(f"the database of the backup cannot be read: {error}", base) from None
+
+
+def _immutable(database: Path) -> str:
+    return f"file:{quote(str(database))}?mode=ro&immutable=1"
 
 
 def _followed(folder: Path, at: datetime | None) -> Content:

@@ -38,14 +38,18 @@ def audit_verify(
         list[str] | None,
         typer.Option(help="NUMBER:HASH of a line, noted somewhere else; again for more. Each backup has one."),
     ] = None,
+    backup: Annotated[
+        list[Path] | None, typer.Option(help="Folder of a backup, whose anchor is compared; again for more.")
+    ] = None,
     where: Where = Path("."),
     as_json: AsJson = False,
 ) -> None:
     """Check that no line was changed, deleted or moved. Exit status 1 if one was."""
-    from headrace import auditing
+    from headrace import auditing, backups
 
     with opened(where) as ws:
-        found = auditing.verify(ws, anchor or ())
+        noted = [backups.anchor_of(folder, key_file=ws.settings.store.key_file) for folder in backup or ()]
+        found = auditing.verify(ws, [*(anchor or ()), *filter(None, noted)])
     emit(found, as_json, lambda: _show_soundness(found))
     raise typer.Exit(0 if found["first_broken"] is None else 1)
 

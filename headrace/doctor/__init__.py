@@ -28,6 +28,7 @@ _INSIDE: dict[str, Callable[[Workspace], Iterator[Finding]]] = {
     "artifacts": stored.artifacts,
     "keys": rows.keys,
     "secrets": stored.secrets,
+    "signatures": stored.signatures,
     "clock": rows.clock,
     "backups": stored.backup,
     "work": rows.work,
@@ -67,7 +68,7 @@ def examine(root: Path | str = ".") -> Examined:
         left_out = list(_INSIDE)
     else:
         try:
-            with open_workspace(root) as ws:
+            with open_workspace(root, is_look=True) as ws:
                 found += [one for part in _INSIDE.values() for one in part(ws)]
             looked_at += [name for name in _INSIDE if name not in looked_at]
         except HeadraceError as fault:

@@ -32,8 +32,11 @@ def disk(root: Path, _store: StoreTable) -> Iterator[Finding]:
         return
     if not os.access(state, os.W_OK | os.X_OK):
         yield error("disk", "the state folder cannot be written", state, f"Run: chown -R $USER '{state}'")
-    if state.stat().st_mode & stat.S_IWOTH:
+    mode = state.stat().st_mode
+    if mode & stat.S_IWOTH:
         yield error("disk", "anybody on this machine may write to the state folder", state, f"Run: chmod o-w '{state}'")
+    elif mode & stat.S_IRWXO and root.stat().st_mode & stat.S_IXOTH:
+        yield error("disk", "anybody on this machine may read every text", state, f"Run: chmod 700 '{state}'")
 
 
 def libraries(_root: Path, _store: StoreTable) -> Iterator[Finding]:

@@ -5,12 +5,14 @@ import json
 from collections.abc import Iterator
 from datetime import timedelta
 
-from headrace import auditing, jobs
+from headrace import auditing, backups, jobs
 from headrace.access import keys as access_keys
 from headrace.doctor.finding import Finding, error, note, warning
+from headrace.errors import HeadraceError
 from headrace.lineage import erasing
 from headrace.release import ledger
-from headrace.store import imports, instants, releases, reviews
+from headrace.store import chain, imports, instants, releases, reviews
+from headrace.store import keys as key_rows
 from headrace.workspace import Workspace
 
 _SOON = timedelta(days=14)
@@ -21,18 +23,36 @@ _OLD_QUESTION = timedelta(days=2)
 
 
 def chains(ws: Workspace) -> Iterator[Finding]:
+    """The ledger, and the audit log with what the newest backup has of it; and that nobody may change them."""
     for name, found, verb in (
         ("ledger", ledger.verify(ws), "headrace history --verify"),
-        ("audit log", auditing.verify(ws), "headrace audit verify"),
+        ("audit log", auditing.verify(ws, _noted(ws)), "headrace audit verify"),
     ):
         if found["first_broken"] is not None:
             problem = f"a line of the {name} is missing or not as it was written"
             advice = f"Compare with a backup: headrace restore BACKUP FOLDER, then there: {verb}"
             yield error("chains", problem, f"line {found['first_broken']} of {found['n_lines']}", advice)
 
+    with ws.store.read() as conn:
+        gone = chain.missing_guards(conn)
+    if gone:
+        problem = "what keeps the ledger and the audit log from being changed was taken out of the database"
+        yield error("chains", problem, ", ".join(gone), "Find out who did; restore it: headrace restore BACKUP FOLDER")
+
+
+def _noted(ws: Workspace) -> list[str]:
+    """The anchor in the newest backup, if it can be read; `backups` says if it cannot."""
+    place = backups.last(ws)
+    try:
+        anchor = "" if place is None else backups.anchor_of(place, key_file=ws.settings.store.key_file)
+    except HeadraceError:
+        return []
+    return [anchor] if anchor else []
+
 
 def keys(ws: Workspace) -> Iterator[Finding]:
     now, known = ws.clock(), access_keys.listing(ws)
+    yield from _uncounted(ws)
     for key in known:
         if access_keys.standing(key, now) == "expired" and key.revoked_at is None:
             told = f"{key.id} ({key.name}), {key.expires_at:%Y-%m-%d}"
@@ -44,6 +64,21 @@ def keys(ws: Workspace) -> Iterator[Finding]:
     if host and not _is_loopback(host) and not any(access_keys.standing(key, now) == "valid" for key in known):
         problem = "the server can be reached from other machines, and no key is valid: nobody is answered"
         yield error("keys", problem, host, "Make one: headrace key create NAME --scope predict")
+
+
+def _uncounted(ws: Workspace) -> Iterator[Finding]:
+    """Keys that no server takes: their pepper is gone, or something else than headrace wrote them."""
+    with ws.store.read() as conn:
+        found = key_rows.with_hashes(conn)
+    live = [(key.id, written) for key, written in found if access_keys.standing(key, ws.clock()) == "valid"]
+    made = [key_id for key_id, written in live if access_keys.read_digest(written)]
+    if made and access_keys.read_pepper(ws) is None:
+        advice = f"Put .headrace/{access_keys.PEPPER} back from a backup: headrace restore BACKUP FOLDER"
+        yield error("keys", "the file is gone without which no key counts", ", ".join(made), advice)
+    forged = sorted({key_id for key_id, _ in live} - set(made))
+    if forged:
+        advice = f"They do not count. Find out who did; drop them: headrace key revoke {forged[0]}"
+        yield error("keys", "something else than headrace wrote keys to the database", ", ".join(forged), advice)
 
 
 def clock(ws: Workspace) -> Iterator[Finding]:

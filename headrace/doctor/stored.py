@@ -1,21 +1,23 @@
-"""Files of a workspace: artifacts, secrets, and whether there is a backup of it all."""
+"""Files of a workspace: artifacts, secrets, signatures, and whether there is a backup of it all."""
 
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
-from headrace import backups
+from headrace import backups, signing
+from headrace.access import tls
 from headrace.doctor.finding import Finding, error, note, warning
-from headrace.errors import Damaged, HeadraceError, NotFound
+from headrace.errors import BadConfig, Damaged, HeadraceError, NotFound
+from headrace.personal import mapping, secret
+from headrace.secret_files import secrets_in
 from headrace.store import backups as rows
-from headrace.store import lineage, versions, wal
+from headrace.store import ledger, lineage, subjects, versions, wal
 from headrace.workspace import Workspace
 
 _OLD = timedelta(days=1)
 _BEHIND = timedelta(minutes=1)
-_SECRETS = ("keys/*", "pepper", "*.key", "*.pem")
-"""In the state folder; public keys, which end in .pub, are none."""
 
 
 def artifacts(ws: Workspace) -> Iterator[Finding]:
@@ -44,13 +46,53 @@ def artifacts(ws: Workspace) -> Iterator[Finding]:
 
 
 def secrets(ws: Workspace) -> Iterator[Finding]:
-    """May anybody else read them?"""
-    found = [path for pattern in _SECRETS for path in ws.state_folder.glob(pattern)]
-    for path in sorted(set(found)):
+    """May anybody else read them, and are they there?"""
+    sign, access = ws.settings.sign, ws.settings.access
+    named = [ws.root / name for name in (sign.private_key, access.private_key, ws.settings.store.key_file) if name]
+    own = secrets_in(ws.state_folder)
+    for path in (*own, *(path for path in named if path.is_file() and path not in own)):
         mode = stat.S_IMODE(path.stat().st_mode)
-        if path.is_file() and path.suffix != ".pub" and mode & 0o077:
+        if mode & (0o077 if path in own else 0o007):  # elsewhere a group may be meant to
             told = f"{path}, {mode:o}"
             yield error("secrets", "others on this machine may read a secret", told, f"Run: chmod 600 '{path}'")
+    try:
+        tls.context_of(ws)
+    except HeadraceError as fault:
+        yield error("secrets", f"no server can start: {fault.problem}", fault.value, fault.next_step)
+    if sign.private_key and not (ws.root / sign.private_key).exists():
+        advice = "Bring it back, or make another and sign what is trusted: headrace sign key, headrace sign version"
+        yield warning("secrets", "the key that signs is gone: nothing can be trained", sign.private_key, advice)
+    yield from _lost_mapping(ws)
+
+
+def _lost_mapping(ws: Workspace) -> Iterator[Finding]:
+    """Surrogates that stand for nothing any more, since a key is gone."""
+    with ws.store.read() as conn:
+        is_kept = subjects.is_any(conn)
+    for name, lost in (
+        (mapping.FILE, "what surrogates stand for"),
+        (secret.FILE, "that the same has the same surrogate"),
+    ):
+        if is_kept and not (ws.state_folder / name).exists():
+            advice = "Bring the file back from the disk or backup that has it, before more comes in"
+            yield error("secrets", f"a key is gone, and with it {lost}", ws.state_folder / name, advice)
+
+
+def signatures(ws: Workspace) -> Iterator[Finding]:
+    """Would the versions in charge be loaded, by `sign.policy`?"""
+    if ws.settings.sign.policy == "off":
+        return
+    for task in sorted(ws.settings.tasks):
+        with ws.store.read() as conn:
+            in_charge = set(ledger.controls(conn, task).values())
+            found = [version for version in versions.listing(conn, task) if version.id in in_charge]
+        for version in found:
+            with suppress(NotFound):  # `artifacts` says so
+                try:
+                    signing.verify(ws, version)
+                except (Damaged, BadConfig) as fault:
+                    problem = f"a version in charge is not loaded: {fault.problem}"
+                    yield error("signatures", problem, fault.value, fault.next_step)
 
 
 def backup(ws: Workspace) -> Iterator[Finding]:
@@ -69,7 +111,7 @@ def backup(ws: Workspace) -> Iterator[Finding]:
         yield warning("backups", f"the newest backup is not there any more: {fault.problem}", place, advice)
         return
     age = ws.clock() - at
-    if wal.is_followed(ws.state_folder / "follow.lock") and age > _BEHIND:
+    if wal.is_followed(ws.state_folder / wal.LOCK) and age > _BEHIND:
         advice = "Look at its disk, then start it again: headrace backup --follow FOLDER"
         yield error("backups", "the backup that follows does not keep up", f"{place}, {_told(at)}", advice)
     elif age > _OLD:

@@ -28,10 +28,10 @@ import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 
 from headrace import auditing
-from headrace.access import keys
+from headrace.access import keys, tls
 from headrace.errors import BadConfig, BadInput, Unusable
 from headrace.serve import logs
-from headrace.server import http, tls
+from headrace.server import http
 from headrace.server.app import create_app
 from headrace.server.plane import ControlPlane
 from headrace.workspace import Workspace, serving
