@@ -106,6 +106,8 @@ def show_status(state: dict[str, Any]) -> None:
     for found in state["arms"].values():
         print(f"{found['version']}: {found['all']['says']}.")
     print(f"{state['health'].capitalize()}: {state['verdict']}. {state['reason']}.")
+    if state["n_repeated_labels"]:
+        print(f"{state['n_repeated_labels']:,} more labelled answers do not count: one of each unit does.")
     if state["waits_since"] is not None:
         print(_wait(state))
     if state["days_left"] is not None and state["verdict"] == "hold":

@@ -37,9 +37,10 @@ def release_status(ws: Workspace, *, task: str | None = None) -> dict[str, Any]:
 
     Returns:
         What `release.releases.status` says, and while a release is open: `weights`, `stage`, `elapsed_s`, `health`,
-        `waits_for`, `waits_since`, `is_stuck`, `days_left`, `arms` (candidate arm to its `version` and its parts, see
-        release/standing.py), `over_time` (the same arms to curves), `guardrails`, `channel_verdicts` (where the policy
-        decides on channels) and `ended` (channels that are decided, to how). Without a release: None or empty.
+        `waits_for`, `waits_since`, `is_stuck`, `days_left`, `n_repeated_labels` (they do not count, as an earlier one of
+        their unit does), `arms` (candidate arm to its `version` and its parts, see release/standing.py), `over_time`
+        (the same arms to curves), `guardrails`, `channel_verdicts` (where the policy decides on channels) and `ended`
+        (channels that are decided, to how). Without a release: None or empty.
     """
     name = ws.task_name(task)
     with ws.store.read() as conn:
@@ -68,6 +69,7 @@ _NOTHING: dict[str, Any] = {
     "waits_since": None,
     "is_stuck": False,
     "days_left": None,
+    "n_repeated_labels": 0,
     "arms": {},
     "over_time": {},
     "guardrails": [],
@@ -109,6 +111,7 @@ def _stands(ws: Workspace, release: Release, labels: Labels, evidence: Evidence,
         "waits_since": None if lack is None else waits.since.isoformat(),
         "is_stuck": waits.is_stuck,
         "days_left": _days_left(parts, elapsed),
+        "n_repeated_labels": evidence.n_repeated_labels,
         "arms": {arm: {"version": names[release.version_of(arm)], **found} for arm, found in parts.items()},
         "over_time": standing.over_time(release, outcomes=labels.outcomes, answers=labels.answers, arms=arms),
         "guardrails": rails,

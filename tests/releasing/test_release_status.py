@@ -18,6 +18,7 @@ from planted import NOON, plant_answer, plant_channel, plant_correction, plant_v
 KEYS = {
     "task", "control", "channels", "candidate", "state", "since", "release", "policy", "scope", "verdict", "reason",
     "evidence", "weights", "stage", "elapsed_s", "health", "waits_for", "waits_since", "is_stuck", "days_left",
+    "n_repeated_labels",
     "arms", "over_time", "guardrails", "channel_verdicts", "ended",
 }  # fmt: skip
 Given = tuple[Workspace, dict[str, Channel]]
@@ -244,7 +245,25 @@ def test_a_canary_shows_its_stage_guardrails_and_what_the_stage_waits_for(
     assert (errors["n_events"], errors["n_events_control"], errors["fired"]) == (2, 1, False)
     assert state["arms"]["candidate"]["all"]["n_labelled"] == 16
     assert state["over_time"]["candidate"]["all"]["n_labelled"][-1] == 16
+    assert state["n_repeated_labels"] == 0
+    version = controls.find_version(ws, None, release.candidate_id)
+    for _ in range(3):
+        share = release.weights["candidate"]
+        again, _ = plant_answer(
+            ws,
+            channels["web"],
+            version,
+            "positive",
+            arm="candidate",
+            release_id=release.id,
+            probability=share,
+            unit="u",
+        )
+        plant_correction(ws, again, "positive")
+    state = release_status(ws)
+    assert (state["n_repeated_labels"], state["arms"]["candidate"]["all"]["n_labelled"]) == (2, 17)
     words = said(state, capsys)
+    assert "2 more labelled answers do not count" in words
     assert "errors" in words
     assert "stage 1" in words
     counted(ws, release, "candidate", channels["web"], n_requests=60, n_errors=40)
