@@ -121,9 +121,9 @@ def test_what_is_of_another_channel_looks_as_if_it_were_not_there(house: House) 
     """Each way to name a row or a channel, with a key of another channel, against a name that there is not."""
     with httpx.Client(base_url=house.url, timeout=20) as http:
         whole, web = bearer(house.whole), bearer(house.web)
-        theirs = http.post("/v1/predict", json={**SOUND, "channel": "phone"}, headers=whole).json()["predictions"][0][
-            "id"
-        ]
+        (given,) = asked = [{"text": "positive, asked there alone"}]
+        body = {**SOUND, "channel": "phone", "inputs": asked}
+        theirs = http.post("/v1/predict", json=body, headers=whole).json()["predictions"][0]["id"]
         missing = theirs[:-4] + ("aaaa" if theirs[-4:] != "aaaa" else "bbbb")
         http.post("/v1/feedback", json={"prediction_id": theirs, "comment": "written"}, headers=whole)
         with open_workspace(house.server.root) as ws:
@@ -152,7 +152,6 @@ def test_what_is_of_another_channel_looks_as_if_it_were_not_there(house: House) 
 
         def marked(name: str) -> httpx.Response:
             """The text of another channel's answer, with an id that Label Studio got from there."""
-            (given,) = SOUND["inputs"]
             result = [{"id": f"{name}.0", "from_name": "label", "type": "choices", "value": {"choices": ["negative"]}}]
             told = {"action": "ANNOTATION_CREATED", "project": {"label_config": CONFIG},
                     "annotation": {"id": 1, "result": result, "completed_by": 1},
