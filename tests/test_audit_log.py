@@ -135,7 +135,7 @@ def test_anchors_are_read_and_said(log: Workspace) -> None:
     }  # fmt: skip
     twice = auditing.verify(log, [sound["anchor"], f"{N_LINES}:sha256:0"])  # of two, one is wrong
     assert twice["first_broken"] == N_LINES
-    for text in ("", "7", "x:y", "0:sha256:0", ":sha256:0", "²:sha256:0"):
+    for text in ("", "7", "x:y", "0:sha256:0", ":sha256:0", "²:sha256:0", "9" * 5000 + ":a"):
         with pytest.raises(BadInput):
             auditing.verify(log, [text])
 

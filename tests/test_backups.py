@@ -11,25 +11,30 @@ import stat
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from conftest import LABELS, sentences, write_jsonl
 from furnished import NAME, OTHERS, Furnished, furnish, holders
-from headrace import backups, retention
+from headrace import backups, retention, signing
 from headrace.access import keys
 from headrace.backups import copying, sealed
+from headrace.cli.main import app
 from headrace.data import importing, snapshot
-from headrace.errors import AlreadyExists, BadInput, Damaged, NotFound, Unavailable, Unusable, WrongState
+from headrace.errors import AlreadyExists, BadConfig, BadInput, Damaged, NotFound, Unavailable, Unusable, WrongState
 from headrace.lineage import erasing, receipts, tombstones
 from headrace.release import controls, ledger
 from headrace.store import wal
 from headrace.workspace import Workspace, init, open_workspace, serving
+from stub_model import plant_stub
 
 
 @pytest.fixture(scope="module")
@@ -224,6 +229,43 @@ def test_a_key_ends_no_later_than_it_did_where_it_is_replaced(root: Path, tmp_pa
             name: before[name] for name in (rotated, later, same, ending)
         }
         assert keys.standing(found[rotated], ws.clock()) == "expired"
+
+
+def test_signatures_are_checked_after_a_restore(tmp_path: Path) -> None:
+    """Catches a documented setup whose restored server does not start: the private key is in no backup."""
+    with init(tmp_path / "ws", task="tone", labels=LABELS) as ws:
+        signing.make_key(ws)
+    with (tmp_path / "ws" / "headrace.toml").open("a") as file:
+        file.write(f'\n[sign]\nprivate_key = ".headrace/{signing.PRIVATE_KEY}"\npolicy = "require"\n')
+    with open_workspace(tmp_path / "ws") as ws:
+        version = plant_stub(ws)
+        signing.sign_again(ws, version)
+        backups.backup(ws, tmp_path / "b")
+    made = backups.restore(tmp_path / "b", tmp_path / "again")
+    assert made.settings_to_change == [f"sign.private_key = .headrace/{signing.PRIVATE_KEY}"]
+    with open_workspace(tmp_path / "again") as ws:
+        assert signing.folder_of(ws, version, version.artifact).is_dir()
+        assert all(one.is_signed for one in signing.verify(ws, version))
+        with pytest.raises(BadConfig, match=r"sign\.private_key"):
+            signing.sign_again(ws, version)
+
+
+def test_lines_cut_off_the_audit_log_are_found_by_a_backup(root: Path, tmp_path: Path) -> None:
+    stop = threading.Event()
+    stop.set()  # one turn, and the last one
+    with open_workspace(root) as ws:
+        backups.backup(ws, tmp_path / "b")
+        backups.follow(ws, tmp_path / "f", stop=stop)
+    with closing(sqlite3.connect(root / ".headrace" / "headrace.db")) as conn:
+        conn.execute("DROP TRIGGER audit_log_no_DELETE")
+        conn.execute("DELETE FROM audit_log WHERE seq = (SELECT max(seq) FROM audit_log)")
+        conn.commit()
+    verify = ["audit", "verify", "--workspace", str(root)]
+    assert CliRunner().invoke(app, verify).exit_code == 0
+    for folder in ("b", "f"):
+        found = CliRunner().invoke(app, [*verify, "--backup", str(tmp_path / folder)])
+        assert found.exit_code == 1
+        assert "was noted elsewhere" in found.output
 
 
 def test_a_labeller_who_came_back_after_the_erasure_stays(root: Path, tmp_path: Path) -> None:

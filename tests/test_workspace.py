@@ -4,6 +4,7 @@ breaks the file, an overridden setting that does not reach the stages."""
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,17 @@ def test_a_kill_in_the_middle_leaves_no_workspace_and_init_runs_again(at: str, t
         open_workspace(root)
     with init(root, task="tone", labels=("a", "b")) as ws:
         assert ws.task_name() == "tone"
+
+
+def test_what_it_holds_is_for_its_owner_or_a_group_that_works_in_it(tmp_path: Path) -> None:
+    with init(tmp_path / "ws", task="tone", labels=("a", "b")) as made:
+        state = made.state_folder
+        rights = [stat.S_IMODE(state.stat().st_mode)]
+    for mode in (0o755, 0o775, 0o750):
+        state.chmod(mode)
+        open_workspace(tmp_path / "ws").close()
+        rights.append(stat.S_IMODE(state.stat().st_mode))
+    assert rights == [0o700, 0o700, 0o770, 0o750]
 
 
 def test_a_second_init_changes_nothing(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,9 +21,11 @@ from headrace.access import keys
 from headrace.backups import sealed
 from headrace.cli.main import app
 from headrace.data import channels, importing
-from headrace.doctor import environment
+from headrace.doctor import environment, stored
 from headrace.doctor.finding import Finding
 from headrace.errors import NotFound
+from headrace.release import controls
+from headrace.secret_files import write_secret
 from headrace.workspace import init, open_workspace
 from stub_model import plant_stub
 
@@ -104,6 +108,62 @@ def show_secret(root: Path) -> None:
     (root / ".headrace" / "pepper").chmod(0o644)
 
 
+def add_settings(root: Path, *lines: str) -> None:
+    with (root / "headrace.toml").open("a") as file:
+        file.write("\n".join(("", *lines, "")))
+
+
+def lose_pepper(root: Path) -> None:
+    make_key(root)
+    (root / ".headrace" / "pepper").unlink()
+
+
+def forge_key(root: Path) -> None:
+    make_key(root)
+    run_sql(root, "UPDATE api_keys SET secret_hash = 'sha256:AAAA'")
+
+
+def keep_mapping_without(root: Path, *names: str) -> None:
+    run_sql(
+        root,
+        "INSERT INTO subject_keys (id, channel_id, wrapped, created_at) "
+        "SELECT 's', id, 'x', '2026-03-01 12:00:00.000000' FROM channels",
+    )
+    for name in {"personal.key", "surrogates.key"} - {*names}:
+        write_secret(root / ".headrace" / "keys" / name, b"x")
+
+
+def show_private_key(root: Path) -> None:
+    add_settings(root, "[access]", 'certificate = "tls.pem"', 'private_key = "tls-key.pem"')
+    (root / "tls-key.pem").write_text("")
+    (root / "tls-key.pem").chmod(0o644)
+
+
+def cut_audit_log(root: Path) -> None:
+    """And put back what keeps others from it."""
+    kept = "SELECT sql FROM sqlite_master WHERE name = 'audit_log_no_DELETE'"
+    with closing(sqlite3.connect(root / ".headrace" / "headrace.db")) as conn:
+        (trigger,) = conn.execute(kept).fetchone()
+    run_sql(
+        root,
+        "DROP TRIGGER audit_log_no_DELETE",
+        "DELETE FROM audit_log WHERE seq = (SELECT max(seq) FROM audit_log)",
+        trigger,
+    )
+
+
+def serve_unsigned(root: Path) -> None:
+    add_version(root)
+    with open_workspace(root) as ws:
+        controls.ensure_control(ws, "tone", actor="serve")
+    add_settings(root, "[sign]", 'policy = "require"')
+
+
+def show_texts(root: Path) -> None:
+    root.chmod(0o755)
+    (root / ".headrace").chmod(0o755)
+
+
 def write_tomorrow(root: Path) -> None:
     later = (datetime.now(UTC) + timedelta(days=1)).strftime("%Y-%m-%d %H:%M:%S.000000")
     run_sql(root, f"UPDATE feedback SET at = '{later}'", f"""
@@ -157,6 +217,25 @@ PLANTED: dict[str, tuple[Callable[[Path], object], str, str]] = {
     ),
     "server for all without a key": (serve_everybody, "error", "no key"),
     "secret that others may read": (show_secret, "error", "secret"),
+    "pepper that is gone": (lose_pepper, "error", "without which no key counts"),
+    "key that something else wrote": (forge_key, "error", "something else"),
+    "mapping without its key": (lambda root: keep_mapping_without(root, "personal.key"), "error", "surrogates stand"),
+    "mapping without surrogates": (
+        lambda root: keep_mapping_without(root, "surrogates.key"), "error", "same surrogate",
+    ),
+    "certificate that is gone": (
+        lambda root: add_settings(root, "[access]", 'certificate = "a"', 'private_key = "b"'), "error", "start",
+    ),
+    "private key that others may read": (show_private_key, "error", "secret"),
+    "key to sign with that is gone": (
+        lambda root: add_settings(root, "[sign]", 'private_key = "a.pem"'), "warning", "signs is gone",
+    ),
+    "unsigned version in charge": (serve_unsigned, "error", "not loaded: the version is not signed"),
+    "audit log that was cut": (cut_audit_log, "error", "line of the audit log"),
+    "chain that can be changed": (
+        lambda root: run_sql(root, "DROP TRIGGER ledger_no_UPDATE"), "error", "keeps the ledger",
+    ),
+    "texts for all": (show_texts, "error", "read every text"),
     "folder for all": (lambda root: (root / ".headrace").chmod(0o777), "error", "anybody"),
     "no folder": (lambda root: (root / ".headrace").rename(root / "gone"), "error", "state folder is missing"),
     "clock that went back": (write_tomorrow, "error", "future"),
@@ -194,6 +273,26 @@ def test_a_planted_fault_is_found_and_its_advice_can_be_followed(
             assert group.typer_instance is not None
             names = {one.name or one.callback.__name__ for one in group.typer_instance.registered_commands}  # type: ignore[union-attr]
             assert word in names, some[0].advice
+
+
+def test_a_key_of_the_database_that_others_may_read(root: Path) -> None:
+    key_file = root.parent / "at-rest.key"
+    key_file.write_text("x")
+    key_file.chmod(0o644)
+    with open_workspace(root) as ws:
+        store = ws.settings.store.model_copy(update={"key_file": str(key_file)})
+        set_so = replace(ws, settings=ws.settings.model_copy(update={"store": store}))
+        assert [one.value for one in stored.secrets(set_so)] == [f"{key_file}, 644"]
+        key_file.chmod(0o640)  # a group that was chosen
+        assert list(stored.secrets(set_so)) == []
+
+
+def test_the_doctor_leaves_rights_as_they_are(root: Path) -> None:
+    show_texts(root)
+    assert found(root) == found(root) != []
+    with open_workspace(root):
+        pass
+    assert found(root) == []
 
 
 def test_little_room_and_old_or_missing_libraries_are_found(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
