@@ -37,7 +37,7 @@ def release_status(ws: Workspace, *, task: str | None = None) -> dict[str, Any]:
 
     Returns:
         What `release.releases.status` says, and while a release is open: `weights`, `stage`, `elapsed_s`, `health`,
-        `waits_for`, `waits_since`, `is_stuck`, `days_left`, `n_repeated_labels` (they do not count, as an earlier one of
+        `waits_for`, `waits_since`, `is_stuck`, `days_left`, `n_repeated_labels` (not counted, as an earlier one of
         their unit does), `arms` (candidate arm to its `version` and its parts, see release/standing.py), `over_time`
         (the same arms to curves), `guardrails`, `channel_verdicts` (where the policy decides on channels) and `ended`
         (channels that are decided, to how). Without a release: None or empty.
