@@ -61,7 +61,7 @@ def run(seconds: float = 300, restore_every_s: float = 30, rate: float = _RATE) 
             with _at_work(root, rate) as (acked, pids):
                 began_at = time.monotonic()
                 _add_artifact(ws)
-                while time.monotonic() < began_at + seconds:
+                while time.monotonic() < began_at + seconds or seen.n_restores < 2:  # the second is after an erasure
                     time.sleep(restore_every_s)
                     _restore(root, seen, acked)
                     if seen.n_restores == 1:
