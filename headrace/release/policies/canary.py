@@ -32,7 +32,8 @@ from headrace.release.policies.labelled import N_LABELS_A_CHANNEL, Labelled
 
 ARMS = Arms("candidate", "baseline")
 N_LABELS = 500
-"""Simulated (`python -m bench.release_traffic`): with as many, 98 % of candidates that lose 10 points are found."""
+"""Of candidates that lose 10 points, 2 % are promoted with as many, 21 % with 250 and 86 % with 50 (simulated by
+bench/release_traffic.py)."""
 
 
 class Canary:
