@@ -179,7 +179,8 @@ def test_what_is_of_another_channel_looks_as_if_it_were_not_there(house: House) 
             (http.get("/v1/releases/tone", headers=web), http.get("/v1/releases/none", headers=web)),
         ]  # fmt: skip
         statuses = [there.status_code for there, _ in pairs]
-        assert statuses == [404, 404, 200, 404, 200, 200, 404, 404, 200, 200, 403, 403]  # 200: an error for each of several
+        # 200: an error for each of several
+        assert statuses == [404, 404, 200, 404, 200, 200, 404, 404, 200, 200, 403, 403]
         for place, (there, not_there) in enumerate(pairs):
             said = there.text.replace(theirs, "ID").replace(review, "ID")
             other = not_there.text.replace(missing, "ID").replace(no_review, "ID")
