@@ -5,11 +5,13 @@ late answer that counts as a win; inputs counted beyond what was seen.
 """
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from headrace.compared import Asked, Compared
+from headrace.doctor import rows
 from headrace.feedback import asking, reviews, suspensions
 from headrace.feedback.outcomes import evidence
 from headrace.ids import made_at
@@ -173,3 +175,18 @@ def test_where_all_labels_count_and_without_a_margin_no_coin_asks(workspace: Wor
     assert reviews.fill(workspace).n_disagreements == 1
     assert asked_about(workspace)[0].probability is None
     assert not asked_about(workspace)[0].is_blind
+
+
+def test_the_doctor_names_a_release_whose_questions_nobody_answers(workspace: Workspace) -> None:
+    _, channel = started(workspace, margin=0.0)
+    plant(workspace, channel, SAME, WIN, LOSS)
+    reviews.fill(workspace)
+
+    def said(days: float) -> list[str]:
+        now = workspace.clock() + timedelta(days=days)
+        return [one.problem for one in rows.work(replace(workspace, clock=lambda: now))]
+
+    assert (said(1), said(3)) == ([], ["a release waits for reviewers"])
+    for review in asked_about(workspace):
+        answer(workspace, review)
+    assert said(3) == []

@@ -3,10 +3,12 @@
 from dataclasses import replace
 from typing import Any
 
+from headrace import loop
 from headrace.feedback import reviews, suspensions
 from headrace.feedback.outcomes import paired
 from headrace.records import Channel, Outcome, Release
 from headrace.release import controls, releases
+from headrace.releasing import judging
 from headrace.workspace import Workspace
 from planted import plant_answer, plant_channel, plant_correction, plant_version
 
@@ -139,3 +141,16 @@ def test_what_does_not_count_is_no_evidence(workspace: Workspace) -> None:
     assert len(paired(workspace, release)[0]) == 1
     suspensions.lift(workspace, held.id, because="it was not")
     assert len(paired(workspace, release)[0]) == 2
+
+
+def test_a_release_whose_labels_are_used_up_is_stopped_and_not_tried_again(workspace: Workspace) -> None:
+    # Catches a candidate that is tried until it passes, each time with a fresh level.
+    release, channel = open_release(workspace, max_labels=2)
+    for answers in (("negative", "positive"), ("positive", "negative")):
+        plant_correction(workspace, both(workspace, release, channel, *answers)[0], "positive")
+    (line,) = judging.carry_out(workspace, release, judging.decision_of(workspace, release), actor="improve")
+    assert (line.kind, line.reason[:46]) == ("stop", "Not decided with the 2 labels that were stated")
+    serving = controls.serving(workspace)
+    assert (serving.release, serving.control.number) == (None, 1)
+    candidate = controls.find_version(workspace, None, release.candidate_id)
+    assert loop._try(workspace, serving.control, candidate, loop.silent)["step"] == "waiting"
