@@ -53,7 +53,8 @@ def house(tmp_path_factory: pytest.TempPathFactory, plugin_env: dict[str, str]) 
             for scopes, channels in ((EVERY, None), (EVERY, ["web"]), (["predict"], None))
         )
     tables = {"serve__default_task": "tone", "serve__default_channel": "phone", "feedback__audit_share": 0.5}
-    settings = tables | {"serve__log_requests": True, "feedback__review_rows": 40, "channels__phone__personal": "drop"}
+    settings = tables | {"serve__log_requests": True, "feedback__review_rows": 40}
+    settings |= {"channels__phone__personal": "drop"}
     with running(root, plugin_env, **settings) as server:
         yield House(server, whole, web, plain)
 
