@@ -79,14 +79,14 @@ def _lost_mapping(ws: Workspace) -> Iterator[Finding]:
 
 
 def signatures(ws: Workspace) -> Iterator[Finding]:
-    """Would the versions in charge be loaded, by `sign.policy`?"""
+    """Would the versions in charge be loaded, by `sign.policy`? Where none ever was, the newest takes charge."""
     if ws.settings.sign.policy == "off":
         return
     for task in sorted(ws.settings.tasks):
         with ws.store.read() as conn:
             in_charge = set(ledger.controls(conn, task).values())
-            found = [version for version in versions.listing(conn, task) if version.id in in_charge]
-        for version in found:
+            known = versions.listing(conn, task)
+        for version in [version for version in known if version.id in in_charge] or known[-1:]:
             with suppress(NotFound):  # `artifacts` says so
                 try:
                     signing.verify(ws, version)

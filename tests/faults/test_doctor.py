@@ -16,7 +16,7 @@ import pytest
 import typer.testing
 
 from conftest import LABELS, write_jsonl
-from headrace import backups, doctor
+from headrace import backups, doctor, signing
 from headrace.access import keys
 from headrace.backups import sealed
 from headrace.cli.main import app
@@ -152,11 +152,20 @@ def cut_audit_log(root: Path) -> None:
     )
 
 
-def serve_unsigned(root: Path) -> None:
+def require_signatures(root: Path) -> None:
     add_version(root)
+    add_settings(root, "[sign]", 'policy = "require"')
+
+
+def serve_unsigned(root: Path) -> None:
+    require_signatures(root)
     with open_workspace(root) as ws:
         controls.ensure_control(ws, "tone", actor="serve")
-    add_settings(root, "[sign]", 'policy = "require"')
+        signing.make_key(ws)
+        add_settings(root, f'private_key = ".headrace/{signing.PRIVATE_KEY}"')
+    with open_workspace(root) as ws:
+        plant_stub(ws, seed=2)  # a newer one, in charge of nothing
+        signing.sign_again(ws, controls.find_version(ws, "tone", "2"))
 
 
 def show_texts(root: Path) -> None:
@@ -231,6 +240,7 @@ PLANTED: dict[str, tuple[Callable[[Path], object], str, str]] = {
         lambda root: add_settings(root, "[sign]", 'private_key = "a.pem"'), "warning", "signs is gone",
     ),
     "unsigned version in charge": (serve_unsigned, "error", "not loaded: the version is not signed"),
+    "unsigned version that would be in charge": (require_signatures, "error", "not loaded: the version is not signed"),
     "audit log that was cut": (cut_audit_log, "error", "line of the audit log"),
     "chain that can be changed": (
         lambda root: run_sql(root, "DROP TRIGGER ledger_no_UPDATE"), "error", "keeps the ledger",
