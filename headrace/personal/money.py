@@ -2,7 +2,7 @@
 
 import re
 
-from headrace.personal.recogniser import Recogniser, digits_of
+from headrace.personal.recogniser import Recogniser, digits_of, longest
 
 _ISSUED = re.compile(  # first digits and lengths of the large issuers
     r"4(?:\d{12}|\d{15}|\d{18})|5[1-5]\d{14}|2[2-7]\d{14}|3[47]\d{13}|3[068]\d{12}|6\d{15,18}"
@@ -25,26 +25,30 @@ def luhn(digits: str) -> bool:
 
 
 def _card(text: str) -> int:
+    return longest(text, _is_card)
+
+
+def _is_card(text: str) -> bool:
     digits = digits_of(text)
-    return len(text) if _ISSUED.fullmatch(digits) and luhn(digits) else 0
+    return _ISSUED.fullmatch(digits) is not None and luhn(digits)
 
 
 def _iban(text: str) -> int:
     """As many characters as the country's numbers have, if the check digits fit: ISO 13616, remainder 1 by 97."""
     wanted = _IBAN_LENGTHS.get(text[:2].upper(), 0)
-    places = [i for i, character in enumerate(text) if character != " "][:wanted]
+    places = [i for i, character in enumerate(text) if character.isalnum()][:wanted]
     if not wanted or len(places) < wanted:
         return 0
     number = "".join(text[i] for i in places)
     rest = int("".join(str(int(character, 36)) for character in number[4:] + number[:4])) % 97
     after = text[places[-1] + 1 : places[-1] + 2]
-    return places[-1] + 1 if rest == 1 and not after.isalnum() else 0
+    return places[-1] + 1 if rest == 1 and not after.isalnum() else 0  # the pattern takes in ASCII alone
 
 
 RECOGNISERS = (
     Recogniser(
         "iban",
-        re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]){11,30}+"),
+        re.compile(r"(?:(?<![A-Za-z0-9])|(?<=IBAN))[A-Za-z]{2}[0-9]{2}(?:[ -]?[A-Za-z0-9]){11,30}+"),
         "DE89 3704 0044 0532 0130 00",  # ISO 13616's
         _iban,
         n_digits=2,

@@ -100,7 +100,11 @@ RECOGNISERS = (
     ),
     Recogniser(
         "in-aadhaar",  # the first digit is neither 0 nor 1: UIDAI
-        re.compile(r"(?<![0-9A-Za-z.+-])(?<![0-9]{4} )[2-9][0-9]{3}([ -])[0-9]{4}\1[0-9]{4}(?![0-9A-Za-z]|[ -][0-9])"),
+        re.compile(  # not of four groups, which cards have; of six, two of three are
+            r"(?<![0-9A-Za-z.+-])(?:(?<![0-9]{4}[ -])|(?<=[0-9]{4} [0-9]{4} [0-9]{4} ))"
+            r"[2-9][0-9]{3}([ -])[0-9]{4}\1[0-9]{4}(?![0-9A-Za-z]|-[0-9A-Za-z])"
+            r"(?! [0-9]{4}(?![0-9]| [0-9]{4} [0-9]{4}(?![0-9])))"
+        ),
         "2341 2341 2346",
         _aadhaar,
         n_digits=12,
@@ -132,7 +136,7 @@ RECOGNISERS = (
         "uk-nino",  # prefixes that are not given: HMRC, NIM39110
         re.compile(
             r"(?i)(?<![0-9a-z])(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z]"
-            r" ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[A-D](?![0-9a-z])"
+            r"[ -]?[0-9]{2}[ -]?[0-9]{2}[ -]?[0-9]{2}[ -]?[A-D](?![0-9a-z])"
         ),
         "NI number AB 12 34 56 C",
         n_digits=6,

@@ -14,9 +14,8 @@ _LEAST_HEX = 5  # digits of an address of version 6 that is somebody's
 
 
 def _v4(text: str) -> int:
-    """Neither this machine nor all, nor four digits as sections and versions have them."""
-    is_somebodys = not text.startswith(("0.", "127.", "255.")) and len(text) > len("1.2.3.4")
-    return len(text) if is_somebodys else 0
+    """Neither this machine nor all."""
+    return 0 if text.startswith(("0.", "127.", "255.")) else len(text)
 
 
 def _v6(text: str) -> int:
@@ -33,8 +32,8 @@ def _v6(text: str) -> int:
 
 CREDENTIALS = (
     Recogniser(
-        "credentials",  # RFC 3986, section 3.2.1: what is before the @ of an authority
-        re.compile(r"(?<=://)(?!credentials-[a-p]{16}@)[^\s/?#@<>\"']{1,128}+(?=@)"),
+        "credentials",  # RFC 3986, section 3.2.1: what is before the last @ of an authority
+        re.compile(r"(?<=://)(?!credentials-[a-p]{16}@)[^\s/?#<>\"']{1,128}(?=@)"),
         "postgresql://jane:secret7@db.example.org/shop",
         has="@",
     ),
@@ -43,8 +42,8 @@ ADDRESSES = (
     Recogniser(
         "ip",  # RFC 4291, section 2.2
         re.compile(
-            rf"(?<![\w:.])(?!2001:db8:5e0d:)(?:[0-9A-Fa-f]{{1,4}}|(?=::))(?::[0-9A-Fa-f]{{0,4}}){{2,7}}(?:(?<=:){_OCTET}(?:\.{_OCTET}){{3}})?"
-            r"(?!\w|:[\w:]|\.\w)"
+            rf"(?<![A-Za-z0-9_:.])(?!2001:db8:5e0d:)(?:[0-9A-Fa-f]{{1,4}}|(?=::))(?::[0-9A-Fa-f]{{0,4}}){{2,7}}(?:(?<=:){_OCTET}(?:\.{_OCTET}){{3}})?"
+            r"(?![A-Za-z0-9_]|:[\w:]|\.[A-Za-z0-9_])"
         ),
         "from 2a02:908:1:20::1f at night",
         _v6,
@@ -53,7 +52,7 @@ ADDRESSES = (
     ),
     Recogniser(
         "ip",  # RFC 791
-        re.compile(rf"(?<![\w.-]){_OCTET}(?:\.{_OCTET}){{3}}(?![\w-]|\.\w)"),
+        re.compile(rf"(?<![A-Za-z0-9_.-]){_OCTET}(?:\.{_OCTET}){{3}}(?![A-Za-z0-9_-]|\.[A-Za-z0-9_])"),
         "blocked 81.2.69.142 since noon",
         _v4,
         n_digits=4,

@@ -18,6 +18,10 @@ from headrace.store import Store
 from headrace.workspace import Workspace
 
 _MAX_NAME_CHARS = 200  # width of the columns that names are in
+_LONG_CHARS = 20_000
+"""Of texts that an event loop should not wait for: tens of milliseconds at worst."""
+_LOOKED_AT_CHARS, _SAID_CHARS = 2_000, 200
+"""Of a long text in an error: how much is looked at, so that no value that is cut off is said; and what is said."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +96,6 @@ class Door:
         self.is_on = is_on(settings)
         """Whether any channel's texts are looked at; else nothing here costs anything."""
         self._names = names.finder(ws) if self.is_on else None
-        self.takes_long = self._names is not None
-        """Whether a model reads each text: milliseconds, which an event loop should not wait for."""
         self._keep_mapping = settings.privacy.keep_mapping
 
     def policy(self, channel: str | None) -> Personal:
@@ -101,6 +103,11 @@ class Door:
         if channel is not None:
             return self._of_channel.get(channel, self._usual)
         return "mask" if self._usual == "off" and self.is_on else self._usual
+
+    def takes_long(self, inputs: Sequence[Input]) -> bool:
+        """Whether an event loop should not wait for these: a model reads each, or there is much text in them."""
+        n_chars = sum(len(one) if isinstance(one, str) else len(one[0]) + len(one[1]) for one in inputs)
+        return self._names is not None or n_chars > _LONG_CHARS
 
     def keeps(self, channel: str | None) -> bool:
         """Whether what is replaced in a channel can be found again."""
@@ -170,18 +177,24 @@ class Door:
         return said if len(said) <= _MAX_NAME_CHARS else self._digest("name", name)
 
     def shown(self, text: str) -> str:
-        """What may be said of a text in an error or a log."""
-        if not self.is_on:
-            return text
-        pieces = tuple(Piece(one.kind, one.start, one.end, "", f"<{one.kind}>") for one in self._found(text))
-        return _put_together(text, pieces)
+        """What may be said of a text in a log."""
+        return _masked(text, self._found(text)) if self.is_on else text
+
+    def brief(self, text: str) -> str:
+        """What may be said of a text in an error, which costs the same however long the text is."""
+        if not self.is_on or len(text) <= _LOOKED_AT_CHARS:
+            return self.shown(text)
+        found = [one for one in self._found(text[:_LOOKED_AT_CHARS]) if one.start < _SAID_CHARS]
+        said = _masked(text[: max([_SAID_CHARS, *(one.end for one in found)])], found)
+        cut = f"... ({len(text)} characters)"
+        return said[: _SAID_CHARS - len(cut)] + cut
 
     def error(self, error: HeadraceError) -> HeadraceError:
         """An error that says nothing personal."""
         if self.is_on:
             value = error.value if isinstance(error.value, str | None) else repr(error.value)
-            value = None if value is None else self.shown(value)
-            HeadraceError.__init__(error, self.shown(error.problem), value=value, next_step=self.shown(error.next_step))
+            value = None if value is None else self.brief(value)
+            HeadraceError.__init__(error, self.brief(error.problem), value=value, next_step=self.brief(error.next_step))
         return error
 
     def _found(self, text: str) -> list[Found]:
@@ -220,6 +233,10 @@ def _check_kinds(kinds: Sequence[str]) -> None:
     for kind in kinds:
         if kind not in KINDS:
             raise BadConfig("no such kind of personal data", value=kind, next_step=nearest(kind, list(KINDS)))
+
+
+def _masked(text: str, found: Sequence[Found]) -> str:
+    return _put_together(text, [Piece(one.kind, one.start, one.end, "", f"<{one.kind}>") for one in found])
 
 
 def _put_together(text: str, pieces: Sequence[Piece]) -> str:

@@ -7,6 +7,14 @@ from dataclasses import dataclass
 
 NEAR_CHARS = 40
 """How far from a number the words may stand that say what it is."""
+BEFORE = (
+    r"(?<![A-Za-z0-9_+])(?:(?<![A-Za-z0-9]-)|(?<=[0-9]{7}-))(?<![A-Za-z]/)"
+    r"(?:(?<![0-9][.,:/])|(?<=[0-9]{4}[.,:/])|(?<=[0-9][ .-][0-9]{2}[.,:/])|(?<=[0-9][ .-][0-9]{3}[.,:/]))"
+)
+AFTER = r"(?![A-Za-z0-9_]|-(?![0-9]{7})[A-Za-z0-9])"
+"""Of patterns of numbers: what a number does not follow, and what does not follow it. Letters of scripts that put no
+space between words may; so may a number that is too long to be an hour, a day or what is before a decimal point."""
+_GROUP = re.compile("[0-9A-Za-z]+")
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,15 @@ class Recogniser:
 def _is_near(words: Sequence[int], start: int, end: int) -> bool:
     place = bisect_left(words, start - NEAR_CHARS)
     return place < len(words) and words[place] <= end + NEAR_CHARS
+
+
+def longest(text: str, is_one: Callable[[str], bool]) -> int:
+    """How many characters the longest beginning of whole groups has that is one; 0: none is.
+
+    A pattern may take in the number that follows, such as an hour.
+    """
+    ends = [group.end() for group in _GROUP.finditer(text)]
+    return next((end for end in (len(text), *reversed(ends)) if is_one(text[:end])), 0)
 
 
 def digits_of(text: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
 
-from headrace.personal.finding import RECOGNISERS, find
+from headrace.personal.finding import RECOGNISERS, find, in_ascii
 
 _N_LETTERS = 16  # of a digest: 64 bits
 _NO_SIGN = re.compile(r"[\W_]")
@@ -35,6 +35,7 @@ def letters(key: bytes, *parts: str) -> str:
 
 def normal(kind: str, value: str) -> str:
     """A value without what is only a way to write it."""
+    value = in_ascii(value)
     if kind == "e-mail" or kind == "credentials":
         return value.casefold()
     if kind == "ip":
@@ -44,7 +45,7 @@ def normal(kind: str, value: str) -> str:
 
 def surrogate(key: bytes, channel: str, kind: str, value: str) -> str:
     """What stands in for a value in a channel."""
-    plain = normal(kind, value)
+    plain, value = normal(kind, value), in_ascii(value)
     if kind not in _MAKERS:
         return f"{kind}-{letters(key, channel, kind, plain)}"
     for attempt in count():  # one now and then reads like a number of another kind

@@ -81,7 +81,7 @@ async def predict(
     request_id, parsed = new_id("request"), _parsed(plane, task, inputs)
     if is_looked_at := plane.door.policy(channel) != "off":
         clean = partial(_cleaned, plane, found, unit, parsed)
-        unit, parsed = await asyncio.to_thread(clean) if plane.door.takes_long else clean()
+        unit, parsed = await asyncio.to_thread(clean) if plane.door.takes_long(parsed) else clean()
     drawn = plane.lineup.draw(task, channel, unit or request_id, in_charge_only=in_charge_only or caller.is_test)
     asked = _Asked(request_id, task, found, unit, parsed, drawn, started_at, is_audited and not caller.is_test)
     drawn, answer = await _answered(plane, asked)

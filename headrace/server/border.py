@@ -75,7 +75,7 @@ class Border:
         except HeadraceError as error:  # of the head, or of the short way: no route was asked
             await render(self._plane.door.error(error), path=scope["path"])(scope, receive, watched_send)
         except HTTPException as error:
-            path, next_step = self._plane.door.shown(scope["path"]), _NEXT_STEPS[error.status_code]
+            path, next_step = self._plane.door.brief(scope["path"]), _NEXT_STEPS[error.status_code]
             refused = BadInput(error.detail, value=path, next_step=next_step)
             await render(refused, path=scope["path"], status=error.status_code)(scope, receive, watched_send)
         except Exception:  # the border of a request: the server goes on
@@ -168,7 +168,7 @@ def not_served(method: str, path: str, methods: Sequence[str], door: Door) -> Re
     Args:
         methods: by which the path is served.
     """
-    asked = door.shown(f"{method} {path}")
+    asked = door.brief(f"{method} {path}")
     if not methods:
         return render(NotFound("no such address", value=asked, next_step="GET /docs lists them"), path=path)
     failure = BadInput("Method Not Allowed", value=asked, next_step="GET /docs shows what is possible")

@@ -112,7 +112,7 @@ async def annotated(plane: ControlPlane, channel: str | None, told: Mapping[str,
         return [_taken(plane, conn, task, named, config, of, said, caller) for said, of in pairs]
 
     came = await asyncio.wrap_future(plane.log.writer.submit(take, durable=True))
-    refused = [plane.door.shown(one) for one in came if isinstance(one, str)]
+    refused = [plane.door.brief(one) for one in came if isinstance(one, str)]
     return {"status": "ok", "n_taken": sum(one is True for one in came), "refused": refused}
 
 

@@ -2,10 +2,12 @@
 by two, are somebody's, or are taken for somebody's when they come again; spans that point beside what they meant; a
 channel with the policy of another."""
 
+import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headrace.config_sources import FILE_NAME
@@ -180,6 +182,60 @@ def test_names_that_get_too_long_become_one_digest(workspace: Workspace) -> None
         name = door.name("c", " ".join(["a@b.de"] * 25))
         assert len(name) < 200
         assert name != door.name("c", " ".join(["a@c.de"] * 25))
+
+
+WIDE = {ord(c): ord(c) + 0xFEE0 for c in "0123456789"}  # full width
+DIGITS = "".join(c for c in map(chr, range(sys.maxunicode + 1)) if unicodedata.decimal(c, None) is not None)
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.text(alphabet=DIGITS, min_size=1, max_size=4),
+            st.sampled_from(
+                ["81.2.69.142".translate(WIDE), "٨١.٢.٦٩.١٤٢", "2a02:908:1:20::1f".translate(WIDE), "۲۳۴۱ ۲۳۴۱ ۲۳۴۶"]
+            ),
+            st.sampled_from(".:-+/ @aDE\uff0b\uff1a"),
+        ),
+        max_size=12,
+    ).map("".join)
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_digits_of_no_script_break_the_door(workspace: Workspace, text: str) -> None:
+    """Python's own readers of numbers and addresses take some of them and refuse others."""
+    for policy in ("mask", "replace", "hash", "drop"):
+        with open_workspace(workspace.root, overrides={"privacy.personal": policy}) as ws:
+            door = Door(ws)
+            door.name("c", text)
+            try:
+                cleaned = door.clean("c", text)
+            except BadInput:
+                assert policy == "drop"
+            else:
+                assert cleaned.undone.text == text
+
+
+def test_an_address_in_other_digits_is_the_same_address(workspace: Workspace) -> None:
+    with open_workspace(workspace.root, overrides={"privacy.personal": "replace"}) as ws:
+        door = Door(ws)
+        assert door.clean("c", "81.2.69.142".translate(WIDE)).text == door.clean("c", "81.2.69.142").text
+
+
+def test_long_texts_are_not_waited_for(workspace: Workspace) -> None:
+    with open_workspace(workspace.root, overrides={"privacy.personal": "mask"}) as ws:
+        assert not Door(ws).takes_long(["a" * 5_000, ("a" * 5_000, "b" * 10_000)])
+        assert Door(ws).takes_long(["a" * 5_000, ("a" * 5_000, "b" * 10_001)])
+
+
+@pytest.mark.parametrize("n", [10, 130, 1_000, 100_000])
+def test_an_error_says_the_beginning_of_a_long_text_and_nothing_personal(workspace: Workspace, n: int) -> None:
+    text = "81.2.69.142 " * n
+    with open_workspace(workspace.root, overrides={"privacy.personal": "mask"}) as ws:
+        error = Door(ws).error(BadInput("no such task", value=text))
+    assert "<ip>" in str(error)
+    assert "81.2" not in str(error)
+    assert len(str(error)) < 300
+    assert n < 1_000 or f"({len(text)} characters)" in str(error)
 
 
 def test_errors_say_nothing_personal(workspace: Workspace, tmp_path: Path) -> None:

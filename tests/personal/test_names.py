@@ -81,7 +81,7 @@ def test_people_are_replaced_beside_what_patterns_find(root: Path, policy: str, 
     settings = {"privacy.personal": policy, "privacy.names_model": "people/1"}
     with open_workspace(root, overrides=settings) as ws:
         door = door_of(ws)
-        assert door.takes_long
+        assert door.takes_long(["a"])
         assert door is door_of(ws), "the model is loaded once"
         said = door.clean("c", "ask Jane of ACME, Jane@shop.org").text
         assert re.fullmatch(expected, said)
@@ -106,4 +106,4 @@ def test_what_finds_no_names_is_refused(root: Path) -> None:
 
 def test_a_policy_of_off_loads_none(root: Path) -> None:
     with open_workspace(root, overrides={"privacy.names_model": "people/7"}) as ws:
-        assert not Door(ws).takes_long
+        assert not Door(ws).takes_long(["a"])
