@@ -80,7 +80,10 @@ def test_unfinished_and_damaged_generations_are_deleted(workspace: Workspace, tm
     follow_once(workspace, tmp_path / "f")
     (tmp_path / "f" / "generation-000007").mkdir()
     first = generations.folder_of(tmp_path / "f", 1)
-    (first / generations.BASE).write_bytes(b"")
+    assert backups.anchor_of(tmp_path / "f") == ""  # nothing was noted yet
+    (first / generations.BASE).write_bytes(b"x" * 5000)
+    with pytest.raises(Damaged, match="database of the backup"):
+        backups.anchor_of(tmp_path / "f")
     follow_once(workspace, tmp_path / "f")
     assert generations.all_numbers(tmp_path / "f") == [8]
 

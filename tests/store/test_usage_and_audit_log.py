@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from headrace.ids import new_id
 from headrace.records import Channel
-from headrace.store import Store, audit_log, channels, schema, usage
+from headrace.store import Store, audit_log, chain, channels, schema, usage
 from headrace.store.usage import Place, Used
 
 AT = datetime(2026, 11, 2, 3, tzinfo=UTC)
@@ -62,10 +62,12 @@ def test_a_changed_line_is_found_on_every_database(store: Store) -> None:
             line(conn)
     with store.write() as conn:
         assert audit_log.check(conn).first_broken is None
+        assert chain.missing_guards(conn) == []
         if conn.dialect.name == "sqlite":
             conn.execute(sa.text("DROP TRIGGER audit_log_no_UPDATE"))
         else:
             conn.execute(sa.text("ALTER TABLE audit_log DISABLE TRIGGER audit_log_append_only"))
+        assert len(chain.missing_guards(conn)) == 1
         conn.execute(sa.update(schema.audit_log).where(schema.audit_log.c.seq == 2).values(facts={"n": 2}))
         assert audit_log.check(conn).first_broken == 2
 
