@@ -18,7 +18,7 @@ _MOST_OF_COUNTRY = {  # digits with the country's: national numbering plans, as 
 _LEAST_ABROAD = 8
 _FIVE_PAIRS = re.compile(r"0[1-9]([ .-])[0-9]{2}(?:\1[0-9]{2}){3}(?![0-9])")  # France
 # not of 1 023 456 789, nor of the groups of four of an account
-_NO_GROUP = r"(?!(?<=[0-9] )0[0-9]{2}(?: [0-9]{3})+(?![0-9]))(?!(?<=[0-9]{4} )0[0-9]{3} [0-9]{4}(?![0-9]))"
+_NO_GROUP = r"(?!(?<=[0-9] 0)[0-9]{2}(?: [0-9]{3})+(?![0-9]))(?!(?<=[0-9]{4} 0)[0-9]{3} [0-9]{4}(?![0-9]))"
 
 
 def _with_area(text: str) -> int:
@@ -49,7 +49,7 @@ MAIL = (
 INTERNATIONAL = (
     Recogniser(
         "phone",  # ITU-T E.164: 15 digits at most
-        re.compile(r"(?:(?<![0-9_+.])|(?<=[0-9]{3}))\+(?!999)[1-9](?:[ ./()-]{0,2}[0-9]){7,14}(?![0-9])"),
+        re.compile(r"\+(?:(?<![0-9_+.].)|(?<=[0-9]{3}.))(?!999)[1-9](?:[ ./()-]{0,2}[0-9]){7,14}(?![0-9])"),
         "call +49 (0)171 1234567 today",
         _abroad,
         n_digits=8,
@@ -58,7 +58,7 @@ INTERNATIONAL = (
     Recogniser(
         "phone",
         re.compile(
-            rf"{BEFORE}{_NO_GROUP}00(?:[1-9][0-9]{{0,2}}[ /-](?:[ ./()-]{{0,2}}[0-9]){{6,12}}(?![0-9]|-(?!00)[0-9])"
+            rf"0{BEFORE}{_NO_GROUP}0(?:[1-9][0-9]{{0,2}}[ /-](?:[ ./()-]{{0,2}}[0-9]){{6,12}}(?![0-9]|-(?!00)[0-9])"
             rf"|(?:33[1-9]|34[6-9]|44[1-37]|49[1-9]|86(?=1)|91[6-9])[0-9]{{8,11}}{AFTER})"
         ),
         "or 0049 171 1234567 from abroad",
@@ -70,7 +70,8 @@ NATIONAL = (
     Recogniser(
         "phone",  # North America: area code and exchange begin with 2 to 9
         re.compile(
-            rf"(?:(?:{BEFORE}1[ .-])?\([2-9][0-9]{{2}}\)[ -]?|{BEFORE}(?:1[ .-])?[2-9][0-9]{{2}}[ .-])"
+            rf"[(1-9](?:(?<=\()[2-9][0-9]{{2}}\)[ -]?|{BEFORE}(?:(?<=[2-9])[0-9]{{2}}[ .-]"
+            r"|(?<=1)[ .-](?:\([2-9][0-9]{2}\)[ -]?|[2-9][0-9]{2}[ .-])))"
             rf"[2-9][0-9]{{2}}[ .-][0-9]{{4}}(?:(?=x[0-9])|{AFTER})"
         ),
         "or 415-555-2671.",
@@ -79,7 +80,7 @@ NATIONAL = (
     Recogniser(
         "phone",  # an area code after a 0, as in much of Europe, the rest in one piece or in groups
         re.compile(
-            rf"(?:\(0[1-9][0-9]{{0,4}}\) ?|{BEFORE}{_NO_GROUP}0[1-9][0-9]{{0,4}}(?:[./-]| [/-] | ))"
+            rf"[(0](?:(?<=\()0[1-9][0-9]{{0,4}}\) ?|(?<=0){BEFORE}{_NO_GROUP}[1-9][0-9]{{0,4}}(?:[./-]| [/-] | ))"
             rf"[0-9]{{2,8}}(?:([ .-])[0-9]{{2,6}}(?:\1[0-9]{{2,4}}){{0,3}})?{AFTER}"
         ),
         "Tel. 0171/2345678",
@@ -88,38 +89,38 @@ NATIONAL = (
     ),
     Recogniser(
         "phone",  # mobile numbers in one piece: UK, France, Germany; few other things are numbered from 0 on
-        re.compile(rf"{BEFORE}(?:07[0-9]{{9}}|0[67][0-9]{{8}}|01[567][0-9]{{8,9}}){AFTER}"),
+        re.compile(rf"0{BEFORE}(?:7[0-9]{{9}}|[67][0-9]{{8}}|1[567][0-9]{{8,9}}){AFTER}"),
         "reply to 07700900123",
         n_digits=10,
     ),
     Recogniser(
         "phone",  # Spain, written 3 2 2 2
-        re.compile(rf"{BEFORE}[6789][0-9]{{2}}([ .-])[0-9]{{2}}\1[0-9]{{2}}\1[0-9]{{2}}{AFTER}"),
+        re.compile(rf"[6789]{BEFORE}[0-9]{{2}}([ .-])[0-9]{{2}}\1[0-9]{{2}}\1[0-9]{{2}}{AFTER}"),
         "llama al 612 34 56 78",
         n_digits=9,
     ),
     Recogniser(
         "phone",  # India, written 5 5
-        re.compile(rf"{BEFORE}0?[6-9][0-9]{{4}}[ -][0-9]{{5}}{AFTER}"),
+        re.compile(rf"[06-9]{BEFORE}(?:(?<=0)[6-9]|(?<!0))[0-9]{{4}}[ -][0-9]{{5}}{AFTER}"),
         "98765 43210 is my number",
         n_digits=10,
     ),
     Recogniser(
         "phone",  # China, mobile, written 3 4 4
-        re.compile(rf"{BEFORE}1[3-9][0-9]([ -])[0-9]{{4}}\1[0-9]{{4}}{AFTER}"),
+        re.compile(rf"1{BEFORE}[3-9][0-9]([ -])[0-9]{{4}}\1[0-9]{{4}}{AFTER}"),
         "138 0013 8000",
         n_digits=11,
     ),
     Recogniser(
         "phone",  # the same in one piece, among Chinese
-        re.compile(rf"{BEFORE}1[3-9][0-9]{{9}}{AFTER}"),
+        re.compile(rf"1{BEFORE}[3-9][0-9]{{9}}{AFTER}"),
         "请拨 13800138000",
         n_digits=11,
         beside=_HAN,
     ),
     Recogniser(
         "phone",  # in one piece, which may be anything: where a word says so
-        re.compile(rf"{BEFORE}(?:0?[1-9][0-9]{{8,10}}){AFTER}"),
+        re.compile(rf"[0-9]{BEFORE}(?:(?<=0)[1-9]|(?<!0))[0-9]{{8,10}}{AFTER}"),
         "my phone is 4155552671",
         n_digits=9,
         beside=_WORDS,
@@ -127,8 +128,8 @@ NATIONAL = (
     Recogniser(
         "phone",  # Spain and India in other groups, the US in two: the same
         re.compile(
-            rf"{BEFORE}(?:[6789][0-9]{{2}}([ .])[0-9]{{3}}\1[0-9]{{3,4}}|9[0-9] [0-9]{{3}} [0-9]{{2}} [0-9]{{2}}"
-            rf"|[2-9][0-9]{{2}}[ -][2-9][0-9]{{6}}){AFTER}"
+            rf"[2-9]{BEFORE}(?:(?<=[6789])[0-9]{{2}}([ .])[0-9]{{3}}\1[0-9]{{3,4}}"
+            rf"|(?<=9)[0-9] [0-9]{{3}} [0-9]{{2}} [0-9]{{2}}|[0-9]{{2}}[ -][2-9][0-9]{{6}}){AFTER}"
         ),
         "móvil: 612 345 678",
         n_digits=9,

@@ -89,7 +89,7 @@ def _found_once(text: str, recognisers: Sequence[Recogniser]) -> list[Found]:
     found: list[Found] = []
     is_taken = bytearray()
     for recogniser in recognisers:
-        if n_digits < recogniser.n_digits or recogniser.has not in text:
+        if n_digits < recogniser.n_digits or recogniser.has not in text or recogniser.pattern.search(text) is None:
             continue
         for start, end in recogniser.places(text):
             is_taken = is_taken or bytearray(len(text))

@@ -2,7 +2,7 @@
 
 import re
 
-from headrace.personal.recogniser import Recogniser, digits_of, longest
+from headrace.personal.recogniser import PLAINLY, Recogniser, digits_of, longest
 
 _ISSUED = re.compile(  # first digits and lengths of the large issuers
     r"4(?:\d{12}|\d{15}|\d{18})|5[1-5]\d{14}|2[2-7]\d{14}|3[47]\d{13}|3[068]\d{12}|6\d{15,18}"
@@ -51,13 +51,13 @@ RECOGNISERS = (
         re.compile(r"(?:(?<![A-Za-z0-9])|(?<=IBAN))[A-Za-z]{2}[0-9]{2}(?:[ -]?[A-Za-z0-9]){11,30}+"),
         "DE89 3704 0044 0532 0130 00",  # ISO 13616's
         _iban,
-        n_digits=2,
+        n_digits=7,
     ),
     Recogniser(
         "card",
         re.compile(
-            r"(?<![0-9A-Za-z.+-])(?:[0-9]{13,19}|[0-9]{4}([ -])[0-9]{4}\1[0-9]{4}\1[0-9]{4}(?:\1[0-9]{3})?"
-            r"|3[0-9]{3}([ -])[0-9]{6}\2[0-9]{4,5})(?![0-9A-Za-z])"
+            rf"[0-9]{PLAINLY}(?:[0-9]{{12,18}}|[0-9]{{3}}([ -])[0-9]{{4}}\1[0-9]{{4}}\1[0-9]{{4}}(?:\1[0-9]{{3}})?"
+            r"|(?<=3)[0-9]{3}([ -])[0-9]{6}\2[0-9]{4,5})(?![0-9A-Za-z])"
         ),
         "card 4111 1111 1111 1111 exp 12/29",  # the issuer's own test number
         _card,

@@ -3,7 +3,7 @@
 import re
 from datetime import date
 
-from headrace.personal.recogniser import Recogniser, digits_of
+from headrace.personal.recogniser import PLAINLY, Recogniser, digits_of
 
 # Verhoeff, "Error Detecting Decimal Codes" (1969): multiplication in the dihedral group of ten, and the permutation
 _D5 = (
@@ -83,7 +83,7 @@ _AADHAAR_WORDS = re.compile(r"(?i)(?<!<in-)aadhaa?r|\buidai?\b|आधार")
 RECOGNISERS = (
     Recogniser(
         "cn-resident",
-        re.compile(r"(?<![0-9A-Za-z])[1-8][0-9]{5}(?:19|20)[0-9]{2}[01][0-9][0-3][0-9]{4}[0-9Xx](?![0-9A-Za-z])"),
+        re.compile(r"[1-8](?<![0-9A-Za-z].)[0-9]{5}(?:19|20)[0-9]{2}[01][0-9][0-3][0-9]{4}[0-9Xx](?![0-9A-Za-z])"),
         "身份证 11010519491231002X",  # GB 11643-1999's
         _resident,
         n_digits=17,
@@ -91,7 +91,7 @@ RECOGNISERS = (
     Recogniser(
         "fr-nir",
         re.compile(
-            r"(?<![0-9A-Za-z])[123478] ?[0-9]{2} ?(?:0[1-9]|1[0-2]|[2-9][0-9]) ?(?:[0-9]{2}|2[ABab])"
+            r"[123478](?<![0-9A-Za-z].) ?[0-9]{2} ?(?:0[1-9]|1[0-2]|[2-9][0-9]) ?(?:[0-9]{2}|2[ABab])"
             r" ?[0-9]{3} ?[0-9]{3} ?[0-9]{2}(?![0-9A-Za-z])"
         ),
         "NIR 2 69 05 49 588 157 80",
@@ -101,8 +101,8 @@ RECOGNISERS = (
     Recogniser(
         "in-aadhaar",  # the first digit is neither 0 nor 1: UIDAI
         re.compile(  # not of four groups, which cards have; of six, two of three are
-            r"(?<![0-9A-Za-z.+-])(?:(?<![0-9]{4}[ -])|(?<=[0-9]{4} [0-9]{4} [0-9]{4} ))"
-            r"[2-9][0-9]{3}([ -])[0-9]{4}\1[0-9]{4}(?![0-9A-Za-z]|-[0-9A-Za-z])"
+            rf"[2-9]{PLAINLY}(?:(?<![0-9]{{4}}[ -].)|(?<=[0-9]{{4}} [0-9]{{4}} [0-9]{{4}} .))"
+            r"[0-9]{3}([ -])[0-9]{4}\1[0-9]{4}(?![0-9A-Za-z]|-[0-9A-Za-z])"
             r"(?! [0-9]{4}(?![0-9]| [0-9]{4} [0-9]{4}(?![0-9])))"
         ),
         "2341 2341 2346",
@@ -111,7 +111,7 @@ RECOGNISERS = (
     ),
     Recogniser(
         "in-aadhaar",
-        re.compile(r"(?<![0-9A-Za-z.+-])[2-9][0-9]{11}(?![0-9A-Za-z])"),
+        re.compile(rf"[2-9]{PLAINLY}[0-9]{{11}}(?![0-9A-Za-z])"),
         "my aadhaar is 234123412346",
         _aadhaar,
         n_digits=12,
@@ -119,14 +119,14 @@ RECOGNISERS = (
     ),
     Recogniser(
         "de-tax",
-        re.compile(r"(?<![0-9A-Za-z.+-])[1-9][0-9](?:[0-9]{9}|( ?)[0-9]{3}\1[0-9]{3}\1[0-9]{3})(?![0-9A-Za-z])"),
+        re.compile(rf"[1-9]{PLAINLY}[0-9](?:[0-9]{{9}}|( ?)[0-9]{{3}}\1[0-9]{{3}}\1[0-9]{{3}})(?![0-9A-Za-z])"),
         "Steuer-ID 86 095 742 719",
         _steuer_id,
         n_digits=11,
     ),
     Recogniser(
         "uk-nhs",
-        re.compile(r"(?<![0-9A-Za-z.+-])[0-9]{3}([ -]?)[0-9]{3}\1[0-9]{4}(?![0-9A-Za-z])"),
+        re.compile(rf"[0-9]{PLAINLY}[0-9]{{2}}([ -]?)[0-9]{{3}}\1[0-9]{{4}}(?![0-9A-Za-z])"),
         "NHS number 9434765919",
         _nhs,
         n_digits=10,
@@ -144,14 +144,15 @@ RECOGNISERS = (
     Recogniser(
         "us-ssn",  # no area 000, 666 or 900 to 999, no group 00, no serial 0000: SSA, POMS RM 10201.035
         re.compile(
-            r"(?<![0-9A-Za-z.+-])(?!000|666|9)[0-9]{3}([ -])(?!00)[0-9]{2}\1(?!0000)[0-9]{4}(?![0-9A-Za-z]|-[0-9])"
+            rf"[0-8]{PLAINLY}(?!(?<=0)00|(?<=6)66)[0-9]{{2}}([ -])(?!00)[0-9]{{2}}\1(?!0000)[0-9]{{4}}"
+            r"(?![0-9A-Za-z]|-[0-9])"
         ),
         "123-45-6789",
         n_digits=9,
     ),
     Recogniser(
         "us-ssn",
-        re.compile(r"(?<![0-9A-Za-z.+-])(?!000|666|9)[0-9]{3}(?!00)[0-9]{2}(?!0000)[0-9]{4}(?![0-9A-Za-z])"),
+        re.compile(rf"[0-8]{PLAINLY}(?!(?<=0)00|(?<=6)66)[0-9]{{2}}(?!00)[0-9]{{2}}(?!0000)[0-9]{{4}}(?![0-9A-Za-z])"),
         "SSN: 123456789",
         n_digits=9,
         beside=_SSN_WORDS,
@@ -169,7 +170,7 @@ RECOGNISERS = (
 LATER = (  # after telephone numbers, which are written the same
     Recogniser(
         "uk-nhs",
-        re.compile(r"(?<![0-9A-Za-z.+-])[0-9]{3} [0-9]{3} [0-9]{4}(?![0-9A-Za-z])"),
+        re.compile(rf"[0-9]{PLAINLY}[0-9]{{2}} [0-9]{{3}} [0-9]{{4}}(?![0-9A-Za-z])"),
         "401 023 2137",
         _nhs,
         n_digits=10,

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 
 NEAR_CHARS = 40
 """How far from a number the words may stand that say what it is."""
+PLAINLY = r"(?<![0-9A-Za-z.+-].)"
 BEFORE = (
-    r"(?<![A-Za-z0-9_+])(?:(?<![A-Za-z0-9]-)|(?<=[0-9]{7}-))(?<![A-Za-z]/)"
-    r"(?:(?<![0-9][.,:/])|(?<=[0-9]{4}[.,:/])|(?<=[0-9][ .-][0-9]{2}[.,:/])|(?<=[0-9][ .-][0-9]{3}[.,:/]))"
+    r"(?<![A-Za-z0-9_+].)(?:(?<![A-Za-z0-9]-.)|(?<=[0-9]{7}-.))(?<![A-Za-z]/.)"
+    r"(?:(?<![0-9][.,:/].)|(?<=[0-9]{4}[.,:/].)|(?<=[0-9][ .-][0-9]{2}[.,:/].)|(?<=[0-9][ .-][0-9]{3}[.,:/].))"
 )
 AFTER = r"(?![A-Za-z0-9_]|-(?![0-9]{7})[A-Za-z0-9])"
-"""Of patterns of numbers: what a number does not follow, and what does not follow it. Letters of scripts that put no
-space between words may; so may a number that is too long to be an hour, a day or what is before a decimal point."""
+"""Of patterns of numbers: what a number does not follow, said after its first character, since what begins with a
+character is searched for faster; and what does not follow it. Letters of scripts that put no space between words may,
+and so may a number that is too long to be an hour, a day or what is before a decimal point."""
+_NO_DIGITS = re.compile("[^0-9]+")
 _GROUP = re.compile("[0-9A-Za-z]+")
 
 
@@ -80,4 +83,4 @@ def longest(text: str, is_one: Callable[[str], bool]) -> int:
 
 
 def digits_of(text: str) -> str:
-    return "".join(c for c in text if "0" <= c <= "9")
+    return _NO_DIGITS.sub("", text)
