@@ -49,7 +49,7 @@ def test_each_part_says_what_it_waits_for() -> None:
     empty = standing.stands(SHADOW, Evidence())["shadow"]
     assert {part["waits_for"] for part in (empty["all"], *empty["channels"].values())} == {"traffic"}
     assert empty["all"]["says"] == "no request has come yet"
-    assert "send corrections" in parts["channels"]["phone"]["says"]
+    assert "headrace review next" in parts["channels"]["phone"]["says"]
     mail = parts["channels"]["mail"]
     assert mail["n_more_labels"]["low"] <= mail["n_more_labels"]["middle"]
     assert "more labels would decide" in mail["says"]
