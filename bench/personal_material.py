@@ -109,6 +109,11 @@ def value_of(kind: str, rng: random.Random) -> str:
             return value
 
 
+def any_of(kind: str, rng: random.Random) -> str:
+    """A value of a kind, in any of its forms."""
+    return _MAKERS[kind](rng)[0]
+
+
 def validators() -> str:
     """Whose arithmetic the numbers are by."""
     return f"python-stdnum {import_module('stdnum').__version__}" if find_spec("stdnum") else "headrace itself"
@@ -158,10 +163,10 @@ def _bad_card(rng: random.Random) -> str:
     is_one = _is_one("card")
     while is_one(number := f"4{_n(rng, 15)}"):
         pass
-    return _grouped(number, 4, 4, 4, 4)
+    return grouped(number, 4, 4, 4, 4)
 
 
-def _grouped(number: str, *sizes: int, by: str = " ") -> str:
+def grouped(number: str, *sizes: int, by: str = " ") -> str:
     parts, at = [], 0
     for size in sizes:
         parts.append(number[at : at + size])
@@ -225,9 +230,9 @@ def _phone(rng: random.Random) -> tuple[str, bool]:
 def _card(rng: random.Random) -> tuple[str, bool]:
     if rng.random() < 0.15:
         number = _valid("card", lambda: f"3{rng.choice('47')}{_n(rng, 13)}")
-        return rng.choice((number, _grouped(number, 4, 6, 5))), False
+        return rng.choice((number, grouped(number, 4, 6, 5))), False
     number = _valid("card", lambda: rng.choice(("4", "51", "55", "2221", "6011"))[:4].ljust(4, "7") + _n(rng, 12))
-    return rng.choice((number, _grouped(number, 4, 4, 4, 4), _grouped(number, 4, 4, 4, 4, by="-"))), False
+    return rng.choice((number, grouped(number, 4, 4, 4, 4), grouped(number, 4, 4, 4, 4, by="-"))), False
 
 
 def _iban(rng: random.Random) -> tuple[str, bool]:
@@ -260,22 +265,22 @@ def _credentials(rng: random.Random) -> tuple[str, bool]:
 
 def _ssn(rng: random.Random) -> tuple[str, bool]:
     number = _valid("us-ssn", lambda: _n(rng, 9))
-    return rng.choice(((_grouped(number, 3, 2, 4, by="-"), False), (_grouped(number, 3, 2, 4), False), (number, True)))
+    return rng.choice(((grouped(number, 3, 2, 4, by="-"), False), (grouped(number, 3, 2, 4), False), (number, True)))
 
 
 def _nino(rng: random.Random) -> tuple[str, bool]:
     number = rng.choice(("AB", "CE", "JT", "WK", "NX")) + _n(rng, 6) + rng.choice("ABCD")
-    return rng.choice((number, _grouped(number, 2, 2, 2, 2, 1), number.lower())), False
+    return rng.choice((number, grouped(number, 2, 2, 2, 2, 1), number.lower())), False
 
 
 def _nhs(rng: random.Random) -> tuple[str, bool]:
     number = _valid("uk-nhs", lambda: _n(rng, 10))
-    return rng.choice(((number, True), (_grouped(number, 3, 3, 4), False), (_grouped(number, 3, 3, 4), True)))
+    return rng.choice(((number, True), (grouped(number, 3, 3, 4), False), (grouped(number, 3, 3, 4), True)))
 
 
 def _steuer(rng: random.Random) -> tuple[str, bool]:
     number = _valid("de-tax", lambda: _n(rng, 11))
-    return rng.choice((number, _grouped(number, 2, 3, 3, 3))), False
+    return rng.choice((number, grouped(number, 2, 3, 3, 3))), False
 
 
 def _nir(rng: random.Random) -> tuple[str, bool]:
@@ -285,7 +290,7 @@ def _nir(rng: random.Random) -> tuple[str, bool]:
         return f"{number}{97 - int(number) % 97:02d}"
 
     number = _valid("fr-nir", draw)
-    return rng.choice((number, _grouped(number, 1, 2, 2, 2, 3, 3, 2))), False
+    return rng.choice((number, grouped(number, 1, 2, 2, 2, 3, 3, 2))), False
 
 
 def _dni(rng: random.Random) -> tuple[str, bool]:
@@ -297,7 +302,7 @@ def _dni(rng: random.Random) -> tuple[str, bool]:
 
 def _aadhaar(rng: random.Random) -> tuple[str, bool]:
     number = _valid("in-aadhaar", lambda: f"{rng.randrange(2, 10)}{_n(rng, 11)}")
-    return rng.choice(((_grouped(number, 4, 4, 4), False), (_grouped(number, 4, 4, 4, by="-"), False), (number, True)))
+    return rng.choice(((grouped(number, 4, 4, 4), False), (grouped(number, 4, 4, 4, by="-"), False), (number, True)))
 
 
 def _resident(rng: random.Random) -> tuple[str, bool]:

@@ -16,7 +16,7 @@ _MOST_OF_COUNTRY = {  # digits with the country's: national numbering plans, as 
     "91": 12,
 }  # fmt: skip
 _LEAST_ABROAD = 8
-_FIVE_PAIRS = re.compile(r"0[1-9]([ .-])[0-9]{2}(?:\1[0-9]{2}){3}(?![0-9])")  # France
+_FIVE_PAIRS = re.compile(r"0[1-9]([ ./-])[0-9]{2}(?:\1[0-9]{2}){3}(?![0-9])")  # France
 # not of 1 023 456 789, nor of the groups of four of an account
 _NO_GROUP = r"(?!(?<=[0-9] 0)[0-9]{2}(?: [0-9]{3})+(?![0-9]))(?!(?<=[0-9]{4} 0)[0-9]{3} [0-9]{4}(?![0-9]))"
 
@@ -32,6 +32,8 @@ def _abroad(text: str) -> int:
     digits = digits_of(text).removeprefix("00")
     most = _MOST_OF_COUNTRY.get(digits[:1]) or _MOST_OF_COUNTRY.get(digits[:2]) or len(digits)
     extra = ("(0)" in text) + 2 * text.startswith("00")
+    if len(digits) < _LEAST_ABROAD:
+        return 0
     return longest(text, lambda said: _LEAST_ABROAD <= len(digits_of(said)) - extra <= most) or len(text)
 
 
@@ -81,7 +83,7 @@ NATIONAL = (
         "phone",  # an area code after a 0, as in much of Europe, the rest in one piece or in groups
         re.compile(
             rf"[(0](?:(?<=\()0[1-9][0-9]{{0,4}}\) ?|(?<=0){BEFORE}{_NO_GROUP}[1-9][0-9]{{0,4}}(?:[./-]| [/-] | ))"
-            rf"[0-9]{{2,8}}(?:([ .-])[0-9]{{2,6}}(?:\1[0-9]{{2,4}}){{0,3}})?{AFTER}"
+            rf"[0-9]{{2,8}}(?:([ ./-])[0-9]{{2,6}}(?:\1[0-9]{{2,4}}){{0,3}})?{AFTER}"
         ),
         "Tel. 0171/2345678",
         _with_area,

@@ -68,12 +68,13 @@ def verhoeff(digits: str) -> bool:
 
 def _resident(text: str) -> int:
     """A day of birth, and ISO 7064, mod 11-2: GB 11643-1999."""
+    number = text.replace(" ", "")
     try:
-        date(int(text[6:10]), int(text[10:12]), int(text[12:14]))
+        date(int(number[6:10]), int(number[10:12]), int(number[12:14]))
     except ValueError:
         return 0
-    rest = sum(int(d) * w for d, w in zip(text[:17], _CN_WEIGHTS, strict=True)) % 11
-    return len(text) if _CN_LETTERS[rest] == text[17].upper() else 0
+    rest = sum(int(d) * w for d, w in zip(number[:17], _CN_WEIGHTS, strict=True)) % 11
+    return len(text) if _CN_LETTERS[rest] == number[17].upper() else 0
 
 
 _NHS_WORDS = re.compile(r"(?i)(?<!<uk-)\bnhs\b|national health|patient")
@@ -83,7 +84,9 @@ _AADHAAR_WORDS = re.compile(r"(?i)(?<!<in-)aadhaa?r|\buidai?\b|आधार")
 RECOGNISERS = (
     Recogniser(
         "cn-resident",
-        re.compile(r"[1-8](?<![0-9A-Za-z].)[0-9]{5}(?:19|20)[0-9]{2}[01][0-9][0-3][0-9]{4}[0-9Xx](?![0-9A-Za-z])"),
+        re.compile(
+            r"[1-8](?<![0-9A-Za-z].)[0-9]{5} ?(?:19|20)[0-9]{2}[01][0-9][0-3][0-9] ?[0-9]{3}[0-9Xx](?![0-9A-Za-z])"
+        ),
         "身份证 11010519491231002X",  # GB 11643-1999's
         _resident,
         n_digits=17,
@@ -119,7 +122,7 @@ RECOGNISERS = (
     ),
     Recogniser(
         "de-tax",
-        re.compile(rf"[1-9]{PLAINLY}[0-9](?:[0-9]{{9}}|( ?)[0-9]{{3}}\1[0-9]{{3}}\1[0-9]{{3}})(?![0-9A-Za-z])"),
+        re.compile(rf"[1-9]{PLAINLY}[0-9](?:[0-9]{{9}}|([ /]?)[0-9]{{3}}\1[0-9]{{3}}\1[0-9]{{3}})(?![0-9A-Za-z])"),
         "Steuer-ID 86 095 742 719",
         _steuer_id,
         n_digits=11,
