@@ -78,6 +78,7 @@ NATIONAL = (
         ),
         "or 415-555-2671.",
         n_digits=10,
+        n_in_a_row=4,
     ),
     Recogniser(
         "phone",  # an area code after a 0, as in much of Europe, the rest in one piece or in groups
@@ -94,6 +95,7 @@ NATIONAL = (
         re.compile(rf"0{BEFORE}(?:7[0-9]{{9}}|[67][0-9]{{8}}|1[567][0-9]{{8,9}}){AFTER}"),
         "reply to 07700900123",
         n_digits=10,
+        n_in_a_row=10,
     ),
     Recogniser(
         "phone",  # Spain, written 3 2 2 2
@@ -106,18 +108,21 @@ NATIONAL = (
         re.compile(rf"[06-9]{BEFORE}(?:(?<=0)[6-9]|(?<!0))[0-9]{{4}}[ -][0-9]{{5}}{AFTER}"),
         "98765 43210 is my number",
         n_digits=10,
+        n_in_a_row=5,
     ),
     Recogniser(
         "phone",  # China, mobile, written 3 4 4
         re.compile(rf"1{BEFORE}[3-9][0-9]([ -])[0-9]{{4}}\1[0-9]{{4}}{AFTER}"),
         "138 0013 8000",
         n_digits=11,
+        n_in_a_row=4,
     ),
     Recogniser(
         "phone",  # the same in one piece, among Chinese
         re.compile(rf"1{BEFORE}[3-9][0-9]{{9}}{AFTER}"),
         "请拨 13800138000",
         n_digits=11,
+        n_in_a_row=11,
         beside=_HAN,
     ),
     Recogniser(
@@ -125,6 +130,7 @@ NATIONAL = (
         re.compile(rf"[0-9]{BEFORE}(?:(?<=0)[1-9]|(?<!0))[0-9]{{8,10}}{AFTER}"),
         "my phone is 4155552671",
         n_digits=9,
+        n_in_a_row=9,
         beside=_WORDS,
     ),
     Recogniser(

@@ -25,7 +25,7 @@ KINDS: tuple[str, ...] = tuple(dict.fromkeys(one.kind for one in RECOGNISERS))
 _HINT = re.compile("[@0-9]")
 _GONE = "<"
 _REACH_CHARS = 128  # more than the longest number that ends or begins there, and its words
-_DIGIT = re.compile("[0-9]")
+_DIGITS = re.compile("[0-9]+")
 _ODD = re.compile(  # what stands for ASCII in numbers and addresses: digits of all scripts, full width, spaces, dashes
     "(?![0-9])\\d|[\uff01-\uff5e\xa0\u1680\u2000-\u200a\u202f\u205f\u3000\u2010-\u2015\u2212\ufe58\ufe63]"
 )
@@ -85,11 +85,14 @@ def _found_between(left: Sequence[str], start: int, end: int, recognisers: Seque
 def _found_once(text: str, recognisers: Sequence[Recogniser]) -> list[Found]:
     if _HINT.search(text) is None:
         return []
-    n_digits = len(_DIGIT.findall(text))
+    rows = [len(digits) for digits in _DIGITS.findall(text)]
+    n_digits, longest = sum(rows), max(rows, default=0)
     found: list[Found] = []
     is_taken = bytearray()
     for recogniser in recognisers:
-        if n_digits < recogniser.n_digits or recogniser.has not in text or recogniser.pattern.search(text) is None:
+        if n_digits < recogniser.n_digits or longest < recogniser.n_in_a_row or recogniser.has not in text:
+            continue
+        if recogniser.pattern.search(text) is None:  # as mostly; what follows costs more
             continue
         for start, end in recogniser.places(text):
             is_taken = is_taken or bytearray(len(text))

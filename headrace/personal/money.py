@@ -62,5 +62,6 @@ RECOGNISERS = (
         "card 4111 1111 1111 1111 exp 12/29",  # the issuer's own test number
         _card,
         n_digits=13,
+        n_in_a_row=4,
     ),
 )

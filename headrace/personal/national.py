@@ -90,6 +90,7 @@ RECOGNISERS = (
         "身份证 11010519491231002X",  # GB 11643-1999's
         _resident,
         n_digits=17,
+        n_in_a_row=8,
     ),
     Recogniser(
         "fr-nir",
@@ -111,6 +112,7 @@ RECOGNISERS = (
         "2341 2341 2346",
         _aadhaar,
         n_digits=12,
+        n_in_a_row=4,
     ),
     Recogniser(
         "in-aadhaar",
@@ -118,6 +120,7 @@ RECOGNISERS = (
         "my aadhaar is 234123412346",
         _aadhaar,
         n_digits=12,
+        n_in_a_row=12,
         beside=_AADHAAR_WORDS,
     ),
     Recogniser(
@@ -133,6 +136,7 @@ RECOGNISERS = (
         "NHS number 9434765919",
         _nhs,
         n_digits=10,
+        n_in_a_row=4,
         beside=_NHS_WORDS,
     ),
     Recogniser(
@@ -152,12 +156,14 @@ RECOGNISERS = (
         ),
         "123-45-6789",
         n_digits=9,
+        n_in_a_row=4,
     ),
     Recogniser(
         "us-ssn",
         re.compile(rf"[0-8]{PLAINLY}(?!(?<=0)00|(?<=6)66)[0-9]{{2}}(?!00)[0-9]{{2}}(?!0000)[0-9]{{4}}(?![0-9A-Za-z])"),
         "SSN: 123456789",
         n_digits=9,
+        n_in_a_row=9,
         beside=_SSN_WORDS,
     ),
     Recogniser(

@@ -44,6 +44,8 @@ class Recogniser:
     """How many characters of what the pattern matched are such a thing; 0: it is none."""
     n_digits: int = 0
     """Digits that a text with one has at least."""
+    n_in_a_row: int = 0
+    """Digits that a text with one has without a sign between them."""
     has: str = ""
     """Characters that a text with one has."""
     beside: re.Pattern[str] | None = None
