@@ -7,8 +7,8 @@ from headrace.personal.recogniser import Recogniser
 
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _OTHERS = re.compile(  # what is numbered in four parts too
-    r"(?i)(?:\bv[ .]?|(?:\bver|version|release|build|firmware|driver|\brev|section|chapter|clause|kapitel|abschnitt|"
-    r"update|upgrade|§)[a-z]{0,4}[ .:=#]{0,3})$"
+    r"(?i)(?:\bv[ .]?|[<>=~!]=[ `]{0,2}|(?:\bver|version|release|build|firmware|driver|\brev|section|chapter|clause|"
+    r"kapitel|abschnitt|update|upgrade|§)[a-z]{0,4}[ .:=#]{0,3})$"
 )
 _LEAST_HEX = 5  # digits of an address of version 6 that is somebody's
 
