@@ -22,6 +22,8 @@ def show_plan(found: dict[str, Any]) -> None:
     head = ("channel", "held-out rows", "answers differ", "requests", "labels", "cost", "days")
     table(head, rows, title=f"{found['candidate']} beside {found['control']} ({found['policy']}): to find {what}")
     print("Half of such releases need no more than the first number, nine in ten no more than the second.")
+    if found["labels"] == "asked":
+        print("Labels are answers of reviewers, who are asked about differences (release.labels): headrace review next")
     if found["promotion"] is not None:
         _show_promotion(found, what)
     if (shown := found["all"]["no_worse"]) is not None:

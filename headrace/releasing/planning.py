@@ -75,8 +75,9 @@ def plan(
         policy: how the release would decide; None: release.policy.
 
     Returns:
-        What was asked, `shares` (of the requests, that control and candidate answer at the start; None where both
-        answer all), `promotion` of a canary (None else; see `_promotion`), `all` and `channels` (see `_part`).
+        What was asked, `labels` ("asked": reviewers give them, about a share of the differences), `shares` (of the
+        requests, that control and candidate answer at the start; None where both answer all), `promotion` of a canary
+        (None else; see `_promotion`), `all` and `channels` (see `_part`).
 
     Raises:
         NotFound: no such version or policy.
@@ -105,6 +106,7 @@ def plan(
         "alpha": asked.alpha,
         "price_per_label": price,
         "label_share": label_share,
+        "labels": "asked" if _asks(policy, ws.settings.release) else "all",
         "shares": asked.shares,
         "promotion": _promotion(asked, _n_labels(ws), sum(per_day.values())),
         "all": _part(asked, overall, overall, sum(per_day.values()), 1),
@@ -138,13 +140,18 @@ def _question(
         drop=drop * _POINT,
         alpha=limits.alpha,
         price=price,
-        label_share=label_share,
+        label_share=label_share * (limits.ask_share if _asks(policy, limits) else 1.0),
         shares=(weights[control], weights["candidate"]) if "candidate" in weights else None,
         stages=_stages(limits, _n_labels(ws), label_share, per_day) if control == "baseline" else (),
         margin=limits.margin,
         ask_share=limits.ask_share,
         floor_share=limits.floor_share,
     )
+
+
+def _asks(policy: str, limits: ReleaseTable) -> bool:
+    """Whether only labels count that reviewers were asked for."""
+    return policy == "shadow" and limits.labels == "asked"
 
 
 def _n_labels(ws: Workspace) -> int:

@@ -212,6 +212,22 @@ def test_with_a_margin_the_plan_says_what_it_takes_to_show_no_harm(
     assert "is not worse by the margin:" in " ".join(capsys.readouterr().out.split())
 
 
+def test_a_shadow_takes_labels_of_those_who_were_asked(
+    workspace: Workspace, rows: list[SnapshotRow], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who asks about a quarter of the differences waits for four times the requests; where all count, nobody asks."""
+    answer_with(monkeypatch, workspace, rows, {1: right, 2: sometimes_wrong(5)})
+    whole = planning.plan(workspace, "2", drop=5)
+    show_plan(whole)
+    assert "headrace review next" in " ".join(capsys.readouterr().out.split())
+    with open_workspace(workspace.root, overrides={"release.ask_share": 0.25}) as ws:
+        quarter = planning.plan(ws, "2", drop=5)["all"]["plan"]
+    assert quarter["n_requests_median"] == pytest.approx(4 * whole["all"]["plan"]["n_requests_median"], rel=0.1)
+    with open_workspace(workspace.root, overrides={"release.ask_share": 0.25, "release.labels": "all"}) as ws:
+        found = planning.plan(ws, "2", drop=5)
+    assert (found["labels"], found["all"]["plan"]) == ("all", whole["all"]["plan"])
+
+
 def test_days_come_from_the_traffic_of_the_log(
     workspace: Workspace, rows: list[SnapshotRow], monkeypatch: pytest.MonkeyPatch
 ) -> None:
