@@ -2,7 +2,9 @@
 hurts and nobody names, a wrong rate, groups and thresholds by other rows than the test side, a sentence that fails
 only where there is a version."""
 
+import itertools
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from sqlalchemy import update
 
 from advised import check, verdicts
 from conftest import LABELS
-from headrace.advising import advise_business, advise_domain, advise_technical
+from headrace.advising import advise_business, advise_domain, advise_technical, business
 from headrace.advising.case import Case
 from headrace.cli import advising as verbs
 from headrace.export import checkpoint
@@ -57,7 +59,11 @@ def test_a_class_that_the_served_precision_hurts(ws: Workspace) -> None:
     assert 0.1 < wrong.pop() < 0.25  # half of a third
 
 
-def test_costs_and_what_training_gains(ws: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+def test_costs_and_what_training_gains(
+    ws: Workspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = itertools.count(step=0.01)
+    monkeypatch.setattr(business, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     said = advise_business(ws)["sentences"]
     assert {one["about"] for one in said} == {"cost", "break-even", "repaid", "labels", "training"}
     (training,) = check(said, "training")
