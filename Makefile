@@ -10,10 +10,10 @@ demo: .venv/.demo
 	bash runs/quickstart.sh
 
 test: .venv/.test check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal
 
 quick: .venv/.test check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal -m "not slow"
 
 check: .venv/.test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

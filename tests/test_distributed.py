@@ -101,13 +101,11 @@ def curve(run: Run, key: str) -> list[tuple[int, float]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("precision", "more"), [("fp32", ""), ("bf16", 'method = "lora"\naccumulate_batches = 2\ndropout = 0.1')]
-)
-def test_two_processes_train_as_one_does(tmp_path: Path, tiny_base: Path, precision: str, more: str) -> None:
-    made = {}
+def test_two_processes_train_as_one_does(tmp_path: Path, tiny_base: Path) -> None:
+    """With all that could set them apart; the plain case in fp32 is the one that is killed below."""
+    made, more = {}, 'method = "lora"\naccumulate_batches = 2\ndropout = 0.1'
     for n in (1, 2):
-        root = make_workspace(tmp_path / f"ws{n}", tiny_base, precision=precision, more=more)
+        root = make_workspace(tmp_path / f"ws{n}", tiny_base, precision="bf16", more=more)
         made[n] = trained(root, n)
     (one, run_one), (two, run_two) = made[1], made[2]
     assert one["version"] == two["version"] == "tone/1"

@@ -10,7 +10,7 @@ import pytest
 
 from kill_drill import KINDS, drill_points, make_drills, reference_of
 
-N_POINTS = 2
+N_POINTS = 1
 
 
 @pytest.mark.slow
