@@ -119,8 +119,6 @@ def test_two_processes_train_as_one_does(tmp_path: Path, tiny_base: Path) -> Non
         steps_one, steps_two = curve(run_one, key), curve(run_two, key)
         assert [step for step, _ in steps_one] == [step for step, _ in steps_two]
         assert np.allclose([v for _, v in steps_one], [v for _, v in steps_two], atol=0.15), (steps_one, steps_two)
-    losses = [value for _, value in curve(run_two, "eval_loss")]
-    assert more or losses[-1] < losses[0]  # low ranks do little for random weights
     assert not (tmp_path / "ws2" / ".headrace" / "runs" / run_two.id).exists()
 
 
