@@ -19,8 +19,9 @@ from headrace.data import label_studio, snapshot
 from headrace.data.sources import Options, open_source
 from headrace.errors import BadInput, Unusable, UserError, WrongState
 from headrace.feedback import auditing, reviews
-from headrace.feedback.naming import check_channel, check_number
+from headrace.feedback.naming import check_number
 from headrace.records import Input, RawRow
+from headrace.store.channels import check_channel
 from headrace.store.reviews import Review
 from headrace.tasks import TASK_TYPES, TaskType
 from headrace.workspace import Workspace

@@ -96,10 +96,8 @@ def create(
     )
 
     def check_channels(conn: "Connection") -> None:
-        known = [channel.name for channel in channel_rows.listing(conn)]
         for channel in record.channels or ():
-            if channel not in known:
-                raise NotFound("no such channel", value=channel, next_step=nearest(channel, known))
+            channel_rows.check_channel(conn, channel)
 
     return _write(ws, record, "key.create", check_channels)
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from headrace import retention
 from headrace.feedback import audited, trust
-from headrace.feedback.naming import check_channel, check_instant
+from headrace.feedback.naming import check_instant
 from headrace.feedback.outcomes import with_truth
 from headrace.ids import first_id
 from headrace.records import Interval
@@ -25,6 +25,7 @@ from headrace.stats import audits
 from headrace.stats.audits import Tally
 from headrace.store import audits as rows
 from headrace.store import ledger, versions
+from headrace.store.channels import check_channel
 from headrace.tasks import TASK_TYPES, TaskType
 from headrace.workspace import Workspace
 

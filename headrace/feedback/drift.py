@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 from headrace import auditing
 from headrace.feedback import alarms, trust
 from headrace.feedback.alarms import CLASSES, CONFIDENCE, EMBEDDINGS, ERRORS, Alarm, Scope
-from headrace.feedback.naming import check_channel
 from headrace.feedback.panels import Bars, ErrorStream, Stream, bars, class_of, number_of
 from headrace.feedback.sources import author_of
 from headrace.ids import first_id, made_at, new_id
@@ -29,6 +28,7 @@ from headrace.records import Input
 from headrace.stats.drift import Blocks
 from headrace.store import channels, ledger, versions
 from headrace.store import drift as rows
+from headrace.store.channels import check_channel
 from headrace.tasks import TASK_TYPES, TaskType
 from headrace.workspace import Workspace
 

@@ -1,23 +1,8 @@
-"""Names and numbers that somebody gives, checked before they are looked for."""
+"""Numbers and instants that somebody gives, checked before anything is looked for."""
 
 from datetime import datetime
-from typing import TYPE_CHECKING
 
-from headrace.errors import BadInput, NotFound, nearest
-from headrace.store import channels
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection
-
-
-def check_channel(conn: "Connection", channel: str | None) -> None:
-    """
-    Raises:
-        NotFound: no such channel; None is all of them.
-    """
-    if channel is not None and channels.find(conn, channel) is None:
-        known = [one.name for one in channels.listing(conn)]
-        raise NotFound("no such channel", value=channel, next_step=nearest(channel, known))
+from headrace.errors import BadInput
 
 
 def check_number(name: str, n: int | None) -> None:

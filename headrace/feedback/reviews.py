@@ -20,11 +20,12 @@ from headrace.errors import BadInput, NotFound, WrongState, nearest
 from headrace.feedback import auditing, intake
 from headrace.feedback.filling import fill
 from headrace.feedback.intake import Given
-from headrace.feedback.naming import check_channel, check_number
+from headrace.feedback.naming import check_number
 from headrace.ids import PREFIXES, new_id
 from headrace.records import Input
 from headrace.store import channels, outcomes, predictions
 from headrace.store import reviews as rows
+from headrace.store.channels import check_channel
 from headrace.store.reviews import Review
 from headrace.tasks import TASK_TYPES, TaskType
 from headrace.workspace import Workspace

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 from headrace.config import FeedbackTable
 from headrace.errors import BadInput, nearest
 from headrace.feedback.intake import KINDS
-from headrace.feedback.naming import check_channel, check_instant, check_number
+from headrace.feedback.naming import check_instant, check_number
 from headrace.records import Feedback, Interval
 from headrace.stats.intervals import LEVEL, wilson
 from headrace.store import feedback as rows
+from headrace.store.channels import check_channel
 from headrace.store.noun import as_record
 from headrace.store.votes import Who, after
 from headrace.workspace import Workspace

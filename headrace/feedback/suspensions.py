@@ -19,13 +19,14 @@ from headrace import auditing
 from headrace.config import FeedbackTable
 from headrace.errors import BadInput, NotFound, WrongState, nearest
 from headrace.feedback import intake
-from headrace.feedback.naming import check_channel, check_instant
+from headrace.feedback.naming import check_instant
 from headrace.feedback.sources import Source, covered
 from headrace.ids import new_id
 from headrace.personal.policies import door_of
 from headrace.records import Suspension
 from headrace.stats import annotators
 from headrace.store import channels, lineage, suspensions, votes
+from headrace.store.channels import check_channel
 from headrace.workspace import Workspace
 
 if TYPE_CHECKING:

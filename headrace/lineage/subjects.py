@@ -73,10 +73,7 @@ def asked_for(ws: Workspace, *, labeller: str | None, channel: str | None, examp
         )
     with ws.store.read() as conn:
         if channel is not None:
-            found = channels.find(conn, channel)
-            if found is None:
-                known = [one.name for one in channels.listing(conn)]
-                raise NotFound("no such channel", value=channel, next_step=nearest(channel, known))
+            found = channels.named(conn, channel)
             names = frozenset() if labeller is None else frozenset({_kept_name(ws, conn, found, labeller)})
             return Subject("channel" if labeller is None else "labeller", found.name, found.id, names)
         assert example is not None

@@ -16,6 +16,7 @@ from headrace.release.endings import left_of
 from headrace.store import ledger as lines
 from headrace.store import releases as rows
 from headrace.store import versions
+from headrace.store.channels import check_channel
 from headrace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def serving(ws: Workspace, task: str | None = None, *, channel: str | None = Non
     """
     task = ws.task_name(task)
     with ws.store.read() as conn:
-        ledger.check_channel(conn, channel)
+        check_channel(conn, channel)
         in_charge = lines.controls(conn, task)
         if not in_charge:
             raise _nobody(conn, task)
@@ -107,7 +108,7 @@ def served_at(ws: Workspace, at: datetime, *, task: str | None = None, channel: 
         why = "has no zone" if at.tzinfo is None else "is still to come"
         raise BadInput(f"the instant {why}", value=at.isoformat(), next_step="Give one such as 2026-11-01T12:00Z")
     with ws.store.read() as conn:
-        ledger.check_channel(conn, channel)
+        check_channel(conn, channel)
         seq = lines.in_charge(conn, task, channel, at=at)
         if seq is None:
             raise WrongState(

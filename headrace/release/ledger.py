@@ -5,11 +5,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from headrace import auditing
-from headrace.errors import NotFound, nearest
 from headrace.ids import new_id
 from headrace.records import LedgerEntry
-from headrace.store import channels
 from headrace.store import ledger as lines
+from headrace.store.channels import check_channel
 from headrace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -84,13 +83,3 @@ def append(
         facts = {"task": task, "channel": channel, "version": version_id, "ledger": line.seq, "by": actor}
         auditing.note(ws, conn, f"release.{kind}", release_id or version_id, facts=facts)
     return line
-
-
-def check_channel(conn: "Connection", channel: str | None) -> None:
-    """
-    Raises:
-        NotFound: no such channel; the message names the nearest.
-    """
-    if channel is not None and channels.find(conn, channel) is None:
-        known = [one.name for one in channels.listing(conn)]
-        raise NotFound("no such channel", value=channel, next_step=nearest(channel, known))

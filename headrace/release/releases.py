@@ -23,6 +23,7 @@ from headrace.release.policies import POLICIES, Policy, options_of
 from headrace.store import channels, versions
 from headrace.store import ledger as lines
 from headrace.store import releases as rows
+from headrace.store.channels import check_channel
 from headrace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def promote(
     """
     task = ws.task_name(task if task or not isinstance(version, ModelVersion) else version.task)
     with ledger.writing(ws) as conn:
-        ledger.check_channel(conn, channel)
+        check_channel(conn, channel)
         running = rows.open_release(conn, task)
         if running is not None and not is_about(conn, running, channel):
             running = None
@@ -341,7 +342,7 @@ def _end(
     """End the open release by hand, or its part in a channel."""
     task = ws.task_name(task)
     with ledger.writing(ws) as conn:
-        ledger.check_channel(conn, channel)
+        check_channel(conn, channel)
         running = rows.open_release(conn, task)
         if running is None:
             raise WrongState("no release is open", value=task, next_step="`headrace release status` shows the state")
@@ -356,7 +357,7 @@ def _version(conn: "Connection", task: str, version: ModelVersion | str) -> Mode
 def _scope(ws: Workspace, conn: "Connection", scope: Sequence[str], known: Sequence[str]) -> tuple[str, ...] | None:
     """The channels a release is about; None: the whole task."""
     for name in scope:
-        ledger.check_channel(conn, name)
+        check_channel(conn, name)
     if not scope and ws.settings.release.scope == "channels":
         scope = known
     return tuple(sorted(set(scope))) or None

@@ -8,6 +8,7 @@ from headrace.records import LedgerEntry
 from headrace.release import controls, endings, ledger
 from headrace.store import ledger as lines
 from headrace.store import releases as rows
+from headrace.store.channels import check_channel
 from headrace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def rollback(
     """
     task = ws.task_name(task)
     with ledger.writing(ws) as conn:
-        ledger.check_channel(conn, channel)
+        check_channel(conn, channel)
         past = lines.changes(conn, task, channel)
         target = _before(conn, task, channel, past) if to is None else controls.named(conn, task, to).id
         if target is None:

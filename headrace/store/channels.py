@@ -5,6 +5,7 @@ from datetime import datetime
 from sqlalchemy import insert, select
 from sqlalchemy.engine import Connection
 
+from headrace.errors import NotFound, nearest
 from headrace.ids import new_id
 from headrace.records import Channel
 from headrace.store import schema
@@ -20,6 +21,27 @@ def add(conn: Connection, channel: Channel) -> None:
 
 def find(conn: Connection, name: str) -> Channel | None:
     return one_or_none(Channel, conn.execute(select(_CHANNELS).where(_CHANNELS.c.name == name)).mappings().first())
+
+
+def named(conn: Connection, name: str) -> Channel:
+    """
+    Raises:
+        NotFound: no such channel; the message names the nearest.
+    """
+    found = find(conn, name)
+    if found is None:
+        known = [one.name for one in listing(conn)]
+        raise NotFound("no such channel", value=name, next_step=nearest(name, known))
+    return found
+
+
+def check_channel(conn: Connection, name: str | None) -> None:
+    """
+    Raises:
+        NotFound: see `named`; None is all channels.
+    """
+    if name is not None:
+        named(conn, name)
 
 
 def listing(conn: Connection) -> list[Channel]:

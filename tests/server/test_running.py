@@ -102,7 +102,8 @@ def test_a_draining_server_is_not_ready_and_takes_nobody_new(server: Server) -> 
 def test_a_killed_server_takes_its_worker_along(server: Server) -> None:
     worker = psutil.Process(server.worker_pid())
     server.process.kill()
-    worker.wait(WAIT_S)
+    _, left = psutil.wait_procs([worker], timeout=WAIT_S)
+    assert left == []
 
 
 def test_when_the_worker_is_killed_requests_get_503_and_then_answers(server: Server) -> None:
