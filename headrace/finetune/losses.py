@@ -11,16 +11,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from headrace.config import LossTable
-from headrace.errors import BadConfig
+from headrace.finetune.checking import check_loss
 from headrace.finetune.features import IGNORED, Feature
 from headrace.finetune.objectives import Criterion
 from headrace.tasks import TaskType
-
-_OPTIONS = {
-    "single_label_classification": {"class_weights", "focal_gamma", "label_smoothing"},
-    "multi_label_classification": {"class_weights", "focal_gamma"},
-    "token_classification": {"class_weights", "focal_gamma", "label_smoothing", "crf"},
-}
 
 
 def criterion_of(task_type: TaskType, settings: LossTable, features: Sequence[Feature]) -> Criterion:
@@ -29,7 +23,7 @@ def criterion_of(task_type: TaskType, settings: LossTable, features: Sequence[Fe
     Raises:
         BadConfig: an option of the loss that this problem has no use for.
     """
-    check_options(task_type, settings)
+    check_loss(task_type, settings)
     problem, n_classes = task_type.problem, task_type.n_outputs
     weights = None
     if settings.class_weights == "balanced":
@@ -40,28 +34,6 @@ def criterion_of(task_type: TaskType, settings: LossTable, features: Sequence[Fe
     if problem == "multi_label_classification":
         return partial(label_loss, weights=weights, gamma=settings.focal_gamma)
     return {"retrieval": class_loss, "regression": _squared, "question_answering": _span}[problem]
-
-
-def check_options(task_type: TaskType, settings: LossTable) -> None:
-    """Check that the problem has a use for every option that is set.
-
-    Raises:
-        BadConfig: it has not, or two options exclude each other.
-    """
-    asked = {name for name, value in settings if value != LossTable.model_fields[name].default}
-    if useless := sorted(asked - _OPTIONS.get(task_type.problem, set())):
-        raise BadConfig(
-            f"a {task_type.name} task has no use for finetune.loss.{useless[0]}",
-            value=getattr(settings, useless[0]),
-            next_step=f"Remove finetune.loss.{useless[0]}",
-        )
-    if "crf" in asked and len(asked) > 1:
-        other = sorted(asked - {"crf"})[0]
-        raise BadConfig(
-            f"finetune.loss.{other} changes the loss of single tags, and a CRF has one of whole sentences",
-            value=getattr(settings, other),
-            next_step=f"Remove finetune.loss.{other} or finetune.loss.crf",
-        )
 
 
 def class_loss(

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from torch import Tensor
+
 from headrace.checkpoints.network import Network
 from headrace.errors import BadConfig
 
@@ -12,7 +14,7 @@ without a CRF, .460 at 100 times the rate."""
 
 
 def parameter_groups(network: Network, rate: float, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters by what they get: matrices decay, vectors (biases, norms) do not.
+    """Trainable parameters by what they get: matrices decay; biases, norms and factors (one dimension above 1) do not.
 
     With `layer_decay` below 1 a layer learns at that share of the rate of the layer above it; the head at `rate`, the
     embeddings slowest. Source: Howard and Ruder 2018, "Universal Language Model Fine-tuning", section 3.2.
@@ -28,9 +30,15 @@ def parameter_groups(network: Network, rate: float, weight_decay: float, layer_d
         if parameter.requires_grad:
             share = layer_decay ** (top - height_of.get(id(parameter), top))
             share = _CRF_SHARE if id(parameter) in crf else share
-            decay = weight_decay if parameter.ndim > 1 else 0.0
+            decay = weight_decay if is_matrix(parameter) else 0.0
             groups.setdefault((rate * share, decay), []).append(parameter)
     return [{"params": params, "lr": lr, "weight_decay": decay} for (lr, decay), params in groups.items()]
+
+
+def is_matrix(parameter: Tensor) -> bool:
+    """Whether two of its dimensions are above 1. Factors such as ia3's (n, 1) start at 1: decay would switch off what
+    they multiply."""
+    return sum(size > 1 for size in parameter.shape) > 1
 
 
 def _heights(network: Network) -> dict[int, int]:

@@ -14,34 +14,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from headrace.checkpoints.network import Network
-from headrace.config import FinetuneTable, RobustTable
+from headrace.config import RobustTable
 from headrace.errors import BadConfig
 from headrace.finetune.features import IGNORED
 from headrace.finetune.objectives import Batch, Objective, unwrapped
 
 _STEP = 2.5  # of Madry et al. 2018: K steps of 2.5 / K of the norm reach every point of the ball and can turn
-_MIXABLE = ("single_label_classification", "multi_label_classification", "regression")
-
-
-def check_options(problem: str, settings: FinetuneTable) -> None:
-    """Check that the options of finetune.robust fit the problem and each other.
-
-    Raises:
-        BadConfig: they do not; the message names the setting.
-    """
-    robust = settings.robust
-    if robust.rdrop_weight and not settings.dropout:
-        raise BadConfig(
-            "finetune.robust.rdrop_weight compares two dropouts, and finetune.dropout is 0",
-            value=robust.rdrop_weight,
-            next_step="Set finetune.dropout = 0.1, or remove finetune.robust.rdrop_weight",
-        )
-    if robust.mixup_alpha and problem not in _MIXABLE:
-        raise BadConfig(
-            "finetune.robust.mixup_alpha mixes whole inputs; it does classification, multi-label and regression",
-            value=robust.mixup_alpha,
-            next_step="Remove finetune.robust.mixup_alpha",
-        )
 
 
 def hardened(objective: Objective, settings: RobustTable) -> Objective:

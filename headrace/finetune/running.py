@@ -21,9 +21,9 @@ from headrace.errors import BadInput, Unusable
 from headrace.finetune import activations, base_models, processes, training
 from headrace.finetune.augmenting import copies_of
 from headrace.finetune.beginning import start_at_prior
+from headrace.finetune.checking import check_options
 from headrace.finetune.features import FeatureSet, Scale, featurise
-from headrace.finetune.losses import check_options
-from headrace.finetune.methods import Method, Plan, method_for
+from headrace.finetune.methods import Method, Plan, chain_of, method_for, rate_of
 from headrace.finetune.wrapping import objective_of
 from headrace.records import Artifact, Run, SnapshotRow
 from headrace.store import runs
@@ -134,6 +134,7 @@ def tune(
     _check_sides(train, validation, task_type)
     tokenizer = AutoTokenizer.from_pretrained(base_folder)
     check_length(AutoConfig.from_pretrained(base_folder), tokenizer, task)
+    check_options(task_type, settings, chain_of(settings, task_type)[-1])
     train += copies_of(train, task, settings, base_folder)
     plan = Plan(
         folder=processes.own_folder(folder),
@@ -149,7 +150,6 @@ def tune(
         cache=cache,
         report=report,
     )
-    check_options(task_type, settings.loss)
     plan, method = _after_first(plan, method_for(settings.method, task_type))
     set_seed(settings.seed)
     network = fresh(plan.base_folder, task_type, form=_form_of(method, task_type), dropout=settings.dropout)
@@ -182,10 +182,10 @@ def _after_first(plan: Plan, method: Method) -> tuple[Plan, Method]:
             next_step="Run it without torchrun",
         )
     if method.first is not None:
-        with _explained(plan.settings):
+        with _explained(plan.settings, None):
             plan = replace(plan, base_folder=method.first(plan))
     if method.then is not None:
-        then = method_for(method.then(plan), plan.task_type)
+        then = method_for(method.then(plan.task_type, plan.settings), plan.task_type)
         return _after_first(plan, then)
     return plan, method
 
@@ -199,8 +199,8 @@ def trained(plan: Plan, method: Method, network: Network) -> tuple[Network, list
     plan = replace(plan, n_steps=training.count_steps(settings, len(sampler))[1])
     plain, objective = objective_of(plan, method, network, sides.train)
     kept = activations.keep(plan, network, [sides.train, sides.validation])
-    times = training.SGD_TIMES if settings.optimizer == "sgd" else 1.0
-    rate = settings.learning_rate or method.rate_for(network.problem) * times
+    rate = rate_of(settings, method, network.problem)
+    own_rate = rate_of(settings.model_copy(update={"learning_rate": None}), method, network.problem)
     watcher = training.Watcher(plan.report, patience=settings.patience, after_step=method.after_step, network=network)
     trainer = training.make_trainer(
         network,
@@ -214,7 +214,7 @@ def trained(plan: Plan, method: Method, network: Network) -> tuple[Network, list
     )
     resumed = training.newest_whole_checkpoint(folder)
     started = time.perf_counter()
-    with _explained(settings):
+    with _explained(settings, own_rate):
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     processes.check_same(network)
     trainer.accelerator.unwrap_model(network, keep_fp32_wrapper=False)  # its forward would stay in bf16 for good
@@ -226,15 +226,22 @@ def trained(plan: Plan, method: Method, network: Network) -> tuple[Network, list
 
 
 @contextmanager
-def _explained(settings: FinetuneTable) -> Iterator[None]:
-    """What a user can do something about becomes an error that says what."""
+def _explained(settings: FinetuneTable, own_rate: float | None) -> Iterator[None]:
+    """What a user can do something about becomes an error that says what.
+
+    Args:
+        own_rate: the learning rate that the method has unless one is set; None: of a stage, where none can be set.
+    """
     try:
         yield
     except training.DivergedError as error:
         raise Unusable(
             f"the loss is no number any more at step {error.step}; the learning rate is too high for this data",
-            value=f"finetune.learning_rate = {error.learning_rate:g}",
-            next_step=f"Set finetune.learning_rate to {error.learning_rate / 5:g}, or finetune.precision to fp32",
+            value=f"a learning rate of {error.learning_rate:g}",
+            next_step="Set finetune.precision to fp32, or take another finetune.method"
+            if own_rate is None
+            else f"Set finetune.learning_rate to {min(error.learning_rate / 5, own_rate):g}, "
+            "or finetune.precision to fp32",
         ) from None
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error).lower():

@@ -1,8 +1,8 @@
 """The objective of a fine-tuning: the task's own loss, wrapped by what the settings and the method ask for."""
 
 from headrace.checkpoints.network import Network
-from headrace.errors import BadConfig
 from headrace.finetune import robust
+from headrace.finetune.checking import check_options
 from headrace.finetune.crf import Crf, fresh_crf
 from headrace.finetune.features import FeatureSet
 from headrace.finetune.losses import criterion_of
@@ -18,8 +18,8 @@ def objective_of(plan: Plan, method: Method, network: Network, train: FeatureSet
         BadConfig: a setting of the loss or of finetune.robust that does not go with the task or the method.
     """
     settings = plan.settings
+    check_options(plan.task_type, settings, method)
     criterion = criterion_of(plan.task_type, settings.loss, train.features)
-    robust.check_options(plan.task_type.problem, settings)
     plain: Objective = Plain(criterion)
     if settings.loss.crf:
         if network.crf is None:
@@ -30,10 +30,4 @@ def objective_of(plan: Plan, method: Method, network: Network, train: FeatureSet
         plain, objective = objectives_of(plan, network)
     if method.objective is not None:
         objective = method.objective(objective, plan)
-    if method.objective is not None and settings.robust.mixup_alpha:
-        raise BadConfig(
-            f"the method {settings.method!r} has a loss of its own, whose labels cannot be mixed",
-            value=settings.robust.mixup_alpha,
-            next_step="Remove finetune.robust.mixup_alpha",
-        )
     return plain, robust.hardened(objective, settings.robust)

@@ -16,12 +16,13 @@ from headrace.checkpoints.network import Network
 from headrace.config import FinetuneTable, RobustTable
 from headrace.errors import BadConfig
 from headrace.finetune.batching import Padding
+from headrace.finetune.checking import check_robust
 from headrace.finetune.features import IGNORED, featurise
 from headrace.finetune.losses import class_loss
 from headrace.finetune.methods import Plan
 from headrace.finetune.methods.lora import prepare
 from headrace.finetune.objectives import Batch, Objective, Plain
-from headrace.finetune.robust import Adversarial, Mixup, RDrop, check_options, distance, hardened, mixed
+from headrace.finetune.robust import Adversarial, Mixup, RDrop, distance, hardened, mixed
 from headrace.finetune.running import tune
 from headrace.tasks.text_classification import TextClassification
 
@@ -189,6 +190,6 @@ def test_a_network_whose_embeddings_do_not_run_is_told(network: Network, batch: 
 
 def test_options_that_make_no_sense_are_refused() -> None:
     with pytest.raises(BadConfig, match=r"rdrop_weight.*dropout is 0"):
-        check_options("regression", FinetuneTable(robust=RobustTable(rdrop_weight=1.0)))
+        check_robust("regression", FinetuneTable(robust=RobustTable(rdrop_weight=1.0)))
     with pytest.raises(BadConfig, match="mixup_alpha"):
-        check_options("token_classification", FinetuneTable(robust=RobustTable(mixup_alpha=1.0)))
+        check_robust("token_classification", FinetuneTable(robust=RobustTable(mixup_alpha=1.0)))

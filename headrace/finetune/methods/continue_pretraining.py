@@ -1,8 +1,9 @@
 """Continue pre-training: guess masked words of the channels' texts, labelled or not; then a method on top.
 
-Its own learning rate is that of the first stage; settings count for the method after it (`finetune.pretrain_then`). A
-base model without a head for masked words gets a fresh one, whose output weights are its embeddings. A kill costs at
-most a quarter of an epoch.
+The first stage has its own optimiser (AdamW) and learning rate: `finetune.optimizer` and `finetune.learning_rate` count
+for the method after it (`finetune.pretrain_then`). TensorBoard shows it as a run of its own. A base model without a
+head for masked words gets a fresh one, whose output weights are its embeddings. A kill costs at most a quarter of an
+epoch.
 
 Requirements: a base model with a mask token, and many texts of the domain. Cost: a pass forward and backward a text and
 epoch, and V outputs for each token.
@@ -36,22 +37,23 @@ from headrace.finetune.batching import Features, Padding, TokenBudgetSampler
 from headrace.finetune.methods import METHODS, Method, Plan
 from headrace.finetune.objectives import feed_of
 from headrace.finetune.stages import StageWatcher, once
+from headrace.tasks import TaskType
 
 _MASKED_SHARE = 0.15
 _SAVES_AN_EPOCH = 4
 
 
-def then(plan: Plan) -> str:
+def then(task_type: TaskType, settings: FinetuneTable) -> str:
     """The method that goes on.
 
     Raises:
         BadConfig: this one again, or one that cannot do the task.
     """
-    name = plan.settings.pretrain_then
+    name = settings.pretrain_then
     method: Method = METHODS.get(name)
-    if method.then is not None or plan.task_type.problem not in method.problems:
+    if method.then is not None or task_type.problem not in method.problems:
         raise BadConfig(
-            f"finetune.pretrain_then cannot be this method for a {plan.task_type.name} task",
+            f"finetune.pretrain_then cannot be this method for a {task_type.name} task",
             value=name,
             next_step='Set finetune.pretrain_then = "full"',
         )
@@ -60,7 +62,7 @@ def then(plan: Plan) -> str:
 
 def first(plan: Plan) -> Path:
     """The directory of the base model that read on."""
-    then(plan)
+    then(plan.task_type, plan.settings)
     if plan.tokenizer.mask_token_id is None:
         raise BadInput(
             "the base model has no mask token, so it cannot learn from unlabelled texts",
@@ -74,7 +76,8 @@ def _pretrain(plan: Plan, folder: Path) -> None:
     scratch = plan.folder / "pretrain"
     scratch.mkdir(parents=True, exist_ok=True)
     token_ids = _token_ids(plan)
-    settings = plan.settings.model_copy(update={"epochs": plan.settings.pretrain_epochs, "min_steps": 0})
+    own = {"epochs": plan.settings.pretrain_epochs, "min_steps": 0, "optimizer": "adamw"}
+    settings = plan.settings.model_copy(update=own)
     lengths = [len(ids) for ids in token_ids]
     sampler = TokenBudgetSampler(lengths, batch_tokens=settings.batch_tokens, seed=settings.seed)
     set_seed(settings.seed)

@@ -20,12 +20,28 @@ from torch.nn import functional
 from headrace.checkpoints.encoding import Encoder, input_names, like_length_batches, standalone_tokenizer
 from headrace.checkpoints.loading import keep_layers, load
 from headrace.checkpoints.network import Network
+from headrace.config import FinetuneTable, TaskTable
 from headrace.errors import BadConfig
+from headrace.finetune.features import IGNORED
 from headrace.finetune.methods import Method, Plan
-from headrace.finetune.objectives import Batch, Objective, unwrapped
+from headrace.finetune.objectives import Batch, Objective, unwrapped, weighed
 
 _BATCH_TOKENS = 4096
 _TOKENS = ("token_classification", "question_answering")
+
+
+def check(task: TaskTable, settings: FinetuneTable) -> None:
+    """Refuse to learn from nobody.
+
+    Raises:
+        BadConfig: no teacher is named.
+    """
+    if not settings.teacher:
+        raise BadConfig(
+            "method distil needs a teacher: it learns from a version, and finetune.teacher names none",
+            value=settings.teacher,
+            next_step="Set finetune.teacher to a version of this task, such as --set finetune.teacher=1",
+        )
 
 
 def prepare(network: Network, plan: Plan) -> Network:
@@ -35,11 +51,7 @@ def prepare(network: Network, plan: Plan) -> Network:
         BadConfig: no teacher, or more layers than the base model has.
     """
     if plan.teacher is None:
-        raise BadConfig(
-            "distil learns from a version, and finetune.teacher names none",
-            value=plan.settings.teacher,
-            next_step='Set finetune.teacher to a version of this task, such as "TASK/1"',
-        )
+        check(plan.task, plan.settings)
     depth = len(network.layers)
     n_layers = plan.settings.student_layers or max(1, depth // 2)
     if n_layers > depth:
@@ -69,7 +81,10 @@ class _Taught:
         own = [self.answers[row] for row in batch["row"].tolist()]
         wanted = torch.nn.utils.rnn.pad_sequence(own, batch_first=True).to(logits.device)
         problem = unwrapped(network).problem
-        apart = distance(problem, logits.float(), wanted, batch["attention_mask"].bool(), self.temperature)
+        is_compared = batch["attention_mask"].bool()
+        if problem == "token_classification":
+            is_compared &= batch["labels"] != IGNORED
+        apart = distance(problem, weighed(logits.float(), batch), wanted, is_compared, self.temperature)
         return (loss + apart) / 2, logits
 
     def refresh(self, network: Network) -> None:
@@ -81,7 +96,8 @@ def distance(problem: str, logits: Tensor, wanted: Tensor, mask: Tensor, tempera
 
     Args:
         logits, wanted: (B, K), or (B, T, K) for tasks on tokens.
-        mask: (B, T), true for tokens.
+        mask: (B, T), true for tokens that have an answer: of tags the first piece of each word, since what a teacher
+            says of the others it never learnt.
     """
     if problem == "regression":
         return functional.mse_loss(logits, wanted)
@@ -95,7 +111,8 @@ def distance(problem: str, logits: Tensor, wanted: Tensor, mask: Tensor, tempera
             z.masked_fill(~mask[..., None], hidden).transpose(1, 2).flatten(0, 1) for z in (logits, wanted)
         )
     softened, taught = ((z / temperature).log_softmax(dim=-1) for z in (logits, wanted))
-    return functional.kl_div(softened, taught, log_target=True, reduction="batchmean") * temperature**2
+    apart = functional.kl_div(softened, taught, log_target=True, reduction="sum") / max(1, len(softened))
+    return apart * temperature**2
 
 
 @torch.no_grad()
@@ -149,4 +166,4 @@ def _teacher(plan: Plan) -> tuple[Network, Any, Encoder]:
     return teacher.requires_grad_(False).to(device), tokenizer, Encoder(alone)
 
 
-METHOD = Method(learning_rate=2e-4, prepare=prepare, objective=objective)
+METHOD = Method(learning_rate=2e-4, prepare=prepare, objective=objective, check=check)

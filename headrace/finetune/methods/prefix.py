@@ -15,6 +15,7 @@ from peft import PrefixTuningConfig
 
 from headrace.checkpoints.encoding import check_length
 from headrace.checkpoints.network import Network
+from headrace.config import FinetuneTable, TaskTable
 from headrace.errors import BadInput
 from headrace.finetune.methods import Method, Plan
 from headrace.finetune.methods.merging import wrap
@@ -29,18 +30,27 @@ _PEFT_TASKS = {
 }
 
 
+def check(task: TaskTable, settings: FinetuneTable) -> None:
+    """Refuse what switches off the cache that the virtual tokens live in.
+
+    Raises:
+        BadInput: gradient checkpointing.
+    """
+    if settings.gradient_checkpointing:
+        raise BadInput(
+            "prefix cannot compute activations twice: the virtual tokens live in the cache that this switches off",
+            value="finetune.gradient_checkpointing = true",
+            next_step="Set it to false, or choose method prompt or lora",
+        )
+
+
 def prepare(network: Network, plan: Plan) -> Network:
+    check(plan.task, plan.settings)
     if "past_key_values" not in inspect.signature(network.encoder.forward).parameters:
         raise BadInput(
             "prefix needs a base model that takes past_key_values",
             value=network.config.model_type,
             next_step="Choose method prompt or lora, or a BERT or RoBERTa model",
-        )
-    if plan.settings.gradient_checkpointing:
-        raise BadInput(
-            "prefix cannot compute activations twice: the virtual tokens live in the cache that this switches off",
-            value="finetune.gradient_checkpointing = true",
-            next_step="Set it to false, or choose method prompt or lora",
         )
     n_tokens = plan.settings.adapter.n_virtual_tokens
     check_length(network.config, plan.tokenizer, plan.task, n_more=n_tokens)  # they take the first positions
@@ -52,4 +62,4 @@ def prepare(network: Network, plan: Plan) -> Network:
     return wrap(network, config)
 
 
-METHOD = Method(learning_rate=2e-2, prepare=prepare, problems=frozenset(_PEFT_TASKS))
+METHOD = Method(learning_rate=2e-2, prepare=prepare, problems=frozenset(_PEFT_TASKS), check=check)

@@ -18,6 +18,7 @@ from peft import TrainableTokensConfig
 from tokenizers import AddedToken, Tokenizer
 
 from headrace.checkpoints.network import Network
+from headrace.config import FinetuneTable, TaskTable
 from headrace.errors import BadInput
 from headrace.finetune.methods import Method, Plan
 from headrace.finetune.methods.merging import merge, wrap
@@ -28,14 +29,24 @@ _N_COUNTED = 2000  # texts in which tokens are counted
 Piece = dict[str, Any]
 
 
-def prepare(network: Network, plan: Plan) -> Network:
-    n_tokens, max_tokens = plan.settings.adapter.n_virtual_tokens, plan.task.max_tokens
+def check(task: TaskTable, settings: FinetuneTable) -> None:
+    """Refuse a prompt that leaves too little room for the text.
+
+    Raises:
+        BadInput: it takes more than a quarter of `max_tokens`.
+    """
+    n_tokens, max_tokens = settings.adapter.n_virtual_tokens, task.max_tokens
     if n_tokens > max_tokens // _ROOM:
         raise BadInput(
             f"a prompt may take a quarter of max_tokens, which is {max_tokens // _ROOM}",
             value=f"finetune.adapter.n_virtual_tokens = {n_tokens}",
             next_step="Set it lower, or max_tokens of the task higher",
         )
+
+
+def prepare(network: Network, plan: Plan) -> Network:
+    check(plan.task, plan.settings)
+    n_tokens = plan.settings.adapter.n_virtual_tokens
     frequent = _frequent(plan)
     ids = _add_prompt(plan.tokenizer, n_tokens)
     embeddings = network.model.get_input_embeddings()
@@ -141,4 +152,4 @@ def _special(name: str, type_id: int = 0) -> Piece:
     return {"SpecialToken": {"id": name, "type_id": type_id}}
 
 
-METHOD = Method(learning_rate=1e-2, prepare=prepare, finish=merge)
+METHOD = Method(learning_rate=1e-2, prepare=prepare, finish=merge, check=check)
