@@ -5,6 +5,7 @@ improve:  labels from feedback -> train -> gates -> shadow release, then, once t
 """
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,15 +18,16 @@ from headrace.config_sources import read_catalogue
 from headrace.data import quality, snapshot
 from headrace.errors import BadInput
 from headrace.evaluate import evaluating, model_card
+from headrace.evaluate.plain_use import library_of
 from headrace.export.writing import check_destination, check_format, export_to
 from headrace.finetune import base_models
 from headrace.making import describe, evaluation_of, export_checkpoint, find_run, keep, task_type_of
 from headrace.personal.policies import door_of
-from headrace.records import Adapter, Job, ModelVersion, Release
+from headrace.records import Adapter, Artifact, Job, ModelVersion, Release
 from headrace.release import controls, ledger, releases
 from headrace.releasing import gating, judging, starting
 from headrace.store import runs
-from headrace.tasks import TASK_TYPES, Calibration, TaskType
+from headrace.tasks import TASK_TYPES, TaskType
 from headrace.tasks.inputs import parse_inputs
 from headrace.workspace import Workspace
 from headrace.workspace import init as make_workspace
@@ -172,7 +174,7 @@ def export_version(
         )
     described = describe(ws, found)
     files = {
-        "README.md": _card(ws, found, described, artifact.facts["calibration"]),
+        "README.md": _card(ws, found, described, artifact),
         "evaluation.json": json.dumps(described["evaluations"]["version"], indent=1, ensure_ascii=False),
     }
     export_to(ws, artifact.digest, Path(destination), files)
@@ -314,10 +316,19 @@ def _try(ws: Workspace, control: ModelVersion, candidate: ModelVersion, report: 
     return {"step": release.policy, "release": release.id, "scope": release.scope, **shown}
 
 
-def _card(ws: Workspace, version: ModelVersion, described: dict[str, Any], calibration: Calibration) -> str:
+def _card(ws: Workspace, version: ModelVersion, described: dict[str, Any], artifact: Artifact) -> str:
     with ws.store.read() as conn:
         run = runs.find(conn, version.run_id)
     assert run is not None
     frozen = snapshot.find(ws, version.snapshot_id)
     own = [Adapter(**one) for one in described["adapters"]]
-    return model_card.render(version, run, frozen, described["evaluations"], calibration=calibration, adapters=own)
+    library = library_of(artifact.facts["backend"], os.listdir(ws.artifacts.get(artifact.digest)))
+    return model_card.render(
+        version,
+        run,
+        frozen,
+        described["evaluations"],
+        library=library,
+        calibration=artifact.facts["calibration"],
+        adapters=own,
+    )

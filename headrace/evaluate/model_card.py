@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from headrace.config import FinetuneTable, TaskTable
+from headrace.evaluate.plain_use import Library, lines_for
 from headrace.records import Adapter, ModelVersion, Run, Snapshot
 from headrace.tasks import TASK_TYPES, UNCALIBRATED, Calibration
 
@@ -24,6 +25,15 @@ _PIPELINE_TAGS = {
 }  # https://huggingface.co/docs/hub/models-tasks; all else is text-classification there
 _WARN_TOLD, _WARN_CHANCE = 0.01, 0.001  # share of training rows that are told; chance of as many by luck
 _NO_LIMIT = 1e8  # no model's logits differ by so much
+_USE_NOTES: dict[Library, str] = {
+    "transformers": "A pipeline of transformers loads the folder too, without what was fitted on validation rows.",
+    "peft": "The base model is in `base/`, and here what was trained beside it.",
+    "sentence-transformers": (
+        "The outputs are linear in the mean of all tokens at unit length. No class of transformers computes that, so "
+        "its pipelines cannot answer; sentence-transformers can."
+    ),
+    "headrace": "The folder is for headrace and the engine it is named after; `--backend hf` writes one for others.",
+}
 _HUB_NAMES = {"minilm-l6": "sentence-transformers/all-MiniLM-L6-v2"}
 
 
@@ -33,6 +43,7 @@ def render(
     snapshot: Snapshot,
     evaluations: Mapping[str, Mapping[str, Any]],
     *,
+    library: Library,
     calibration: Calibration = UNCALIBRATED,
     licence: str | None = None,
     adapters: Sequence[Adapter] = (),
@@ -41,15 +52,17 @@ def render(
 
     Args:
         evaluations: results of `evaluate` by predictor: "version", and whatever it was measured beside.
+        library: what loads the folder that the card is for.
         calibration: what was fitted on the validation side, as stored with the artifact.
         licence: an identifier as Hugging Face lists them, where the owner has chosen one.
         adapters: what was decided about each channel, where the version has adapters.
     """
     own = evaluations["version"]
     parts = [
-        _header(version, run, own, licence),
+        _header(version, run, own, licence, library),
         f"# {version.name}\n",
         _what(version, run, snapshot, own),
+        _use(run, library),
         _method(run),
         _results(own),
         _adapted(version, adapters),
@@ -62,7 +75,7 @@ def render(
     return "\n".join(part for part in parts if part)
 
 
-def _header(version: ModelVersion, run: Run, own: Mapping[str, Any], licence: str | None) -> str:
+def _header(version: ModelVersion, run: Run, own: Mapping[str, Any], licence: str | None, library: Library) -> str:
     overall = own["overall"]
     lines = ["---"]
     if licence:
@@ -72,8 +85,10 @@ def _header(version: ModelVersion, run: Run, own: Mapping[str, Any], licence: st
         lines.append(f"base_model: {_yaml(hub_name)}")
     problem = TASK_TYPES.get(_task(run).type).problem
     tag = _PIPELINE_TAGS.get(problem, "text-classification")
-    library = "sentence-transformers" if problem == "retrieval" else "transformers"
-    lines += [f"pipeline_tag: {tag}", f"library_name: {library}", "tags:", "- headrace"]
+    lines.append(f"pipeline_tag: {tag}")
+    if library != "headrace":  # no name that Hugging Face knows
+        lines.append(f"library_name: {library}")
+    lines += ["tags:", "- headrace"]
     measured = [name for name in _metric_names(own) if overall.get(name) is not None]
     lines += ["metrics:", *(f"- {name}" for name in measured)]
     lines += ["model-index:", f"- name: {_yaml(version.name)}", "  results:", "  - task:"]
@@ -97,6 +112,12 @@ def _what(version: ModelVersion, run: Run, snapshot: Snapshot, own: Mapping[str,
     if agreed.get("share") is not None:
         facts["agreement of the artifact with its checkpoint"] = f"{agreed['share']:.2%} of {agreed['n']} rows"
     return _table(["", ""], [[name, value] for name, value in facts.items() if value is not None])
+
+
+def _use(run: Run, library: Library) -> str:
+    """How the folder is loaded, as lines that run."""
+    note = _USE_NOTES[library]
+    return f"## Use\n\n{note}\n\n```python\n{lines_for(library, _task(run))}\n```\n"
 
 
 def _method(run: Run) -> str:

@@ -1,17 +1,23 @@
 """What every fine-tuning method must do, on toy rows of a task that a second of training learns something of."""
 
+import os
 import re
 import tempfile
 from collections.abc import Sequence
+from contextlib import chdir, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from headrace.config import AdapterTable, FinetuneTable, TaskTable
+from headrace.evaluate.plain_use import library_of, lines_for
+from headrace.export import ArtifactFacts, write_facts
 from headrace.records import Input, SnapshotRow
 from headrace.registry import resolve
-from headrace.tasks import TASK_TYPES, TaskType
+from headrace.tasks import TASK_TYPES, Outputs, TaskType
+from headrace.tasks.spans import entities
 
 _NEAR = 1e-4
 """Largest difference of logits between our code and plain libraries: kernels and shapes of batches differ."""
@@ -93,7 +99,7 @@ def check_frozen(name: str, base_folder: Path, network: Any, pattern: str) -> No
 
 
 def check_saved(name: str, tuned: Any, task: TaskTable, inputs: Sequence[Input]) -> None:
-    """A saved result is a plain model, and plain library code gets the same logits from it as the network had."""
+    """A saved result is a plain model, and the lines of its model card give what the network gives."""
     kind = type(tuned.network.model)
     assert kind.__module__.partition(".")[0] in ("transformers", "peft"), f"{name}: finish() left a {kind}"
     for module in tuned.network.model.modules():
@@ -104,14 +110,55 @@ def check_saved(name: str, tuned: Any, task: TaskTable, inputs: Sequence[Input])
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         save(tuned.network, tuned.tokenizer, folder)
-        expected = _own_logits(tuned.network, tuned.tokenizer, task, inputs)
+        expected, outputs = _own_logits(tuned.network, tuned.tokenizer, task, inputs)
         network, tokenizer = load(folder, task_type)
-        loaded = _own_logits(network, tokenizer, task, inputs)
-        plain = _plain_logits(folder, task_type, inputs)
+        loaded, _ = _own_logits(network, tokenizer, task, inputs)
+        plain, answers = _by_card(folder, task, inputs)
     for what, logits in (("load()", loaded), ("plain library code", plain)):
-        for mine, theirs in zip(expected, logits, strict=True):
+        for mine, theirs in zip(expected, logits, strict=bool(logits)):
             assert mine.shape == theirs.shape, f"{name}: {what} gives logits {theirs.shape}, not {mine.shape}"
             assert np.allclose(mine, theirs, atol=_NEAR), f"{name}: {what} gives other logits"
+    for own, theirs in zip(task_type.decode(outputs, _calibration(task)), answers, strict=True):
+        problem = _difference(task_type.problem, own, theirs)
+        assert not problem, f"{name}: the lines of the model card answer otherwise: {problem}"
+
+
+def _calibration(task: TaskTable) -> dict[str, Any]:
+    """As if it had been fitted: what would be seen where it is left out."""
+    return {"temperature": 1.7, "thresholds": [0.4] * len(task.labels), "null_threshold": -0.3}
+
+
+def _by_card(folder: Path, task: TaskTable, inputs: Sequence[Input]) -> tuple[list[Any], list[Any]]:
+    """Logits (none for questions) and answers of the inputs by the lines of the folder's model card."""
+    facts = ArtifactFacts(backend="hf", precision="fp32", task=task, calibration=_calibration(task))
+    write_facts(folder, facts)
+    lines = lines_for(library_of("hf", os.listdir(folder)), task)
+    assert "headrace." not in lines.replace("headrace.json", ""), "a model card needs headrace"
+    known: dict[str, Any] = {}
+    with chdir(folder), redirect_stdout(StringIO()):
+        exec(lines, known)
+        parts = [(given,) if isinstance(given, str) else given for given in inputs]
+        logits = [known["logits"](*given).cpu().numpy() for given in parts] if "logits" in known else []
+        return logits, [known["answer"](*given) for given in parts]
+
+
+def _difference(problem: str, own: dict[str, Any], card: Any) -> str:
+    """What is not the same in an answer as served and one by a model card's lines; empty where all is."""
+    if problem == "token_classification":
+        words, tags = [word for word, _ in card], [tag for _, tag in card]
+        card = [(" ".join(words[first:after]), kind) for first, after, kind in entities(tags)]
+        expected: Any = [(one["text"], one["label"]) for one in own["entities"]]
+    elif problem == "question_answering":
+        expected = own["answer"]
+    elif problem == "regression":
+        return "" if abs(own["value"] - card) < _NEAR else f"{card}, not {own['value']}"
+    else:
+        scores = own["scores"] if "scores" in own else {hit["label"]: hit["score"] for hit in own["hits"]}
+        expected = set(own.get("labels", scores))
+        if any(abs(scores[label] - card[label]) > _NEAR for label in card if label in scores):
+            return f"{card}, not {scores}"
+        card = set(card)
+    return "" if card == expected else f"{card}, not {expected}"
 
 
 def _check_curve(name: str, tuned: Any) -> None:
@@ -149,50 +196,21 @@ def _check_resume(
     raise AssertionError(f"{name}: ended before it had two checkpoints")
 
 
-def _own_logits(network: Any, tokenizer: Any, task: TaskTable, inputs: Sequence[Input]) -> list[Any]:
-    """Logits of each input as our code encodes it, alone: (K,), or (T, K)."""
+def _own_logits(network: Any, tokenizer: Any, task: TaskTable, inputs: Sequence[Input]) -> tuple[list[Any], Outputs]:
+    """Logits of each input as our code encodes it, alone: (K,), or (T, K); and the outputs that they are."""
     import torch
 
     encoding = "headrace.checkpoints.encoding:"
     alone = resolve(f"{encoding}standalone_tokenizer")(tokenizer, task)
     encoder, names = resolve(f"{encoding}Encoder")(alone), resolve(f"{encoding}input_names")(network.encoder, tokenizer)
     network.eval()
-    found = []
+    windows, found = encoder.encode(inputs), []
     with torch.inference_mode():
-        for window in encoder.encode(inputs):
+        for window in windows:
             feed = encoder.feed([window], names)
             found.append(network(**{key: torch.from_numpy(value) for key, value in feed.items()})[0].numpy())
-    return found
-
-
-def _plain_logits(folder: Path, task_type: TaskType, inputs: Sequence[Input]) -> list[Any]:
-    """The same in the words of the libraries, without a line of ours."""
-    import torch
-    import transformers
-
-    if (folder / "modules.json").exists():
-        from sentence_transformers import SentenceTransformer
-
-        return list(SentenceTransformer(str(folder), device="cpu").encode(list(inputs), batch_size=1))
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    loader = getattr(transformers, task_type.auto_class)
-    if (folder / "adapter_config.json").exists():
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(loader.from_pretrained(folder / "base"), str(folder))
-    else:
-        model = loader.from_pretrained(folder)
-    model.eval()
-    found = []
-    with torch.inference_mode():
-        for given in inputs:
-            parts = [given] if isinstance(given, str) else list(given)
-            out = model(**tokenizer(*parts, return_tensors="pt"))
-            if task_type.problem == "question_answering":
-                found.append(torch.stack([out.start_logits, out.end_logits], dim=-1)[0].numpy())
-            else:
-                found.append(out.logits[0].numpy())
-    return found
+    outputs_of = resolve("headrace.checkpoints.windows:outputs_of")
+    return found, outputs_of(network.problem, network.n_outputs, inputs, windows, found)
 
 
 def _assert_equal(problem: str, found: dict[str, Any], expected: dict[str, Any]) -> None:

@@ -1,5 +1,5 @@
 """The model card. Catches: a header that is no YAML, a table broken by a name, a figure without its interval, a
-type of task that is announced as another, a setting that was changed and is not told."""
+type of task or a library that is announced as another, a setting that was changed and is not told."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +12,7 @@ from evaluate.rows import CLASSES, ENTRIES, LABELS, NUMBERS, SETS, TAGS, noisy, 
 from headrace.config import TaskTable
 from headrace.evaluate.evaluating import evaluate
 from headrace.evaluate.model_card import render
+from headrace.evaluate.plain_use import Library, library_of
 from headrace.records import ModelVersion, Run, Snapshot
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -27,7 +28,7 @@ def card(*, base_model: str = "minilm-l6", channel: str = "web", licence: str | 
     facts = {"n_train_rows": 500, "seconds": 12.5}
     run = Run("r", "tone", "s", base_model, "sha256:53aa", "full", {}, "f", 1, "done", None, None, [], facts, NOW)
     snapshot = Snapshot("s", "tone", "sha256:5", "sha256:6", 590, {"train": 500, "test": 90}, {channel: 590}, 7, NOW)
-    text = render(version, run, snapshot, {"version": own, "majority": other}, licence=licence)
+    text = render(version, run, snapshot, {"version": own, "majority": other}, library="transformers", licence=licence)
     _, header, body = text.split("---\n", 2)
     return yaml.safe_load(header), body
 
@@ -68,7 +69,13 @@ def test_names_do_not_break_tables() -> None:
 
 
 def card_of(
-    task_type: Any, targets: list[Any], outputs: Any, calibration: dict[str, Any], **finetune: Any
+    task_type: Any,
+    targets: list[Any],
+    outputs: Any,
+    calibration: dict[str, Any],
+    *,
+    library: Library = "transformers",
+    **finetune: Any,
 ) -> tuple[Any, str]:
     own = evaluate(task_type, rows_of(targets), outputs, calibration=calibration)
     version = ModelVersion("v", "tone", 3, "r", "s", "sha256:c", "sha256:a", NOW)
@@ -77,14 +84,14 @@ def card_of(
     facts = {"n_train_rows": 5, "n_trained_parameters": 1234, "n_parameters": 56789, "learning_rate": 0.001}
     run = Run("r", "tone", "s", "bert", "sha256:53aa", "lora", params, "f", 1, "done", None, None, [], facts, NOW)
     snapshot = Snapshot("s", "tone", "sha256:5", "sha256:6", 9, {"train": 5, "test": 4}, {"web": 9}, 0, NOW)
-    text = render(version, run, snapshot, {"version": own}, calibration=calibration)
+    text = render(version, run, snapshot, {"version": own}, library=library, calibration=calibration)
     _, header, body = text.split("---\n", 2)
     return yaml.safe_load(header), body
 
 
 def test_the_pipeline_is_that_of_the_task_type() -> None:
     logits = np.eye(3)[[0, 2]] * 4
-    header, body = card_of(ENTRIES, ["no", "yes"], logits, {})
+    header, body = card_of(ENTRIES, ["no", "yes"], logits, {}, library="sentence-transformers")
     assert (header["pipeline_tag"], header["library_name"]) == ("sentence-similarity", "sentence-transformers")
     assert header["metrics"][0] == "mrr"
     assert "recall_at_5" in body
@@ -93,6 +100,19 @@ def test_the_pipeline_is_that_of_the_task_type() -> None:
     assert header["model-index"][0]["results"][0]["task"]["type"] == "token-classification"
     assert "| class | entities |" in body
     assert "| PER | 1 |" in body
+
+
+def test_the_library_is_the_one_that_loads_the_files() -> None:
+    logits = np.eye(3)[[0, 2]] * 4
+    assert library_of("hf", ["model.safetensors", "config.json"]) == "transformers"
+    assert library_of("hf", ["model.safetensors", "modules.json"]) == "sentence-transformers"
+    assert library_of("hf", ["adapter_config.json", "base"]) == "peft"
+    header, body = card_of(CLASSES, ["no", "yes"], logits, {}, library="sentence-transformers")
+    assert (header["pipeline_tag"], header["library_name"]) == ("text-classification", "sentence-transformers")
+    assert "SentenceTransformer(str(folder)" in body
+    header, body = card_of(CLASSES, ["no", "yes"], logits, {}, library=library_of("openvino", ["model.xml"]))
+    assert "library_name" not in header
+    assert "from headrace.export import load" in body
 
 
 def test_what_was_fitted_is_told() -> None:

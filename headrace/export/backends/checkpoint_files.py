@@ -32,7 +32,7 @@ def check_checkpoint(network: Any, tokenizer: Any, task: TaskTable) -> None:
         )
     named = [config.id2label.get(i) for i in range(network.n_outputs)]
     generic = [f"LABEL_{i}" for i in range(network.n_outputs)]
-    if task.labels and named not in (generic, task_type.output_names):
+    if task.labels and config.id2label and named not in (generic, task_type.output_names):
         raise BadInput(
             "the checkpoint's labels are not the task's",
             value=named,

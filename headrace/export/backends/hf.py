@@ -45,6 +45,8 @@ class HuggingFace:
             tokenizer.model_max_length = task.max_tokens
             tokenizer.truncation_side = "left" if task.input == "turns" else "right"
             network.model.to(_DTYPES[precision])
+            if network.dense is not None:
+                network.config.num_labels = 0  # or a pipeline would answer with these labels by a head made at random
             save(network, tokenizer, folder)
         return ArtifactFacts(
             backend="hf",
