@@ -2,9 +2,9 @@
 
 A real graph with room for adapters (a tiny base model with random weights) serves four channels. Clients ask and give
 feedback at random moments; versions with other adapters, or none, take charge all the time; the log moves to files. A
-sample of everything is taken each second; the slope is Theil's and Sen's with its 95 % interval, of the second half: the
-first is the warm-up, and the slope of both stands beside it.
-At the end everything that was acknowledged must be there: feedback, changes of version, and the chain of the ledger.
+sample of everything is taken each second; the slope is Theil's and Sen's with its 95 % interval, of the second half:
+the first is the warm-up, and the slope of both stands beside it. At the end everything that was acknowledged must be
+there: feedback, changes of version, and the chain of the ledger.
 
 Run: python -m bench.soak [--minutes 60] [--rate 30] [--swap-every-s 5]      or: make soak
 """
@@ -103,17 +103,14 @@ class Soak:
         """Table to the ids that somebody was told are there."""
 
     async def last(self, seconds: float) -> list[Measured]:
-        beside = [asyncio.create_task(work) for work in (self._watch(seconds), self._swap())]
         try:
-            await arrivals(self._rate, seconds, self._ask)
+            async with asyncio.TaskGroup() as group:  # a look or a swap that fails ends it at once
+                beside = [group.create_task(work) for work in (self._watch(seconds), self._swap())]
+                await arrivals(self._rate, seconds, self._ask)
+                for task in beside:
+                    task.cancel()
         finally:
-            for task in beside:
-                task.cancel()
-            await asyncio.gather(*beside, return_exceptions=True)
             self._asker.close()
-        for task in beside:
-            if not task.cancelled() and task.exception() is not None:
-                raise task.exception()  # type: ignore[misc]
         return self._figures(seconds)
 
     async def _ask(self, _: int) -> None:
