@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from bench.corpora import EPOCHS
 from headrace.finetune.choosing import RESULTS, Result
 from headrace.finetune.methods import METHODS
 
@@ -35,6 +36,7 @@ def _result(parts: Sequence[Mapping[str, Any]]) -> Result:
         n_train_rows=first["n_train"],
         rows_per_class=round(first["n_train"] / first["n_classes"], 1),
         n_tokens=round(first["mean_tokens"], 1),
+        epochs=EPOCHS[first["corpus"]],
         method=first["method"],
         metric=metric,
         quality=median(metric),

@@ -139,8 +139,8 @@ def _training(case: Case, report: Report) -> list[Sentence]:
         found = advise_method(case.ws, task=case.task, report=report)
     except MissingExtra as error:
         return [not_known("training", f"{error}.", command=case.command("advise method"))]
-    measured = found["base_models"][0]["measured"]
-    return training_by_method(case, found["enough"], measured)
+    measured = max(found["base_models"], key=lambda one: one["quality"])["measured"]
+    return training_by_method(case, None if found["enough"] is None else found["enough"]["way"], measured)
 
 
 def _beside_control(case: Case, report: Report) -> list[Sentence]:
@@ -180,8 +180,9 @@ def training(case: Case, difference: Mapping[str, Any]) -> list[Sentence]:
 def training_by_method(case: Case, enough: str | None, measured: Mapping[str, Mapping[str, Any]]) -> list[Sentence]:
     """The same before there is a version: beside what all labels give to the frozen base model, on validation rows."""
     command, metric = case.command("advise method"), case.task_type.main_metric
-    best = measured.get("frozen")
-    if best is None or best["low"] is None:
+    known = [measured[way] for way in ("frozen", "probe") if way in measured and measured[way]["low"] is not None]
+    best = max(known, key=lambda one: float(one["estimate"]), default=None)
+    if best is None:
         return [not_known("training", "Without training, this task type has no answers to compare.", command=command)]
     if enough is not None:
         simple = measured[enough]

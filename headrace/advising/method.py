@@ -1,25 +1,28 @@
 """Advice computed from a team's own rows: which base model and method, at what cost, and whether training is needed."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
 from headrace import trusting
+from headrace.advising import untrained
+from headrace.advising.case import spread
+from headrace.config import TaskTable
 from headrace.data import snapshot
-from headrace.evaluate import baselines, evaluating
 from headrace.finetune import base_models, choosing
+from headrace.finetune.methods import METHODS
+from headrace.finetune.steps import settled
 from headrace.records import SnapshotRow
 from headrace.registry import require, resolve
-from headrace.tasks import TASK_TYPES, Outputs, TaskType
-from headrace.tasks.inputs import as_one_text
+from headrace.tasks import TASK_TYPES, TaskType
 from headrace.workspace import Workspace
 
 Report = Callable[..., None]
 _N_TRAIN, _N_VALIDATION = 2_000, 1_000  # rows that are embedded: seconds on two cores, intervals of about 3 points
-_FEW = 10  # rows of a class that "few-shot" means in the bench
+_N_TIMED = 512  # rows whose batches are timed
 _N_BYTES_KEPT = 1_000_000_000  # of the memory for everything else
+_RUNS = {"zero-shot": "zero-shot", "few-shot": "head"}  # the method that does what a way without training does
 
 
 def advise_method(
@@ -38,39 +41,39 @@ def advise_method(
         base_models_tried: besides the task's own.
 
     Returns:
-        `{"facts", "base_models": [...], "methods": [...], "choice", "enough", "reasons"}`, as JSON.
+        `{"facts", "base_models": [...], "methods": [...], "choice", "enough", "reasons"}`, as JSON. "choice" and
+        "enough" have the command to "run", without the program's name; "choice" is None where nothing tells methods
+        apart or none fits into memory, "enough" where training may be worth it; the last of "reasons" says why.
     """
     require("torch", "transformers", "psutil", purpose="advice on methods")
     name = ws.task_name(task)
-    settings = ws.task(name)
-    task_type: TaskType = TASK_TYPES.get(settings.type)(settings)
+    task_type: TaskType = TASK_TYPES.get(ws.task(name).type)(ws.task(name))
     rows = snapshot.rows(ws, trusting.freeze(ws, task=name))
     train, validation = ([row for row in rows if row.side == side] for side in ("train", "validation"))
-    names = list(dict.fromkeys([settings.base_model, *base_models_tried]))
+    names = list(dict.fromkeys([ws.task(name).base_model, *base_models_tried]))
     tried = [_tried(ws, name, task_type, base, train, validation, report) for base in names]
     best = max(tried, key=lambda one: one["quality"])
     facts = _facts(task_type, train, best)
-    case = choosing.Case(
-        problem=task_type.problem,
-        n_train_rows=len(train),
-        rows_per_class=facts["rows_per_class"],
-        n_tokens=best["mean_tokens"],
-        tokens_per_s=best["tokens_per_s"],
-        size_share=best["n_parameters"] / choosing.BENCH_N_PARAMETERS,
-        epochs=ws.settings.finetune.epochs,
-    )
+    case = _case(ws, task_type, facts, best, len(validation))
     found, is_same_problem = choosing.nearest(choosing.read_results(), case)
-    expected = choosing.expect(found, case)
+    expected = choosing.expect(found, case, is_same_problem=is_same_problem)
     choice = choosing.choose(expected, memory_bytes=facts["memory_bytes"])
-    enough = _enough(best["measured"])
+    enough = _enough(best, found if is_same_problem else ())
+    chosen = None if choice is None else {"base_model": best["base_model"], **asdict(choice)}
+    for one in (chosen, enough):
+        if one is not None:
+            one["run"] = _run(ws, name, one["method"], one.get("epochs"), best["base_model"])
     return {
         "task": name,
-        "facts": facts,
+        "facts": facts | {"bench": {"corpus": found[0].corpus, "metric": found[0].metric if is_same_problem else None}},
         "base_models": tried,
         "methods": [asdict(one) for one in expected],
-        "choice": None if choice is None else {"base_model": best["base_model"], **asdict(choice)},
+        "choice": chosen,
         "enough": enough,
-        "reasons": _reasons(best, found, is_same_problem, choice, enough),
+        "reasons": [
+            *_why_enough(best, enough),
+            *_why(found[0], is_same_problem, choice, [one.method for one in expected]),
+        ],
     }
 
 
@@ -84,59 +87,17 @@ def _tried(
     report: Report,
 ) -> dict[str, Any]:
     """What a base model does without training, and how fast it trains here."""
-    settings = ws.task(task)
+    settings: TaskTable = ws.task(task)
     report("probe", 0, 2, base_model=base_model)
-    measure = resolve("headrace.finetune.probing:measure", purpose="advice on methods")
-    speed = measure(base_models.find(base_model).folder, settings, [row.input for row in train[:512]])
+    time_steps = resolve("headrace.finetune.probing:measure", purpose="advice on methods")
+    timed = [row.input for row in spread(train, _N_TIMED)]
+    folder = base_models.find(base_model).folder
+    speed = time_steps(folder, settings, timed, batch_tokens=ws.settings.finetune.batch_tokens)
     report("probe", 1, 2, base_model=base_model)
-    measured = _measured(task_type, settings, base_model, _spread(train, _N_TRAIN), _spread(validation, _N_VALIDATION))
+    sides = spread(train, _N_TRAIN), spread(validation, _N_VALIDATION)
+    found = untrained.measure(task_type, settings, base_model, *sides)
     report("probe", 2, 2, base_model=base_model)
-    quality = max((one["estimate"] for one in measured.values() if one["estimate"] is not None), default=0.0)
-    return {"base_model": base_model, "quality": quality, "measured": measured, **asdict(speed)}
-
-
-def _measured(
-    task_type: TaskType, settings: Any, base_model: str, train: Sequence[SnapshotRow], validation: Sequence[SnapshotRow]
-) -> dict[str, dict[str, Any]]:
-    """The main metric's interval of each way that needs no fine-tuning; empty for tasks on tokens."""
-    targets = [row.target for row in train]
-    majority = baselines.majority(task_type, targets, n=len(validation))
-    if majority is None:
-        return {}
-    embed = resolve("headrace.finetune.embeddings:embed", purpose="advice on methods")
-    texts = [as_one_text(row.input) for row in (*train, *validation)]
-    vectors = embed(base_model, texts, max_tokens=settings.max_tokens)
-    own, theirs = vectors[: len(train)], vectors[len(train) :]
-    ways: dict[str, Outputs | None] = {"majority": majority}
-    if task_type.problem in ("single_label_classification", "retrieval"):
-        labels = [settings.descriptions.get(label, label) for label in task_type.output_names]
-        entries = embed(base_model, labels, max_tokens=settings.max_tokens)
-        ways["zero-shot"] = baselines.zero_shot(task_type, theirs, entries)
-        few = _few(targets)
-        ways["few-shot"] = baselines.nearest_centroid(task_type, own[few], [targets[i] for i in few], theirs)
-    ways["frozen"] = baselines.nearest_centroid(task_type, own, targets, theirs)
-    return {
-        way: evaluating.evaluate(task_type, validation, logits)["overall"]["intervals"][task_type.main_metric]
-        for way, logits in ways.items()
-        if logits is not None
-    }
-
-
-def _spread(rows: Sequence[SnapshotRow], n: int) -> list[SnapshotRow]:
-    """At most `n` rows, evenly over all, which are in the order of channel and key."""
-    places = np.linspace(0, len(rows) - 1, min(n, len(rows))).astype(int)
-    return [rows[i] for i in places]
-
-
-def _few(targets: Sequence[Any]) -> list[int]:
-    """Places of the first rows of each class."""
-    seen: dict[Any, int] = {}
-    places = []
-    for place, target in enumerate(targets):
-        seen[target] = seen.get(target, 0) + 1
-        if seen[target] <= _FEW:
-            places.append(place)
-    return places
+    return {"base_model": base_model, "quality": found.quality, **asdict(found), **asdict(speed)}
 
 
 def _facts(task_type: TaskType, train: Sequence[SnapshotRow], best: dict[str, Any]) -> dict[str, Any]:
@@ -152,26 +113,70 @@ def _facts(task_type: TaskType, train: Sequence[SnapshotRow], best: dict[str, An
     }
 
 
-def _enough(measured: dict[str, dict[str, Any]]) -> str | None:
-    """The simplest way that gives what all labels give to the frozen base model; None where labels are worth it."""
-    if "frozen" not in measured:
+def _case(
+    ws: Workspace, task_type: TaskType, facts: dict[str, Any], best: dict[str, Any], n_validation: int
+) -> choosing.Case:
+    n_train, batches_per_row = facts["n_train_rows"], best["n_batches"] / best["n_inputs"]
+    return choosing.Case(
+        problem=task_type.problem,
+        rows_per_class=facts["rows_per_class"],
+        n_batches=math.ceil(n_train * batches_per_row),
+        n_validation_batches=math.ceil(n_validation * batches_per_row),
+        batch_s=best["batch_s"],
+        size_share=best["n_parameters"] / choosing.BENCH_N_PARAMETERS,
+        settings=settled(ws.settings.finetune, task_type, n_train),
+    )
+
+
+def _enough(best: dict[str, Any], found: Sequence[choosing.Result]) -> dict[str, Any] | None:
+    """The simplest way that leaves nothing worth training for, as far as rows and bench can tell."""
+    training_gain = choosing.gain_over_head(found)
+    if training_gain is None:
         return None
-    ways = (way for way in ("zero-shot", "few-shot") if way in measured)
-    return next((way for way in ways if choosing.is_enough(measured[way], measured["frozen"])), None)
+    for way, gain in best["gains"].items():
+        interval, chance = best["measured"][way], best["chance"][way]
+        if choosing.is_enough(interval, gain, chance=chance, training_gain=training_gain):
+            return {"way": way, "method": _RUNS[way]}
+    return None
 
 
-def _reasons(
-    best: dict[str, Any],
-    found: Sequence[choosing.Result],
-    is_same_problem: bool,
-    choice: choosing.Expected | None,
-    enough: str | None,
+def _run(ws: Workspace, task: str, method: str, epochs: float | None, base_model: str) -> str:
+    """The verb with its options that does as advised."""
+    words = [f"train --method {method}"]
+    if len(ws.settings.tasks) > 1:
+        words.append(f"--task {task}")
+    if epochs is not None and METHODS.get(method).trains and epochs != ws.settings.finetune.epochs:
+        words.append(f"--set finetune.epochs={epochs:g}")
+    if base_model != ws.task(task).base_model:
+        words.append(f"--set tasks.{task}.base_model={base_model}")
+    return " ".join(words)
+
+
+def _why_enough(best: dict[str, Any], enough: dict[str, Any] | None) -> list[str]:
+    if enough is None:
+        return []
+    measured, way = best["measured"], enough["way"]
+    gain = best["gains"][way]
+    more = "needs no labels" if way == "zero-shot" else f"needs {untrained.FEW} rows a class, so more labels add little"
+    return [
+        f"{way} is enough and {more}: on your validation rows it gives {measured[way]['estimate']:.3f}, and all labels "
+        f"on the frozen base model add {gain['estimate']:+.3f}, at most {gain['high']:+.3f}"
+    ]
+
+
+def _why(
+    nearest: choosing.Result, is_same_problem: bool, choice: choosing.Expected | None, methods: Sequence[str]
 ) -> list[str]:
-    nearest = found[0]
-    kind = "" if is_same_problem else "; no bench has this kind of task, so it stands in"
+    if not is_same_problem:
+        tried = " or ".join(f"train --method {name}" for name in methods[-2:])
+        return [
+            f"what methods cost is scaled from {nearest.corpus}",
+            "no bench has this kind of task, so nothing tells which method is better on it: "
+            f"try them on your own rows (headrace {tried}; or headrace train --search 10)",
+        ]
     reasons = [
         f"of the sets of rows in the bench, {nearest.corpus} resembles yours most "
-        f"({nearest.rows_per_class:.0f} rows a class){kind}"
+        f"({nearest.rows_per_class:.0f} rows a class), and had {nearest.epochs:g} epochs"
     ]
     if choice is None:
         reasons.append("no method fits into the memory that is free; a smaller base model or finetune.batch_tokens may")
@@ -179,10 +184,5 @@ def _reasons(
         reasons.append(
             f"there {choice.method} came within {choice.behind_best:.3f} of the best {nearest.metric}, "
             "and nothing as good was cheaper"
-        )
-    if enough is not None:
-        reasons.append(
-            f"{enough} is enough: on your validation rows it gives {best['measured'][enough]['estimate']:.3f}, "
-            f"and all labels on the frozen base model {best['measured']['frozen']['estimate']:.3f}"
         )
     return reasons

@@ -99,7 +99,7 @@ def method(case: Case, found: Mapping[str, Any]) -> list[Sentence]:
     facts = {
         "method": choice["method"],
         "base_model": choice["base_model"],
-        "run": f"train --method {choice['method']}",
+        "run": choice["run"],
     }
     if best is None or best["low"] is None:
         return [not_known("method", f"{head}; what it has to beat is not known.", command=command)]

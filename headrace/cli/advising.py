@@ -109,17 +109,28 @@ def _show(advice: dict[str, Any]) -> None:
         rows += [(one["base_model"], way, interval(found)) for way, found in one["measured"].items()]
     if rows:
         table(("base model", "without fine-tuning", metric), rows, title="Measured on your validation rows")
-    table(
-        ("method", f"{metric} there", "minutes here", "memory, GB"),
-        [
-            (m["method"], f"{m['quality_in_bench']:.3f}", f"{m['seconds'] / 60:.1f}", f"{m['memory_bytes'] / 1e9:.1f}")
-            for m in advice["methods"]
-        ],
-        title="Expected: quality as in the bench, time and memory as on this machine",
-    )
-    choice = advice["choice"]
+    _show_expected(advice)
+    choice, enough = advice["choice"], advice["enough"]
+    if enough is not None:
+        print(f"No need to fine-tune: headrace {enough['run']}")
     if choice is not None:
-        print(f"Take {choice['method']} on {choice['base_model']}:")
-        print(f"  headrace train --method {choice['method']}")
+        print(f"{'If you do all the same, take' if enough else 'Take'} {choice['method']} on {choice['base_model']}:")
+        print(f"  headrace {choice['run']}")
     for reason in advice["reasons"]:
         print(f"- {reason}")
+
+
+def _show_expected(advice: dict[str, Any]) -> None:
+    """What methods should cost here, and give, where a bench has such a task."""
+    bench = advice["facts"]["bench"]
+    knows = bench["metric"] is not None
+    rows = []
+    for m in advice["methods"]:
+        there = (f"{m['quality_in_bench']:.3f}",) if knows else ()
+        rows.append(
+            (m["method"], *there, f"{m['epochs']:g}", f"{m['seconds'] / 60:.1f}", f"{m['memory_bytes'] / 1e9:.1f}")
+        )
+    headings = ("method", *((f"{bench['metric']} of {bench['corpus']}",) if knows else ()))
+    what = "quality as in the bench, time and memory as" if knows else "no bench has such a task; time and memory"
+    title = f"Expected: {what} on this machine"
+    table((*headings, "epochs", "minutes here", "memory, GB"), rows, title=title)

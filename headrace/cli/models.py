@@ -109,8 +109,27 @@ def show_version(result: dict[str, Any]) -> None:
         f"The exported model agrees with its checkpoint on {100 * agreement['share']:.1f} % of held-out rows "
         f"and answers {speed['exported']:.0f} rows/s (the checkpoint in torch: {speed['checkpoint']:.0f})."
     )
+    if (advice := better_untrained(result)) is not None:
+        print(advice)
     if result["adapters"]:
         _show_adapters(result["adapters"])
+
+
+def better_untrained(result: dict[str, Any]) -> str | None:
+    """What to try where a baseline, which needs no training, does better than the version; None where none does."""
+    main, evaluations = result["main_metric"], result["evaluations"]
+    intervals = {name: one["overall"].get("intervals", {}).get(main) or {} for name, one in evaluations.items()}
+    own, *others = sorted(intervals, key=lambda name: name != "version")
+    known = [name for name in others if intervals[name].get("estimate") is not None]
+    best = max(known, key=lambda name: float(intervals[name]["estimate"]), default=None)
+    if best is None or intervals[best]["estimate"] <= (intervals[own].get("estimate") or 0.0):
+        return None
+    untrained = "zero-shot" if "zero-shot" in others else "head"
+    option = f"--method {untrained}" if result["method"] != untrained else "--search 10"
+    return (
+        f"Without fine-tuning, {best} does better on held-out rows than this version ({interval(intervals[best])}). "
+        f"Try: headrace train --task {result['version'].rpartition('/')[0]} {option}"
+    )
 
 
 def _show_adapters(adapters: list[dict[str, Any]]) -> None:
@@ -135,6 +154,13 @@ def _show_trials(trials: list[dict[str, Any]], best: int) -> None:
         (f"{trial['number'] + 1}{' *' * (trial['number'] == best)}", *(trial[k] for k in shown)) for trial in trials
     ]
     table(("trial", "validation", *shown[1:]), rows, title="Trials; * is the best on the validation side")
+    for trial in trials:
+        if trial.get("reason"):
+            print(f"Trial {trial['number'] + 1} failed: {trial['reason']}")
+    print("To keep the best, in `headrace improve` too, put under [finetune] in headrace.toml:")
+    for name in ("method", "learning_rate", "epochs", "batch_tokens"):
+        if (value := trials[best][name]) is not None:
+            print(f"{name} = {json.dumps(value)}")
 
 
 def evaluate(

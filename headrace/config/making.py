@@ -133,8 +133,8 @@ class FinetuneTable(Table):
     """What trains: a name of docs/methods.md."""
     epochs: Annotated[float, Field(gt=0)] = 3
     """Passes over the training side, at most."""
-    min_steps: Annotated[int, Field(ge=0)] = 60
-    """Few rows make few steps an epoch; epochs are added until there are this many."""
+    min_steps: Annotated[int, Field(ge=0)] | None = None
+    """Few rows make few steps an epoch; epochs are added until there are this many. None: 60, or 3 for each class."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     """None: the method's own default, 200 times that for sgd."""
     optimizer: Literal["adamw", "sgd", "adafactor"] = "adamw"

@@ -11,7 +11,7 @@ from transformers.utils import logging
 
 from headrace.checkpoints.encoding import Encoder, input_names, like_length_batches, standalone_tokenizer
 from headrace.checkpoints.loading import fresh
-from headrace.config import FinetuneTable, TaskTable
+from headrace.config import TaskTable
 from headrace.finetune.training import has_bf16
 from headrace.records import Input
 from headrace.tasks import TASK_TYPES, TaskType
@@ -23,15 +23,18 @@ _N_STEPS = 6  # after one to warm up: two seconds on two cores
 class Speed:
     """What a few steps of full fine-tuning took."""
 
-    tokens_per_s: float
+    batch_s: float
+    """Of one batch, forward, backward and the optimiser's step."""
+    n_batches: int
+    """That one pass over the inputs has."""
+    n_inputs: int
     mean_tokens: float
     n_parameters: int
 
 
-def measure(base_folder: Path, task: TaskTable, inputs: Sequence[Input]) -> Speed:
-    """Padded tokens a second of forward, backward and optimiser steps, in batches as training makes them."""
+def measure(base_folder: Path, task: TaskTable, inputs: Sequence[Input], *, batch_tokens: int) -> Speed:
+    """What a step takes, in batches as training makes them: some of all lengths."""
     task_type: TaskType = TASK_TYPES.get(task.type)(task)
-    settings = FinetuneTable()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it would draw over ours
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network = fresh(base_folder, task_type, form="embedding").to(device).train()
@@ -39,15 +42,14 @@ def measure(base_folder: Path, task: TaskTable, inputs: Sequence[Input]) -> Spee
     encoder, names = Encoder(standalone_tokenizer(tokenizer, task)), input_names(network.encoder, tokenizer)
     windows = encoder.encode(inputs)
     lengths = [len(window) for window in windows]
-    batches = like_length_batches(lengths, batch_tokens=settings.batch_tokens)
+    batches = like_length_batches(lengths, batch_tokens=batch_tokens)
     chosen = [batches[i * len(batches) // (_N_STEPS + 1)] for i in range(_N_STEPS + 1)]
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-6, fused=True)
-    n_tokens, started = 0, 0.0
+    started = 0.0
     for i, rows in enumerate(chosen):
         if i == 1:
-            n_tokens, started = 0, time.perf_counter()
+            started = time.perf_counter()
         feed = encoder.feed([windows[row] for row in rows], names)
-        n_tokens += feed["input_ids"].size
         with torch.autocast(device, torch.bfloat16, enabled=has_bf16()):
             logits = network(**{name: torch.from_numpy(array).to(device) for name, array in feed.items()})
         logits.float().square().mean().backward()
@@ -55,4 +57,4 @@ def measure(base_folder: Path, task: TaskTable, inputs: Sequence[Input]) -> Spee
         optimizer.zero_grad()
     seconds = time.perf_counter() - started
     n_parameters = sum(p.numel() for p in network.parameters())
-    return Speed(n_tokens / seconds, sum(lengths) / len(inputs), n_parameters)
+    return Speed(seconds / _N_STEPS, len(batches), len(inputs), sum(lengths) / len(inputs), n_parameters)

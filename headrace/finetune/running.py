@@ -24,6 +24,7 @@ from headrace.finetune.beginning import start_at_prior
 from headrace.finetune.checking import check_options
 from headrace.finetune.features import FeatureSet, Scale, featurise
 from headrace.finetune.methods import Method, Plan, chain_of, method_for, rate_of
+from headrace.finetune.steps import count_steps, settled
 from headrace.finetune.wrapping import objective_of
 from headrace.records import Artifact, Run, SnapshotRow
 from headrace.store import runs
@@ -132,6 +133,7 @@ def tune(
     task_type: TaskType = TASK_TYPES.get(task.type)(task)
     train, validation = ([r for r in rows if r.side == side and r.weight > 0] for side in ("train", "validation"))
     _check_sides(train, validation, task_type)
+    settings = settled(settings, task_type, len(train))
     tokenizer = AutoTokenizer.from_pretrained(base_folder)
     check_length(AutoConfig.from_pretrained(base_folder), tokenizer, task)
     check_options(task_type, settings, chain_of(settings, task_type)[-1])
@@ -196,7 +198,7 @@ def trained(plan: Plan, method: Method, network: Network) -> tuple[Network, list
     network = method.prepare(network, plan)
     sides = _featurised(plan, network)
     sampler = training.train_sampler(sides.train, settings)
-    plan = replace(plan, n_steps=training.count_steps(settings, len(sampler))[1])
+    plan = replace(plan, n_steps=count_steps(settings, len(sampler))[1])
     plain, objective = objective_of(plan, method, network, sides.train)
     kept = activations.keep(plan, network, [sides.train, sides.validation])
     rate = rate_of(settings, method, network.problem)

@@ -6,7 +6,6 @@ else in it; what a kill leaves of one, while it was saved or while it was delete
 """
 
 import json
-import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from headrace.finetune.features import FeatureSet, Scale, unscaled
 from headrace.finetune.objectives import Objective
 from headrace.finetune.optimizers import parameter_groups
 from headrace.finetune.sampling import slots_of
+from headrace.finetune.steps import count_steps, steps_between
 from headrace.tasks import TaskType
 
 _WHOLE = "whole"
@@ -331,17 +331,10 @@ def computes_in_bf16(settings: FinetuneTable) -> bool:
     return settings.precision == "bf16" or (settings.precision == "auto" and has_bf16())
 
 
-def count_steps(settings: FinetuneTable, n_batches: int) -> tuple[float, int]:
-    """Epochs, and optimiser steps in all, from the batches an epoch has."""
-    steps_per_epoch = math.ceil(n_batches / settings.accumulate_batches)  # the last of an epoch has fewer batches
-    epochs = max(settings.epochs, settings.min_steps / steps_per_epoch)
-    return epochs, math.ceil(steps_per_epoch * epochs)
-
-
 def arguments(folder: Path, settings: FinetuneTable, *, learning_rate: float, n_batches: int) -> Any:
     """Trainer's arguments for these settings."""
     epochs, n_steps = count_steps(settings, n_batches)
-    every = max(1, int(n_steps / (settings.epochs * settings.evals_per_epoch)))
+    every = steps_between(settings, n_steps)
     return TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=epochs,

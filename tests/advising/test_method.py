@@ -11,6 +11,7 @@ from conftest import LABELS, sentences, write_jsonl
 from headrace.advising import advise_method
 from headrace.data import channels
 from headrace.data.importing import import_rows
+from headrace.finetune.methods import METHODS
 from headrace.workspace import Workspace, init, open_workspace
 
 
@@ -31,10 +32,12 @@ def test_advice_names_a_method_with_its_cost_and_what_needs_no_training(ws: Work
     assert json.loads(json.dumps(advice)) == advice
     assert [one["base_model"] for one in advice["base_models"]] == [str(tiny_base)]  # the same one once
     measured = advice["base_models"][0]["measured"]
-    assert set(measured) == {"majority", "zero-shot", "few-shot", "frozen"}
+    assert set(measured) == {"majority", "zero-shot", "few-shot", "frozen", "probe"}
     assert measured["frozen"]["estimate"] > measured["majority"]["estimate"]
     choice = advice["choice"]
     assert choice["method"] in {one["method"] for one in advice["methods"]}
     assert choice["seconds"] > 0
+    epochs = f" --set finetune.epochs={choice['epochs']:g}" if METHODS.get(choice["method"]).trains else ""
+    assert choice["run"] == f"train --method {choice['method']}{epochs}"  # what gave the quality
     assert advice["facts"]["n_train_rows"] > 150
     assert advice["reasons"]

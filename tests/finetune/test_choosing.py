@@ -1,23 +1,38 @@
-"""Advice from bench results. Catches: the dearest of equals chosen, advice from rows unlike the user's, times that do
-not grow with rows, a method that the memory cannot hold, "enough" where labels help."""
+"""Advice from bench results. Catches: the dearest of equals chosen, advice from rows unlike the user's, a method that
+cannot do the task, times of another training than the one whose quality is told, a method that the memory cannot hold,
+"enough" said of chance or where labels help."""
 
 from dataclasses import replace
 
 import pytest
 
-from headrace.finetune.choosing import Case, Result, choose, expect, is_enough, nearest, read_results
+from headrace.config import FinetuneTable, TaskTable
+from headrace.finetune.choosing import (
+    Case,
+    Result,
+    choose,
+    expect,
+    full_seconds,
+    gain_over_head,
+    is_enough,
+    nearest,
+    read_results,
+)
 from headrace.finetune.methods import METHODS
+from headrace.finetune.steps import count_steps, settled
+from headrace.tasks.text_classification import TextClassification
 
 CASE = Case(
-    problem="single_label_classification", n_train_rows=1_000, rows_per_class=100, n_tokens=20.0, tokens_per_s=4_000.0,
-    size_share=1.0, epochs=3,
+    problem="single_label_classification", rows_per_class=100, n_batches=50, n_validation_batches=6, batch_s=0.2,
+    size_share=1.0, settings=FinetuneTable(evals_per_epoch=2),
 )  # fmt: skip
 
 
 def result(method: str, quality: float, seconds: float, *, corpus: str = "many", per_class: float = 90) -> Result:
     return Result(
         corpus=corpus, problem="single_label_classification", n_train_rows=2_000, rows_per_class=per_class,
-        n_tokens=20.0, method=method, metric="macro_f1", quality=quality, cpu_seconds=seconds, peak_memory_bytes=2e9,
+        n_tokens=20.0, epochs=3, method=method, metric="macro_f1", quality=quality, cpu_seconds=seconds,
+        peak_memory_bytes=2e9,
     )  # fmt: skip
 
 
@@ -31,14 +46,25 @@ def test_the_cheapest_within_noise_of_the_best_is_chosen() -> None:
     assert choose(expect(FOUND, CASE), memory_bytes=1e9) is None
 
 
-def test_time_follows_rows_tokens_and_the_speed_of_the_machine() -> None:
+def test_time_is_that_of_the_steps_that_training_takes() -> None:
     by_method = {e.method: e.seconds for e in expect(FOUND, CASE)}
-    assert by_method["full"] == pytest.approx(1_000 * 3 * 20 / 4_000)
+    assert by_method["full"] == pytest.approx(0.2 * (3 * 50 + 6 * 6 / 3))  # and two looks an epoch, forward alone
     assert by_method["freeze"] == pytest.approx(by_method["full"] / 2)
-    twice = expect(FOUND, replace(CASE, n_train_rows=2_000))
-    assert {e.method: e.seconds for e in twice} == {name: 2 * s for name, s in by_method.items()}
+    longer = expect([replace(one, epochs=15) for one in FOUND], CASE)
+    assert {e.method: e.seconds for e in longer} == pytest.approx({name: 5 * s for name, s in by_method.items()})
+    few = replace(CASE, n_batches=1, n_validation_batches=1)  # so that three epochs are three steps
+    assert full_seconds(few, 3) == pytest.approx(0.2 * (60 + 6 / 3))
     larger = expect(FOUND, replace(CASE, size_share=3.0))
     assert all(e.memory_bytes == 6e9 for e in larger)
+
+
+@pytest.mark.parametrize(("n_classes", "n_rows", "steps"), [(3, 10_000, 60), (77, 770, 231), (500, 100, 300)])
+def test_least_steps_grow_with_the_classes_that_rows_can_have(n_classes: int, n_rows: int, steps: int) -> None:
+    task_type = TextClassification(TaskTable(type="text-classification", labels=[str(i) for i in range(n_classes)]))
+    settings = settled(FinetuneTable(), task_type, n_rows)
+    assert count_steps(settings, 1) == (steps, steps)
+    assert count_steps(settings, 400) == (3, 1_200)
+    assert settled(FinetuneTable(min_steps=0), task_type, n_rows).min_steps == 0  # what is set stays
 
 
 def test_the_rows_that_resemble_most_are_taken() -> None:
@@ -49,10 +75,37 @@ def test_the_rows_that_resemble_most_are_taken() -> None:
     assert ({one.corpus for one in found}, is_same) == ({"many"}, False)
 
 
-@pytest.mark.parametrize(("simple", "better", "expected"), [(0.80, 0.805, True), (0.80, 0.90, False), (0.9, 0.8, True)])
-def test_what_is_enough(simple: float, better: float, expected: bool) -> None:
-    assert is_enough({"estimate": simple}, {"estimate": better}) is expected
-    assert not is_enough({"estimate": None}, {"estimate": better})
+def test_no_method_is_named_that_cannot_do_the_task() -> None:
+    retrieval = replace(CASE, problem="retrieval")
+    found, is_same = nearest([*FOUND, result("distil", 0.95, 1)], retrieval)
+    assert [one.method for one in found] == ["full", "freeze", "lora"]  # neither head nor, without a teacher, distil
+    expected = expect(found, retrieval, is_same_problem=is_same)
+    assert {one.quality_in_bench for one in expected} == {None}  # nothing is known of it
+    assert choose(expected, memory_bytes=8e9) is None
+    taught = replace(CASE, settings=FinetuneTable(teacher="tone/1"))
+    assert "distil" in {one.method for one in nearest([*FOUND, result("distil", 0.95, 1)], taught)[0]}
+
+
+@pytest.mark.parametrize(
+    ("low", "gain_high", "training_gain", "expected"),
+    [
+        (0.78, 0.02, 0.0, True),
+        (0.78, 0.05, 0.0, False),  # all labels may give 5 points more
+        (0.78, 0.02, 0.09, False),  # training gives more than the frozen base model
+        (0.78, 0.02, -0.04, True),
+        (0.49, -0.02, 0.0, False),  # chance, and so is all else
+    ],
+)
+def test_what_is_enough(low: float, gain_high: float, training_gain: float, expected: bool) -> None:
+    simple, gain = {"low": low}, {"high": gain_high}
+    assert is_enough(simple, gain, chance=0.5, training_gain=training_gain) is expected
+    assert not is_enough({"low": None}, gain, chance=0.5, training_gain=0.0)
+    assert not is_enough(simple, {"high": None}, chance=0.5, training_gain=0.0)
+
+
+def test_what_training_gained_on_a_linear_layer() -> None:
+    assert gain_over_head(FOUND) == pytest.approx(0.105)
+    assert gain_over_head([FOUND[0]]) is None
 
 
 def test_the_shipped_results_are_of_known_methods_and_have_full_beside() -> None:
@@ -61,4 +114,6 @@ def test_the_shipped_results_are_of_known_methods_and_have_full_beside() -> None
     corpora = {one.corpus for one in results}
     assert corpora == {one.corpus for one in results if one.method == "full"}
     assert {one.problem for one in results} >= {"single_label_classification", "token_classification"}
-    assert all(0 <= one.quality <= 1 and one.cpu_seconds > 0 and one.rows_per_class > 0 for one in results)
+    assert all(
+        one.epochs > 0 and 0 <= one.quality <= 1 and one.cpu_seconds > 0 and one.rows_per_class > 0 for one in results
+    )

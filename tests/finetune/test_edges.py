@@ -19,7 +19,8 @@ from headrace.config import FinetuneTable, TaskTable
 from headrace.errors import BadConfig, BadInput, Unusable
 from headrace.finetune.features import featurise
 from headrace.finetune.running import Tuned, tune
-from headrace.finetune.training import count_steps, train_sampler
+from headrace.finetune.steps import count_steps
+from headrace.finetune.training import train_sampler
 from headrace.records import SnapshotRow
 from headrace.tasks.text_classification import TextClassification
 from headrace.tasks.token_classification import TokenClassification
