@@ -1,10 +1,10 @@
 """How much memory does each method need to train at batches of 32?
 
-Each method trains 16 steps on batches of 32 rows that are all 64 tokens long, once in fp32 and once in the default
+Each method trains 4 steps on batches of 32 rows that are all 64 tokens long, once in fp32 and once in the default
 precision, in a process of its own. The figure is the most memory the process held while it trained, above what it held
 before the base model was loaded; `full` with gradient checkpointing stands beside it.
 
-Run: python -m bench.memory [--methods ...] [--steps 16]
+Run: python -m bench.memory [--methods ...] [--steps 4]
 """
 
 import argparse
@@ -32,10 +32,11 @@ def measure(job: Mapping[str, Any]) -> dict[str, Any]:
     processes.quiet()
     from headrace.checkpoints.saving import save
     from headrace.finetune import base_models
-    from headrace.finetune.methods import METHODS
+    from headrace.finetune.methods import METHODS, contrastive
     from headrace.finetune.running import tune
 
     METHODS.get(job["method"])  # its libraries are no part of what training needs
+    contrastive._MAX_PAIRS = contrastive._BATCH_PAIRS * job["n_steps"]  # what a batch needs, not how many there are
     settings = FinetuneTable(
         method=job["method"], epochs=1, evals_per_epoch=1, min_steps=0, batch_tokens=N_ROWS * N_TOKENS,
         precision=job["precision"], gradient_checkpointing=job["checkpointing"],
@@ -95,7 +96,7 @@ def _measured(method: str, n_steps: int, teacher: Path) -> list[Measured]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--methods", nargs="+", help="default: all")
-    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--job", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.job:
@@ -104,7 +105,7 @@ def main() -> None:
         return
     able = methods_for(TASK_TYPES.get(TASK.type)(TASK))
     chosen = [name for name in able if given.methods is None or name in given.methods]
-    print(f"about {len(chosen) * given.steps * 2 * 0.6 / 60:.0f} minutes on two cores")
+    print(f"about {len(chosen) * 2 * (6 + 0.6 * given.steps) / 60:.0f} minutes on two cores")
     if "distil" in chosen and "full" not in chosen:
         chosen = ["full", *chosen]  # whose checkpoint it learns from
     with tempfile.TemporaryDirectory() as folder:
