@@ -45,7 +45,7 @@ def _section(report: dict[str, Any]) -> str:
     )
     cells = [row for row in report["rows"] if row["what"].count(SEPARATOR) == 2]
     plain = [row for row in report["rows"] if row not in cells]
-    lines = ["| what | value | 95 % interval | beside |", "| --- | ---: | --- | --- |"] if plain else []
+    lines = ["| what | value | from, to | beside |", "| --- | ---: | --- | --- |"] if plain else []
     lines += [f"| {_cell(row['what'])} | {_value(row)} | {_interval(row)} | {_beside(row)} |" for row in plain]
     source = f"`python -m bench.{report['bench']}`, {where}" + (f", seeds {seeds}" if seeds else "")
     return "\n".join([f"### {report['bench']}", "", f"{source}.", "", *lines, *_tables(cells), ""])
@@ -63,7 +63,7 @@ def _tables(cells: list[dict[str, Any]]) -> list[str]:
             subjects.setdefault(f"{subject}{source}", {})[figure] = _short(cell)
         fullest = max(subjects.values(), key=len)
         figures = dict.fromkeys([*fullest, *(figure for values in subjects.values() for figure in values)])
-        lines += ["", f"**{_cell(name)}** (in brackets: least to most of the seeds, or a 95 % interval)", ""]
+        lines += ["", f"**{_cell(name)}** (in brackets: from, to)", ""]
         lines += ["| " + " | ".join(["", *figures]) + " |", "| --- |" + " --- |" * len(figures)]
         for subject, values in subjects.items():
             lines.append("| " + " | ".join([_cell(subject), *(values.get(figure, "") for figure in figures)]) + " |")

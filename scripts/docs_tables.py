@@ -62,7 +62,8 @@ def _section(name: str, table: type[config.Table]) -> list[str]:
         if config.table_of(field) is not None:
             inside += _section(*_inside(f"{name}.{key}", field))
         else:
-            default = "none" if field.default is None else _toml(field.default)
+            value = field.get_default(call_default_factory=True, validated_data={})
+            default = "none" if value is None else _toml(value)
             rows.append((f"`{key}`", f"`{default}`", meanings[table.__name__, key]))
     return [f"### [{name}]", "", _table(("key", "default", "meaning"), rows), "", *inside]
 
