@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -148,7 +148,7 @@ class Soak:
             seen = self._samples
             seen.not_ready += (await self._asker.get("/v2/health/ready")).status != 200
             seen.not_alive += (await self._asker.get("/v2/health/live")).status != 200
-            workers = [one for one in process.children() if "headrace.serve.worker" in one.cmdline()]
+            workers = list(_workers(process))
             seen.at_s.append(time.monotonic() - began_at)
             seen.server_rss.append(process.memory_info().rss)
             seen.workers_rss.append(sum(one.memory_info().rss for one in workers))
@@ -211,6 +211,13 @@ class Soak:
         figure = Figure(f"slope of {what}", slope, unit, at_most=limit)
         row = _measured(figure)
         return Measured(row.what, row.value, row.unit, row.vs, low=low, high=high)
+
+
+def _workers(server: psutil.Process) -> Iterator[psutil.Process]:
+    for child in server.children():
+        with suppress(psutil.NoSuchProcess):  # upkeep ends whenever it is done
+            if "headrace.serve.worker" in child.cmdline():
+                yield child
 
 
 def _measured(figure: Figure) -> Measured:
