@@ -10,7 +10,7 @@ from pathlib import Path
 _NOT_BENCHES = {"__init__", "__main__", "baselines", "corpora", "load", "processes", "reporting", "sentiment"}
 _NOT_BENCHES |= {"release_policy", "release_worlds", "personal_material"}
 _LONG = {"serving", "behaviour", "soak", "offline", "methods", "rates", "regression", "memory", "caching", "reaching"}
-_LONG |= {"release_drills", "release_replay"}
+_LONG |= {"release_drills", "release_replay", "compress"}
 
 
 def main(names: list[str]) -> int:
