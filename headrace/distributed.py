@@ -30,10 +30,10 @@ def train_together(ws: Workspace, *, task: str | None = None, report: Report) ->
         BadInput: the rows cannot train the task, or the method is not one that processes can share.
         MissingExtra: the training parts are not installed.
     """
-    making.check_ready(ws)
+    name = ws.task_name(task)
+    making.check_ready(ws, name)
     together = resolve("headrace.finetune.processes:together", purpose="training")
     told = resolve("headrace.finetune.processes:told", purpose="training")
-    name = ws.task_name(task)
     with together():
         mine = making.run_of(ws, name, trusting.freeze(ws, task=name), ws.settings.finetune) if is_first() else None
         run = making.find_run(ws, told(mine.id if mine else ""))

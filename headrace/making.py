@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 from headrace import jobs, signing, trusting
 from headrace.config import FinetuneTable, TaskTable
 from headrace.data import snapshot
-from headrace.errors import BadConfig, BadInput
+from headrace.errors import BadInput
 from headrace.evaluate import agreement, baselines, evaluating, membership
 from headrace.export import load as load_artifact
 from headrace.export.writing import check_format, export
 from headrace.finetune import base_models, tracking
-from headrace.finetune.methods import method_for
+from headrace.finetune.checking import check_methods, check_settings
 from headrace.ids import new_id
 from headrace.records import Artifact, Evaluation, Input, Job, ModelVersion, Run, Snapshot, SnapshotRow
 from headrace.registry import require, resolve
@@ -51,13 +51,17 @@ class Material:
 def start_training(ws: Workspace, *, task: str | None = None) -> Job:
     """Start `make_version` on the newest labelled rows, or find the job that is doing so already."""
     name = ws.task_name(task)
-    check_ready(ws)
+    check_ready(ws, name)
     run = run_of(ws, name, trusting.freeze(ws, task=name), ws.settings.finetune)
     return submitted(ws, "headrace.making:make_version", {"run_id": run.id})
 
 
-def check_ready(ws: Workspace) -> None:
-    """Refuse at once what training or export would only refuse at work."""
+def check_ready(ws: Workspace, task: str | None = None) -> None:
+    """Refuse at once what training or export would only refuse at work.
+
+    Args:
+        task: of which the settings of finetune will make a run; None: they will make none.
+    """
     tracker = ws.settings.finetune.tracker
     require("torch", "transformers", "accelerate", purpose="training")
     if tracker != "none":
@@ -65,6 +69,14 @@ def check_ready(ws: Workspace) -> None:
     check_format(ws.settings.export.backend, ws.settings.export.precision)
     for name in ws.settings.finetune.augment.translators:
         base_models.find(name)  # fetched here, since jobs have no network
+    if task is not None:
+        check_finetune(ws, task, ws.settings.finetune)
+
+
+def check_finetune(ws: Workspace, task: str, finetune: FinetuneTable) -> None:
+    """Refuse settings that no run of the task can be made by, as `check_settings` does."""
+    settings = ws.task(task)
+    check_settings(settings, task_type_of(settings), finetune, base_models.find(settings.base_model).folder)
 
 
 def submitted(ws: Workspace, target: str, args: dict[str, Any]) -> Job:
@@ -170,14 +182,8 @@ def _material_hashes(ws: Workspace, task: str, frozen: Snapshot, finetune: Finet
         NotFound: no such method, or no such teacher.
         BadConfig: distil without a teacher.
     """
-    method_for(finetune.method, task_type_of(ws.task(task)))
+    check_methods(ws.task(task), task_type_of(ws.task(task)), finetune)
     found: dict[str, Any] = {}
-    if finetune.method == "distil" and not finetune.teacher:
-        raise BadConfig(
-            "method distil needs a teacher",
-            value="finetune.teacher",
-            next_step="Set it to a version: --set finetune.teacher=1",
-        )
     if finetune.teacher:
         found["teacher"] = controls.find_version(ws, task, finetune.teacher).checkpoint
     if finetune.method == "continue-pretraining":
@@ -192,16 +198,27 @@ def _material(ws: Workspace, run: Run, rows: Sequence[SnapshotRow]) -> Material:
     replayed: list[SnapshotRow] = []
     if "older_snapshots" in hashes:
         pick = resolve("headrace.finetune.sampling:replayed", purpose="replay")
-        share, seed = run.params["finetune"]["sampling"]["replay_share"], run.seed
-        task_type = task_type_of(task_of(run))
-        older = (row for one in _older(ws, frozen) for row in snapshot.rows(ws, one, "train"))
-        kept = [row for row in older if _is_label(task_type, row)]
-        replayed = pick([*rows, *snapshot.rows(ws, frozen, "test")], kept, share=share, seed=seed)
+        share = run.params["finetune"]["sampling"]["replay_share"]
+        older = _replayable(ws, run, frozen)
+        replayed = pick([*rows, *snapshot.rows(ws, frozen, "test")], older, share=share, seed=run.seed)
     return Material(
         unlabelled=unlabelled_texts(ws, until=run.created_at) if "unlabelled" in hashes else [],
         replayed=replayed,
         teacher=ws.artifacts.get(hashes["teacher"]) if "teacher" in hashes else None,
     )
+
+
+def _replayable(ws: Workspace, run: Run, frozen: Snapshot) -> list[SnapshotRow]:
+    """Rows of older snapshots, each as it would be frozen now: what trust holds back by now, or what is gone, is none.
+
+    An older snapshot has a row's label as it was taken for right then, and replay would train on it after all.
+    """
+    settled = trusting.settlement(ws, task=run.task).settled
+    now = {row.example_id: row for row in snapshot.current(ws, run.task, settled)[0]}
+    older = (row for one in _older(ws, frozen) for row in snapshot.rows(ws, one, "train"))
+    task_type = task_type_of(task_of(run))
+    found = (now[row.example_id] for row in older if row.example_id in now)
+    return [row for row in found if _is_label(task_type, row)]
 
 
 def _is_label(task_type: TaskType, row: SnapshotRow) -> bool:
@@ -214,10 +231,11 @@ def _is_label(task_type: TaskType, row: SnapshotRow) -> bool:
 
 
 def unlabelled_texts(ws: Workspace, *, until: datetime) -> list[str]:
-    """Texts that were there at a moment, labelled or not, but for the test side's."""
+    """Texts that were there at a moment, labelled or not, but for the test side's; parts of a pair are texts."""
     with ws.store.read() as conn:
         found = examples.inputs_to_learn_from(conn, until=until)
-    return [as_one_text(one) for one in found]
+    parts = (part for one in found for part in ((one,) if isinstance(one, str) else one))
+    return list(dict.fromkeys(parts))
 
 
 def _older(ws: Workspace, frozen: Snapshot) -> list[Snapshot]:

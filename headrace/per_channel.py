@@ -95,7 +95,7 @@ def start(ws: Workspace, *, task: str | None = None, channel: str | None = None)
         WrongState: no version is in charge whose adapter could be replaced.
     """
     name = ws.task_name(task)
-    making.check_ready(ws)
+    making.check_ready(ws, name if channel is None else None)
     check_format(ws.settings.export.backend, ws.settings.export.precision, with_bank=True)
     frozen = trusting.freeze(ws, task=name)
     if channel is None:

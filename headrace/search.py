@@ -17,12 +17,12 @@ from headrace.config import FinetuneTable
 from headrace.data import snapshot
 from headrace.errors import BadConfig, BadInput, Unusable
 from headrace.evaluate import evaluating
-from headrace.finetune.methods import METHODS, Method, method_for
+from headrace.finetune.methods import chain_of, rate_of
 from headrace.ids import new_id
 from headrace.records import Job, Run, Snapshot, SnapshotRow, Trial
 from headrace.registry import require, resolve
 from headrace.store import runs, trials
-from headrace.tasks import TASK_TYPES, TaskType
+from headrace.tasks import TaskType
 from headrace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -43,15 +43,14 @@ def start(ws: Workspace, n_trials: int, *, task: str | None = None) -> Job:
     """Start a search of `n_trials` trials in all on the newest labelled rows, or find the job that does so already.
 
     Raises:
-        BadInput: no trials.
-        BadConfig: a range that is empty or has no use.
+        BadInput, BadConfig: a range that is empty or has no use, or a method that cannot be made by the settings.
         NotFound: a method that is not known.
         MissingExtra: Optuna is not installed.
     """
     if n_trials < 1:
         raise BadInput("a search needs a trial", value=n_trials, next_step="Give --search a number from 1 on")
     require("optuna", purpose="a search")
-    making.check_ready(ws)
+    making.check_ready(ws)  # the methods that are tried, below
     name = ws.task_name(task)
     _check_ranges(ws, name)
     frozen = trusting.freeze(ws, task=name)
@@ -75,10 +74,11 @@ def make_best_version(
         while (trial := _next_trial(ws, task, frozen, search, n_trials)) is not None:
             _try(ws, trial, seen, progress.report, n_trials)
         done = _listing(ws, search)[:n_trials]
-        best = best_of(done)
+        shown = [_shown(ws, task, trial) for trial in done]
+        best = best_of(done, why=next((one["reason"] for one in shown if one["reason"]), None))
         version = making.made_version(ws, making.find_run(ws, best.run_id), progress.report)
         described = making.describe(ws, version)
-        return {**described, "best_trial": best.number, "trials": [_shown(ws, task, trial) for trial in done]}
+        return {**described, "best_trial": best.number, "trials": shown}
 
 
 def search_of(ws: Workspace, task: str, frozen: Snapshot) -> str:
@@ -88,8 +88,11 @@ def search_of(ws: Workspace, task: str, frozen: Snapshot) -> str:
     return making.hash_of([as_set.fingerprint, ranges])
 
 
-def best_of(done: Sequence[Trial]) -> Trial:
+def best_of(done: Sequence[Trial], *, why: str | None = None) -> Trial:
     """The trial that did best on the validation side; the earliest of equals.
+
+    Args:
+        why: what one of them failed by.
 
     Raises:
         Unusable: none came to its end.
@@ -98,8 +101,10 @@ def best_of(done: Sequence[Trial]) -> Trial:
     if not finished:
         raise Unusable(
             "no trial came to its end",
-            value=f"{len(done)} trials",
-            next_step="Lower the ends of search.learning_rate and search.batch_tokens",
+            value=f"{len(done)} trials" if why is None else why,
+            next_step="Lower the ends of search.learning_rate and search.batch_tokens"
+            if why is None
+            else "Mend that and search again with another search.seed",
         )
     return max(finished, key=lambda trial: (trial.value, -trial.number))
 
@@ -128,9 +133,10 @@ def settings_of(params: Params, ws: Workspace, task: str) -> FinetuneTable:
 
 
 def _own_rate(ws: Workspace, task: str, name: str) -> float:
-    """The default learning rate of a method, or of the one that goes on after its first stage, for the task."""
-    method: Method = METHODS.get(ws.settings.finetune.pretrain_then if name == "continue-pretraining" else name)
-    return method.rate_for(TASK_TYPES.get(ws.task(task).type).problem)
+    """The learning rate that a method, or the one that goes on after its first stage, has unless one is set."""
+    settings = ws.settings.finetune.model_copy(update={"method": name, "learning_rate": None})
+    task_type = making.task_type_of(ws.task(task))
+    return rate_of(settings, chain_of(settings, task_type)[-1], task_type.problem)
 
 
 def study_of(ws: Workspace, known: Sequence[Trial], number: int) -> "optuna.study.Study":
@@ -240,8 +246,8 @@ def _try(ws: Workspace, trial: Trial, rows: Sequence[SnapshotRow], report: Repor
     except Pruned:
         _drop(ws, run)
         _keep(ws, trial, state="pruned", value=max(curve), finished_at=ws.clock())
-    except Unusable:  # the loss is no number, or the memory not enough: other settings may do
-        _drop(ws, run)
+    except (Unusable, BadInput, BadConfig) as error:  # other settings, or another method, may do
+        _drop(ws, run, reason=str(error))
         _keep(ws, trial, state="failed", finished_at=ws.clock())
     else:
         run = making.find_run(ws, run.id)
@@ -275,11 +281,13 @@ def _value_of(ws: Workspace, run: Run, checkpoint: str, rows: Sequence[SnapshotR
     return value
 
 
-def _drop(ws: Workspace, run: Run) -> None:
-    """A run that will not be finished: nothing of it stays but what the store says."""
+def _drop(ws: Workspace, run: Run, *, reason: str | None = None) -> None:
+    """A run that will not be finished: nothing of it stays but what the store says, and why it failed if it did."""
     shutil.rmtree(ws.state_folder / "runs" / run.id, ignore_errors=True)
     with ws.store.write() as conn:
-        runs.change(conn, run.id, state="stopped", finished_at=ws.clock())
+        runs.change(
+            conn, run.id, state="stopped", facts={} if reason is None else {"reason": reason}, finished_at=ws.clock()
+        )
 
 
 def _keep(ws: Workspace, trial: Trial, **values: Any) -> None:
@@ -304,6 +312,7 @@ def _shown(ws: Workspace, task: str, trial: Trial) -> dict[str, Any]:
         "epochs": drawn.epochs,
         "batch_tokens": drawn.batch_tokens,
         "run_id": trial.run_id,
+        "reason": making.find_run(ws, trial.run_id).facts.get("reason") if trial.state == "failed" else None,
     }
 
 
@@ -323,5 +332,6 @@ def _check_ranges(ws: Workspace, task: str) -> None:
             value=list(ranges.batch_tokens),
             next_step="Correct it, such as search.batch_tokens = [512, 1024]",
         )
-    for name in ranges.methods:
-        method_for(name, making.task_type_of(ws.task(task)))
+    chosen = ws.settings.finetune
+    for name in ranges.methods or (chosen.method,):
+        making.check_finetune(ws, task, chosen.model_copy(update={"method": name}))

@@ -109,3 +109,11 @@ def test_replay_leaves_out_labels_that_are_gone_and_texts_of_the_test_side(ws: W
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(snapshot, "rows", rows_of)
         assert making._material(ws, run, [row for row in newest if row.side != "test"]).replayed == []
+
+
+def test_the_parts_of_a_pair_are_texts_of_their_own_and_each_comes_once(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches: pairs that pretraining reads as one text too, beside their parts."""
+    monkeypatch.setattr(examples, "inputs_to_learn_from", lambda *_, **__: [("a", "b"), "c", ("a", "d")])
+    assert making.unlabelled_texts(ws, until=ws.clock()) == ["a", "b", "c", "d"]

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import time
+import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 
 from conftest import LABELS, sentences, write_jsonl
 from headrace import jobs, loop, making, search
-from headrace.cli.models import show_version
+from headrace.cli.models import _show_trials, show_version
 from headrace.config import FinetuneTable, SearchTable
 from headrace.data import channels, importing, snapshot
 from headrace.errors import BadConfig, BadInput, Unusable
@@ -212,3 +213,53 @@ def test_a_method_that_trains_nothing_can_be_tried(ws: Workspace) -> None:
     drawn = search.settings_of(search.proposal(study.ask(), ws), ws, "tone")
     assert drawn.learning_rate is None
     assert FinetuneTable.model_validate(drawn.model_dump()) == drawn
+
+
+def test_methods_that_cannot_be_made_are_refused_before_a_trial(ws: Workspace) -> None:
+    """Catches: a search that dies, and dies again for ever, at the first trial of such a method."""
+    for name, error, why in (("prompt", BadInput, "quarter of max_tokens"), ("distil", BadConfig, "needs a teacher")):
+        with (
+            open_workspace(ws.root, overrides={"search.methods": ["full", name]}) as bad,
+            pytest.raises(error, match=why),
+        ):
+            search.start(bad, 2)
+    assert jobs.listing(ws) == []
+
+
+@pytest.mark.parametrize("error", [BadInput, BadConfig, Unusable])
+def test_a_trial_that_fails_says_why_and_the_search_goes_on(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch, error: Any
+) -> None:
+    def fails(*_: Any) -> str:
+        raise error("no such layers", value="x", next_step="Take another method")
+
+    monkeypatch.setattr(making, "fine_tuned", fails)
+    frozen = snapshot.freeze(ws)
+    with pytest.raises(Unusable, match=r"no trial came to its end.*no such layers"):
+        search.make_best_version(ws, jobs.Progress(ws, None), task="tone", snapshot_id=frozen.id, n_trials=2)
+    assert [trial.state for trial in lines(ws)] == ["failed", "failed"]
+    assert "no such layers" in search._shown(ws, "tone", lines(ws)[0])["reason"]
+
+
+def test_rates_under_sgd_lie_around_those_of_a_training_under_sgd(ws: Workspace) -> None:
+    """Catches: rates of AdamW, at which SGD learns next to nothing, and a first trial that is not as set."""
+    ranges = SearchTable(methods=("full", "continue-pretraining"))
+    finetune = ws.settings.finetune.model_copy(update={"optimizer": "sgd", "learning_rate": None})
+    ws = replace(ws, settings=ws.settings.model_copy(update={"search": ranges, "finetune": finetune}))
+    params = {"learning_rate_factor": 1.0, "epochs": 2.0, "batch_tokens": 512}
+    for name in ranges.methods:  # full goes on after pretraining
+        assert search.settings_of({**params, "method": name}, ws, "tone").learning_rate == 200 * 2e-4
+
+
+def test_the_best_settings_come_as_lines_to_keep(capsys: pytest.CaptureFixture[str]) -> None:
+    facts = {"value": 0.5, "state": "done", "epochs": 2.5, "batch_tokens": 512, "reason": None}
+    trials = [
+        {"number": 0, "method": "prompt", "learning_rate": 0.01, **facts, "state": "failed", "reason": "too long"},
+        {"number": 1, "method": "full", "learning_rate": 0.0002, **facts},
+    ]
+    _show_trials(trials, 1)
+    shown = capsys.readouterr().out
+    assert "Trial 1 failed: too long" in shown
+    kept = tomllib.loads(shown.partition("headrace.toml:")[2])
+    assert FinetuneTable.model_validate(kept).learning_rate == 0.0002
+    assert kept == {"method": "full", "learning_rate": 0.0002, "epochs": 2.5, "batch_tokens": 512}

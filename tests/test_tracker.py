@@ -2,6 +2,7 @@
 removed, makes another run of the same settings, or is missed only when the job is at work."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from conftest import LABELS, sentences, write_jsonl
 from headrace import jobs, loop, making
 from headrace.data import channels, importing, snapshot
 from headrace.errors import MissingExtra
+from headrace.finetune import tracking
 from headrace.workspace import open_workspace
 
 SETTINGS = """base_model = {base}
@@ -68,3 +70,15 @@ def test_a_tracker_that_is_not_installed_is_told_at_once(
         with pytest.raises(MissingExtra, match=rf"pip install 'headrace\[{tracker}\]'"):
             loop.start_training(ws)
         assert jobs.listing(ws) == []
+
+
+def test_a_stage_before_the_training_is_a_run_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches: two curves of one name at the same steps."""
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
+    with tracking.stage("pretrain"):
+        assert "TENSORBOARD_LOGGING_DIR" not in os.environ
+    with tracking.to(tmp_path, "run_1"):
+        with tracking.stage("pretrain"):
+            assert os.environ["TENSORBOARD_LOGGING_DIR"] == str(tmp_path / "run_1" / "pretrain")
+        assert os.environ["TENSORBOARD_LOGGING_DIR"] == str(tmp_path / "run_1")
+    assert "TENSORBOARD_LOGGING_DIR" not in os.environ

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -9,6 +10,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
+from headrace.config import SplitTable
 from headrace.data import split
 from headrace.errors import BadInput, NotFound, WrongState
 from headrace.ids import new_id
@@ -20,6 +22,7 @@ from headrace.tasks import TASK_TYPES, TaskType
 from headrace.workspace import Workspace
 
 _PURPOSE = "a snapshot"
+_CHANCE = 0.01
 _UNSETTLED = Settled(held_back="came too late")
 
 
@@ -51,7 +54,7 @@ def freeze(
     with ws.store.read() as conn:
         erased = erasures.newest(conn)
     rows, left_out = current(ws, task, settled)
-    _refuse_empty(rows, task, left_out)
+    _refuse_empty(rows, task, left_out, ws.settings.split)
     content_hash = hash_of(rows)
     with ws.store.read() as conn:
         found = snapshots.with_hash(conn, task, content_hash)
@@ -211,7 +214,7 @@ def _side(name: str) -> Side:
     return next(side for side in SIDES if side == name)
 
 
-def _refuse_empty(rows: Sequence[SnapshotRow], task: str, left_out: Mapping[str, int]) -> None:
+def _refuse_empty(rows: Sequence[SnapshotRow], task: str, left_out: Mapping[str, int], settings: SplitTable) -> None:
     if not rows and not left_out:
         raise WrongState(
             "no example is labelled for this task", value=task, next_step="Run: headrace import, with a label column"
@@ -222,8 +225,20 @@ def _refuse_empty(rows: Sequence[SnapshotRow], task: str, left_out: Mapping[str,
         raise WrongState(
             f"no labelled rows on the side {' and '.join(empty)}",
             value=f"{len(rows)} rows in all, {sum(left_out.values())} left out",
-            next_step="Import more labelled rows, or set split.validation_share and split.test_share above 0",
+            next_step=_how_to_fill(empty, settings),
         )
+
+
+def _how_to_fill(empty: Sequence[str], settings: SplitTable) -> str:
+    """So many rows more that no empty side stays so but with a chance of 1 %, each row taking its side by itself."""
+    shares = {"validation": settings.validation_share, "test": settings.test_share}
+    shares["train"] = 1 - sum(shares.values())
+    if none := [side for side in empty if not shares[side]]:
+        return (
+            f"Set split.{none[0]}_share above 0, then import more labelled rows: those that are there keep their side"
+        )
+    n = max(math.ceil(math.log(_CHANCE / len(empty)) / math.log1p(-min(shares[side], 0.99))) for side in empty)
+    return f"Import some {n} more labelled rows: each takes its side by the hash of its text, by chance"
 
 
 def _snapshot_of(ws: Workspace, task: str, rows: Sequence[SnapshotRow], content_hash: str, digest: str) -> Snapshot:

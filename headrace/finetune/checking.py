@@ -26,12 +26,21 @@ def check_settings(task: TaskTable, task_type: TaskType, settings: FinetuneTable
         BadInput, BadConfig: the method, or one that goes on after it, cannot do the task or goes without what it needs;
             an option of the loss or of finetune.robust that does not go with them; more tokens than the model can read.
     """
+    check_options(task_type, settings, check_methods(task, task_type, settings))
+    check_length(*_lengths(base_folder), task)
+
+
+def check_methods(task: TaskTable, task_type: TaskType, settings: FinetuneTable) -> Method:
+    """The method that trains what is saved, after all that run have been asked.
+
+    Raises:
+        NotFound, BadInput, BadConfig: as `check_settings`.
+    """
     chain = chain_of(settings, task_type)
     for method in chain:
         if method.check is not None:
             method.check(task, settings)
-    check_options(task_type, settings, chain[-1])
-    check_length(*_lengths(base_folder), task)
+    return chain[-1]
 
 
 def check_options(task_type: TaskType, settings: FinetuneTable, method: Method) -> None:

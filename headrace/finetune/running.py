@@ -289,6 +289,8 @@ def _check_sides(train: Sequence[SnapshotRow], validation: Sequence[SnapshotRow]
             value=train[0].target,
             next_step="Import rows of the other classes",
         )
+    if task_type.problem == "regression":
+        task_type.check_spread([row.target for row in train])  # type: ignore[attr-defined]
 
 
 def _check_head(network: Network) -> None:

@@ -21,8 +21,23 @@ def to(folder: Path, run_id: str) -> Iterator[None]:
         "WANDB_DIR": os.environ.get("WANDB_DIR", str(folder)),
         "WANDB_PROJECT": os.environ.get("WANDB_PROJECT", "headrace"),
     }
-    before = {name: os.environ.get(name) for name in wanted}
     folder.mkdir(parents=True, exist_ok=True)
+    with _in_environment(wanted):
+        yield
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Have TensorBoard show a stage before the training as a run of its own, in folder `name` of the run's: the steps
+    of both count from 0."""
+    board = os.environ.get("TENSORBOARD_LOGGING_DIR")
+    with _in_environment({} if board is None else {"TENSORBOARD_LOGGING_DIR": str(Path(board) / name)}):
+        yield
+
+
+@contextmanager
+def _in_environment(wanted: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:
         yield

@@ -46,7 +46,7 @@ def check(ws: Workspace, task: str, start: str) -> None:
     if start not in STARTS:
         raise BadInput("fine-tunes start from the version in charge, or from the base model", value=start,
                        next_step=nearest(start, list(STARTS)))  # fmt: skip
-    making.check_ready(ws)
+    making.check_ready(ws, task)
     if start == "version":
         _checkpoint(ws, task)
 

@@ -124,7 +124,7 @@ def test_nothing_labelled_and_empty_sides_say_what_to_do(workspace: Workspace) -
     with pytest.raises(WrongState, match="no example is labelled"):
         freeze(workspace)
     import_rows(workspace, "c", write_jsonl(workspace.root / "one.jsonl", sentences(1)))
-    with pytest.raises(WrongState, match=r"no labelled rows on the side .*Import more"):
+    with pytest.raises(WrongState, match=r"no labelled rows on the side .*Import some 51 more labelled"):
         freeze(workspace)
     assert snapshot.latest(workspace, "tone") is None
     with pytest.raises(NotFound):

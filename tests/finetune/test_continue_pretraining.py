@@ -2,6 +2,7 @@
 elsewhere, a method after it that cannot be."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from conftest import make_tiny_base, sentences
 from finetune.toy_tasks import TASKS, rows_of
 from headrace.config import FinetuneTable
 from headrace.errors import BadConfig, BadInput, Cancelled
+from headrace.finetune.methods import continue_pretraining
 from headrace.finetune.running import Tuned, tune
 
 SETTINGS = FinetuneTable(method="continue-pretraining", epochs=1, min_steps=4, batch_tokens=256, pretrain_epochs=3)
@@ -73,6 +75,27 @@ def test_then_comes_another_method(tiny_base: Path, tmp_path: Path, kind: str, t
 def test_what_cannot_come_then(tiny_base: Path, tmp_path: Path, then: str, kind: str) -> None:
     with pytest.raises(BadConfig, match="pretrain_then cannot be this method"):
         _tune(tmp_path, tiny_base, kind, pretrain_then=then)
+
+
+def test_the_first_stage_has_its_own_optimiser(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches: SGD at AdamW's rate, at which nothing is learnt; a name that is also the training's."""
+    seen: list[Any] = []
+
+    class Seen(Exception):
+        pass
+
+    def noting(*_: Any, args: Any, **__: Any) -> None:
+        seen.append(args)
+        raise Seen
+
+    monkeypatch.setattr(continue_pretraining, "_MaskedTrainer", noting)
+    with pytest.raises(Seen):
+        _tune(tmp_path, tiny_base, optimizer="sgd", learning_rate=0.5)
+    (args,) = seen
+    assert (args.optim, args.learning_rate) == ("adamw_torch_fused", 1e-4)
+    assert args.run_name == f"{tmp_path.name}-pretrain"
 
 
 def test_a_base_model_without_a_mask_token(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 numbers in another unit than the student's."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from scipy.special import expit, rel_entr, softmax
+from torch import nn
 from transformers import AutoModel, AutoTokenizer, ModernBertConfig
 
 from finetune import toy
@@ -15,8 +17,9 @@ from headrace.checkpoints.loading import fresh, keep_layers
 from headrace.checkpoints.saving import save
 from headrace.config import FinetuneTable, TaskTable
 from headrace.errors import BadConfig
+from headrace.finetune.features import IGNORED
 from headrace.finetune.methods import Plan
-from headrace.finetune.methods.distil import _answers, distance
+from headrace.finetune.methods.distil import _answers, _Taught, distance
 from headrace.finetune.running import tune
 from headrace.tasks import TASK_TYPES
 
@@ -109,3 +112,43 @@ def test_a_student_keeps_what_kind_each_layer_is(tmp_path: Path) -> None:
     kinds = [layer.attention_type for layer in network.layers]
     keep_layers(network, 2)
     assert network.config.layer_types == [layer.attention_type for layer in network.layers] == [kinds[0], kinds[3]]
+
+
+class _Said(nn.Module):
+    """A network whose logits (2, 4, 3) are its weights."""
+
+    problem = "token_classification"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(3)))
+
+
+def test_a_student_follows_the_teacher_at_the_words_alone_and_by_the_weight_of_the_row() -> None:
+    """Catches: [CLS], [SEP] and later pieces of words, of which the teacher learnt nothing; a doubtful row that pulls
+    as a sure one does."""
+    network, answers = _Said(), torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(4))
+    labels = torch.tensor([[IGNORED, 0, IGNORED, 2], [IGNORED, 1, IGNORED, IGNORED]])
+    batch = {"row": torch.arange(2), "labels": labels, "weight": torch.tensor([1.0, 0.25])}
+    batch["attention_mask"] = torch.ones(2, 4, dtype=torch.long)
+
+    class Nothing:
+        def __call__(self, network: Any, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+            return torch.zeros(()), network.logits
+
+        def refresh(self, network: Any) -> None:
+            pass
+
+    loss, _ = _Taught(Nothing(), list(answers), 1.0)(network, batch)  # type: ignore[arg-type]
+    loss.backward()
+    is_word = (labels != IGNORED).numpy()
+    p, q = (softmax(z.detach().numpy(), axis=-1) for z in (answers, network.logits))
+    assert float(loss.detach()) == pytest.approx(rel_entr(p, q).sum(axis=-1)[is_word].sum() / 3 / 2, rel=1e-4)
+    expected = (q - p) / 3 / 2 * is_word[..., None] * np.array([1.0, 0.25])[:, None, None]
+    assert network.logits.grad is not None
+    assert np.allclose(network.logits.grad.numpy(), expected, atol=1e-6)
+
+
+def test_a_batch_without_words_is_no_distance_apart() -> None:
+    nothing = torch.zeros(1, 2, dtype=torch.bool)
+    assert float(distance("token_classification", torch.ones(1, 2, 3), torch.zeros(1, 2, 3), nothing, 2.0)) == 0

@@ -12,6 +12,7 @@ from headrace.checkpoints.network import Network
 from headrace.config import FinetuneTable
 from headrace.finetune.crf import fresh_crf
 from headrace.finetune.methods import Plan
+from headrace.finetune.methods.ia3 import prepare as prepare_ia3
 from headrace.finetune.methods.lora import prepare
 from headrace.finetune.optimizers import parameter_groups
 from headrace.finetune.running import tune
@@ -72,6 +73,20 @@ def test_matrices_decay_and_vectors_do_not() -> None:
     for group in parameter_groups(_network("bert"), 1.0, 0.1, 1.0):
         assert group["weight_decay"] == (0.1 if group["params"][0].ndim > 1 else 0.0)
         assert len({p.ndim > 1 for p in group["params"]}) == 1
+
+
+def test_factors_of_ia3_do_not_decay(tiny_base: Path) -> None:
+    """They are (n, 1) and start at 1: after 10,000 steps of decay alone .37 would be left of them."""
+    plan = Plan(tiny_base, tiny_base, toy.TASK, TextClassification(toy.TASK), FinetuneTable(), None, [], [])
+    config = transformers.BertConfig(**SMALL, **{**BERT, "intermediate_size": 32})
+    network = Network(transformers.BertForSequenceClassification(config), "single_label_classification", 3)
+    network = prepare_ia3(network, plan)
+    names = {id(p): name for name, p in network.named_parameters()}
+    decays = {names[id(p)]: g["weight_decay"] for g in parameter_groups(network, 1.0, 0.1, 1.0) for p in g["params"]}
+    factors = {name for name in decays if "ia3_l" in name}
+    assert len(factors) == 9  # three in each layer
+    assert {decays[name] for name in factors} == {0.0}
+    assert {decay for name, decay in decays.items() if name.endswith("classifier.weight")} == {0.1}
 
 
 def _losses(base: Path, folder: Path, **options: Any) -> list[float]:

@@ -92,3 +92,23 @@ def test_the_scale_is_that_of_the_targets() -> None:
 def test_what_no_model_can_hold_is_no_label(raw: object) -> None:
     with pytest.raises(BadInput):
         TextRegression(TaskTable()).parse_label(raw)
+
+
+@pytest.mark.parametrize(
+    ("offset", "spread", "is_told_apart"),
+    [(0, 1, True), (2e3, 1, True), (1e6, 1, True), (1e7, 1, False), (1.7e9, 1, False), (1.7e9, 1e4, True),
+     (1e30, 1e29, True), (0, 1e-30, True), (1e9, 0, True)],
+)  # fmt: skip
+def test_numbers_that_a_float32_cannot_tell_apart_are_refused(
+    offset: float, spread: float, is_told_apart: bool
+) -> None:
+    """Catches: a model that gives one answer for all and says nothing."""
+    targets = [offset + spread * (i % 3) for i in range(30)]
+    if is_told_apart:
+        TASK.check_spread(targets)
+        found = np.asarray(targets, dtype=np.float32).astype(float)
+        if spread:
+            assert stats.pearsonr(found, targets).statistic > 0.999
+        return
+    with pytest.raises(BadInput, match=r"in steps of.*Subtract 1"):
+        TASK.check_spread(targets)

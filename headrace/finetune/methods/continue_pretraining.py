@@ -32,7 +32,7 @@ from transformers.trainer_utils import IntervalStrategy
 from headrace.checkpoints.encoding import Encoder, standalone_tokenizer
 from headrace.config import FinetuneTable, TaskTable
 from headrace.errors import BadConfig, BadInput
-from headrace.finetune import training
+from headrace.finetune import tracking, training
 from headrace.finetune.batching import Features, Padding, TokenBudgetSampler
 from headrace.finetune.methods import METHODS, Method, Plan
 from headrace.finetune.objectives import feed_of
@@ -82,15 +82,16 @@ def _pretrain(plan: Plan, folder: Path) -> None:
     sampler = TokenBudgetSampler(lengths, batch_tokens=settings.batch_tokens, seed=settings.seed)
     set_seed(settings.seed)
     model = _masked_model(plan)
-    trainer = _MaskedTrainer(
-        model=model,
-        args=_arguments(scratch, settings, len(sampler)),
-        sampler=sampler,
-        masker=DataCollatorForLanguageModeling(plan.tokenizer, mlm_probability=_MASKED_SHARE),
-        train_dataset=Features([{"input_ids": ids} for ids in token_ids]),
-        data_collator=Padding(plan.tokenizer.pad_token_id or 0, "masked"),
-        callbacks=[StageWatcher("pretrain", plan.report)],
-    )
+    with tracking.stage("pretrain"):
+        trainer = _MaskedTrainer(
+            model=model,
+            args=_arguments(scratch, settings, len(sampler)),
+            sampler=sampler,
+            masker=DataCollatorForLanguageModeling(plan.tokenizer, mlm_probability=_MASKED_SHARE),
+            train_dataset=Features([{"input_ids": ids} for ids in token_ids]),
+            data_collator=Padding(plan.tokenizer.pad_token_id or 0, "masked"),
+            callbacks=[StageWatcher("pretrain", plan.report)],
+        )
     trainer.remove_callback(PrinterCallback)
     resumed = training.newest_whole_checkpoint(scratch)
     trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
@@ -131,6 +132,7 @@ def _arguments(folder: Path, settings: FinetuneTable, n_batches: int) -> Any:
     args.eval_strategy = IntervalStrategy.NO
     args.load_best_model_at_end = False
     args.save_total_limit = 1
+    args.run_name = f"{folder.parent.name}-pretrain"
     args.save_steps = max(1, n_batches // settings.accumulate_batches // _SAVES_AN_EPOCH)
     return args
 
