@@ -2,7 +2,8 @@
 
 `full` fine-tunes the base model on the mean ratings of the four VADER channels. Pearson's r of each channel's test rows
 with its interval (of the first seed), and how often the truth lies in the answer's interval, which split conformal fits
-on the validation side. VADER is the published program itself, read from the same archive as the rows.
+on the validation side; for the checkpoint in fp32, and for what serves, its export to OpenVINO int8. VADER is the
+published program itself, read from the same archive as the rows.
 
 Run: python -m bench.regression [--seeds 1 2 3] [--epochs 3] [--minutes M]
 """
@@ -24,9 +25,10 @@ from bench import corpora, processes
 from bench.corpora import Corpus
 from bench.reporting import Measured, write
 from bench.sentiment import example
-from headrace.config import FinetuneTable
+from headrace.config import ExportTable, FinetuneTable
 from headrace.evaluate.evaluating import evaluate
 from headrace.records import SnapshotRow
+from headrace.tasks import Predictor
 from headrace.tasks.text_regression import TextRegression
 
 PARTS = processes.WORK / "regression.jsonl"
@@ -62,7 +64,6 @@ def measure(job: Mapping[str, Any]) -> dict[str, Any]:
     from headrace.finetune.running import tune
 
     corpus = corpora.load("vader-mean", max_rows=job["max_rows"])
-    task_type = TextRegression(corpus.task)
     settings = FinetuneTable(epochs=job["epochs"], evals_per_epoch=1, min_steps=0, seed=job["seed"])
     with tempfile.TemporaryDirectory() as scratch:
         run_folder, checkpoint = Path(scratch) / "run", Path(scratch) / "checkpoint"
@@ -71,12 +72,31 @@ def measure(job: Mapping[str, Any]) -> dict[str, Any]:
         base = base_models.find(corpus.task.base_model).folder
         tuned = tune(run_folder, base, corpus.task, settings, corpus.rows, lambda *_a, **_f: None)
         save(tuned.network, tuned.tokenizer, checkpoint)
-        predictor = load_checkpoint(checkpoint, corpus.task)
-        sides = {side: corpus.side(side) for side in ("validation", "test")}
-        outputs = {side: predictor.logits([row.text for row in rows]) for side, rows in sides.items()}
+        found = _asked(load_checkpoint(checkpoint, corpus.task), corpus)
+        exported = _asked(_exported(checkpoint, Path(scratch) / "exported", corpus), corpus)
+    facts = {"device": processes.device(), "seconds": tuned.facts["seconds"]}
+    return {**_named(job), **facts, **found, "exported": exported}
+
+
+def _exported(checkpoint: Path, folder: Path, corpus: Corpus) -> Predictor:
+    """What serves: OpenVINO int8, its ranges fixed on as many training rows as `export` takes."""
+    from headrace.export.backends import BACKENDS
+
+    folder.mkdir()
+    texts = [row.text for row in corpus.side("train")[: ExportTable().n_calibration]]
+    backend = BACKENDS.get("openvino")
+    facts = backend.write(checkpoint, folder, task=corpus.task, precision="int8", calibration=texts)
+    predictor: Predictor = backend.load(folder, facts)
+    return predictor
+
+
+def _asked(predictor: Predictor, corpus: Corpus) -> dict[str, Any]:
+    """Figures on the test side, with intervals that were fitted on the validation side."""
+    task_type = TextRegression(corpus.task)
+    sides = {side: corpus.side(side) for side in ("validation", "test")}
+    outputs = {side: predictor.logits([row.text for row in rows]) for side, rows in sides.items()}
     calibration = task_type.calibrate([row.target for row in sides["validation"]], outputs["validation"])
-    found = evaluate(task_type, sides["test"], outputs["test"], calibration=calibration)
-    return {**_named(job), "device": processes.device(), "seconds": tuned.facts["seconds"], **_figures(found)}
+    return _figures(evaluate(task_type, sides["test"], outputs["test"], calibration=calibration))
 
 
 def _named(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,6 +133,10 @@ def measured(parts: Sequence[Mapping[str, Any]], corpus: Corpus) -> list[Measure
         )
         if len(values) > 1:
             rows.append(Measured(f"{name}: least of {len(values)} seeds", min(values), ""))
+        exported = [part["exported"] for part in parts if "exported" in part]
+        if exported:
+            r, low, high = exported[0]["pearson"][name]
+            rows.append(Measured(f"{name}: Pearson's r, exported to OpenVINO int8", r, "", beside, low=low, high=high))
         cover = [part["coverage"][name] for part in parts if part["coverage"][name] is not None]
         if cover:
             what = f"{name}: share of truths within the answer's interval"
