@@ -108,7 +108,7 @@ class SamplingTable(Table):
     temperature: Annotated[float, Field(ge=1)] = 2.0
     """A channel's share is its natural one to the power 1 / temperature."""
     replay_share: Share = 0.0
-    """Rows of older snapshots that the newest has no more, as a share of its training rows."""
+    """Rows of older snapshots that this one lacks and that would be frozen now, as a share of its training rows."""
 
 
 class PerChannelTable(Table):
