@@ -27,6 +27,7 @@ _MODEL = ("/v2/models/{task}", "/v2/models/{task}/versions/{version}")
 ROUTES: Mapping[tuple[str, str], str] = {
     ("GET", "/v2/health/live"): OPEN,
     ("GET", "/v2/health/ready"): OPEN,
+    ("GET", "/health"): OPEN,
     ("GET", "/docs"): ANY,
     ("HEAD", "/docs"): ANY,
     ("GET", "/openapi.json"): ANY,

@@ -134,6 +134,8 @@ class Batcher:
             wanted = (turn for (background, turn), row in turns if id(row) in taken and not background)
             self._turn = max(wanted, default=self._turn)
             self._keep(lambda row: id(row) not in taken)
+            if self._waiting:  # `put` wakes one thread for all rows of a request
+                self._changed.notify()
             return batch
 
     def note(self, n_tokens: int, seconds: float) -> None:

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,6 +187,12 @@ class Pool:
                 ready.append(worker)
                 until = min(until, time.monotonic() + _STRAGGLER_S)
         return ready
+
+    def put_first(self, digests: Iterable[str]) -> None:
+        """Which artifacts are in charge: a worker that starts again loads them, and their adapters, before others."""
+        first = set(digests)
+        for worker in self._workers:
+            worker.put_first(first)
 
     def unload(self, digest: str, *, adapter: str | None = None) -> None:
         """Let go of an artifact with its adapters, or of one adapter; inputs that wait for it are still answered."""

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -75,6 +75,7 @@ class WorkerProcess:
         self._lock = threading.Lock()
         self._calls: dict[int, Call] = {}
         self._wanted: dict[Key, Path] = {}
+        self._first: frozenset[str] = frozenset()
         self._loaded: set[Key] = set()
         self._numbers = itertools.count(1)
         self._process: subprocess.Popen[bytes] | None = None
@@ -130,6 +131,10 @@ class WorkerProcess:
         """Have it hold an artifact, or an adapter of one, whenever it starts."""
         with self._lock:
             self._wanted.setdefault((digest, adapter), folder)
+
+    def put_first(self, digests: Iterable[str]) -> None:
+        """Which artifacts somebody waits for, when it starts again: they and their adapters are loaded first."""
+        self._first = frozenset(digests)
 
     def want(self, digest: str, folder: Path, adapter: str | None = None) -> Call:
         """Have it hold an artifact, or an adapter of one, from now on and after a restart; see `held`."""
@@ -271,13 +276,18 @@ class WorkerProcess:
                     _end(call, message)
 
     def _greet(self) -> None:
-        """A fresh process: give it back what its predecessor held, artifacts before their adapters."""
-        for key, folder in list(self._wanted.items()):
+        """A fresh process: give it back what its predecessor held, one by one, so that the first has all cores."""
+        for key, folder in sorted(self._wanted.copy().items(), key=lambda item: self._turn_of(item[0])):
             try:
                 self.held(self._ask_to_load(key, folder), *key)
             except HeadraceError as error:
-                _log.warning("artifact %s is not served: %s", key[0], error)
+                _log.warning("%s is not served: %s", _named(key), error)
         self._is_ready.set()
+
+    def _turn_of(self, key: Key) -> tuple[bool, bool]:
+        """What is put first before the rest, artifacts before adapters."""
+        digest, adapter = key
+        return digest not in self._first, adapter is not None
 
     def _watch_clock(self) -> None:
         """End calls whose time is over, and a process that hangs."""
@@ -305,6 +315,11 @@ class WorkerProcess:
 
 def unavailable(problem: str, value: object = None) -> Unavailable:
     return Unavailable(problem, value=value, next_step=f"Try again in {RETRY_AFTER_S} s")
+
+
+def _named(key: Key) -> str:
+    digest, adapter = key
+    return f"artifact {digest}" if adapter is None else f"adapter {adapter} of artifact {digest}"
 
 
 def _too_late(call: Call) -> HeadraceError:

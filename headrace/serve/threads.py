@@ -14,10 +14,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import psutil
 
@@ -25,7 +26,8 @@ from headrace.config import ServeTable
 from headrace.export.artifact import load
 from headrace.records import Input
 from headrace.serve.pool import Size
-from headrace.tasks import TASK_TYPES, TaskType
+from headrace.serve.worker import n_at_once
+from headrace.tasks import TASK_TYPES, Predictor, TaskType
 
 FILE_NAME = "workers.json"
 """In the state folder: what was measured, by artifact and machine."""
@@ -38,6 +40,7 @@ _MAX_WORKERS = 8
 _WORTH_SHARE = 1.1  # of what fewer processes do: what more must do to be kept
 _MEMORY_SHARE = 0.5  # of what is free: what all processes together may take
 _WORDS = ("the", "a", "service", "was", "late", "and", "my", "parcel", "never", "came", "but", "they", "paid", "back")
+_BUSY_SHARE = 0.5  # of the cores: who measures beside so much measures that too
 _N_WORDS = 24  # of a text that is measured with: about 30 tokens
 
 
@@ -51,16 +54,27 @@ def choose(settings: ServeTable, folder: Path, digest: str, state_folder: Path, 
     sizes = candidates(settings, nodes)
     if len(sizes) == 1:
         return sizes[0]
-    path, key = state_folder / FILE_NAME, _key(settings, digest, nodes)
+    path, key, load_share = state_folder / FILE_NAME, _key(settings, digest, nodes), _load_share()
     known = _read(path)
-    if key not in known:
+    if _is_worth_measuring(known.get(key), load_share):
         rates = measure(sizes, folder, settings.batch_tokens, stop)
         if stop.is_set() or not rates:
             return sizes[0]
-        known[key] = [[size.n_workers, size.n_threads, rate] for size, rate in rates]
+        found = [[size.n_workers, size.n_threads, rate] for size, rate in rates]
+        known[key] = {"load_share": round(load_share, 2), "rates": found}
         path.write_text(json.dumps(known, indent=1), "utf-8")
-    n_workers, n_threads = best([(int(row[0]), int(row[1]), row[2]) for row in known[key]])
+    n_workers, n_threads = best([(int(row[0]), int(row[1]), row[2]) for row in known[key]["rates"]])
     return next((size for size in sizes if (size.n_workers, size.n_threads) == (n_workers, n_threads)), sizes[0])
+
+
+def _load_share() -> float:
+    """Processes that ran on this machine in the last minute, of its cores."""
+    return float(psutil.getloadavg()[0]) / (os.cpu_count() or 1)
+
+
+def _is_worth_measuring(known: Mapping[str, Any] | None, load_share: float) -> bool:
+    """Nothing is known, or what is known comes from a busy moment and this one is calmer."""
+    return known is None or (known["load_share"] > _BUSY_SHARE and load_share < known["load_share"])
 
 
 def usable_cores() -> list[list[int]]:
@@ -204,12 +218,12 @@ def _cpu() -> str:
         return platform.processor() or platform.machine()
 
 
-def _read(path: Path) -> dict[str, list[list[float]]]:
+def _read(path: Path) -> dict[str, dict[str, Any]]:
     try:
-        found: dict[str, list[list[float]]] = json.loads(path.read_text("utf-8"))
+        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):  # none yet, or cut off: measured again
         return {}
-    return found
+    return {key: said for key, said in found.items() if isinstance(said, dict)}  # earlier versions wrote lists
 
 
 def main(argv: list[str] | None = None, orders: IO[str] = sys.stdin) -> None:
@@ -225,15 +239,30 @@ def main(argv: list[str] | None = None, orders: IO[str] = sys.stdin) -> None:
     predictor, facts = load(args.folder, n_threads=args.n_threads)
     task_type: TaskType = TASK_TYPES.get(facts.task.type)(facts.task)
     batch = texts(max(1, args.batch_tokens // 32), len(task_type.fields))
-    predictor.logits(batch)
-    print("ready", flush=True)
-    orders.readline()
-    n_rows, began_at = 0, time.perf_counter()
-    while (elapsed_s := time.perf_counter() - began_at) < _MEASURE_S:
-        predictor.logits(batch)
-        n_rows += len(batch)
+    with ThreadPoolExecutor(n_at_once(predictor)) as loops:
+        _work(predictor, batch, loops, 0.0)  # what is first takes longer
+        print("ready", flush=True)
+        orders.readline()
+        rows_per_s = _work(predictor, batch, loops, _MEASURE_S)
     n_bytes = psutil.Process().memory_info().rss
-    print(json.dumps({"rows_per_s": n_rows / elapsed_s, "n_bytes": n_bytes}), flush=True)
+    print(json.dumps({"rows_per_s": rows_per_s, "n_bytes": n_bytes}), flush=True)
+
+
+def _work(predictor: Predictor, batch: Sequence[Input], loops: ThreadPoolExecutor, seconds: float) -> float:
+    """Have as many threads answer batches as a worker has; rows/s."""
+    n_loops, began_at = n_at_once(predictor), time.perf_counter()
+    together = threading.Barrier(n_loops)  # else one thread could take the turns of several
+
+    def answer(_: int) -> int:
+        together.wait()
+        n_batches = 0
+        while not n_batches or time.perf_counter() - began_at < seconds:
+            predictor.logits(batch)
+            n_batches += 1
+        return n_batches
+
+    n_batches = sum(loops.map(answer, range(n_loops)))
+    return n_batches * len(batch) / (time.perf_counter() - began_at)
 
 
 if __name__ == "__main__":

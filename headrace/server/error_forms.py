@@ -41,7 +41,8 @@ def is_own(path: str) -> bool:
 
 
 def _is_of_tensors(path: str) -> bool:
-    return path == "/v2" or path.startswith("/v2/models/")
+    """Whether tensor clients ask here; of health they read the status alone, and headrace's client the envelope."""
+    return path == "/v2" or (path.startswith("/v2/") and not path.startswith("/v2/health/"))
 
 
 def _of_embeddings(error: HeadraceError, status: int) -> tuple[int, Mapping[str, Any]]:

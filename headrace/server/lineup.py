@@ -298,6 +298,7 @@ class Lineup:
         for task in swapped:
             self._state.before[task] = before[task].control
         self._state.serving = known
+        self._pool.put_first(version.artifact for now in known.values() for version in _in_charge(now))
         for task in swapped:
             self._on_swap(task)
         self._keep()

@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 from collections import Counter
 from typing import Any
 
@@ -50,6 +51,25 @@ def test_an_idle_batcher_gives_the_first_row_at_once_and_then_all_that_gathered(
     batcher.put([Row(2, 0, "x", 4, "a")])
     batcher.put([Row(3, 0, "x", 4, "a"), Row(3, 1, "x", 4, "a")])
     assert len(batcher.take()) == 3
+
+
+def test_every_idle_thread_takes_part_in_one_large_request() -> None:
+    batcher, together = Batcher(budget=4), threading.Barrier(4)  # one row a batch
+
+    def loop() -> None:
+        if batcher.take(10):
+            together.wait(10)  # nobody else takes this one's share
+
+    threads = [threading.Thread(target=loop) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while len(batcher._changed._waiters) < 4:  # type: ignore[attr-defined]
+        time.sleep(0.001)
+    batcher.put([Row(1, place, "x", 4, "a") for place in range(4)])
+    for thread in threads:
+        thread.join(5)
+    assert not any(thread.is_alive() for thread in threads)
+    assert not together.broken
 
 
 def test_dropped_requests_are_not_answered() -> None:

@@ -1,5 +1,6 @@
 """The pool and its real worker process. Catches: calls lost in a crash, a hung worker kept, a queue without bound."""
 
+import logging
 import os
 import signal
 import time
@@ -12,6 +13,7 @@ import pytest
 from headrace.config import ServeTable
 from headrace.errors import Damaged, TooLate, Unavailable
 from headrace.serve.pool import Pool
+from headrace.serve.process import Call, Key, WorkerProcess
 from headrace.workspace import Workspace
 from stub_model import install_plugin, stub_artifact
 
@@ -92,6 +94,34 @@ def test_a_killed_worker_fails_what_it_had_and_comes_back_with_its_models(pool: 
         under_way.result(WAIT_S)
     eventually(lambda: pool.is_loaded(digest) and pool.n_starts == 2)
     assert pool.predict(digest, ["?"]).result(WAIT_S).digest == digest
+
+
+def test_a_worker_that_comes_back_is_told_to_load_what_is_in_charge_first(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker, asked = WorkerProcess([], environment={}, silence_s=1, on_batches=lambda _: None), []
+    keys = [("before", None), ("before", "b"), ("now", None), ("now", "bad"), ("now", "good"), ("other", None)]
+    for digest, adapter in keys:
+        worker.remember(digest, Path(), adapter)
+    worker.put_first(["now", "other"])
+
+    def answered(key: Key, _: Path) -> Call:
+        asked.append(key)
+        call = Call(1, 0, deadline=0, sent_at=0)
+        if key[1] == "bad":
+            call.done.set_exception(Damaged("of no use"))
+        else:
+            call.done.set_result({})
+        return call
+
+    monkeypatch.setattr(worker, "_ask_to_load", answered)
+    with caplog.at_level(logging.WARNING, "headrace.pool"):
+        worker._greet()
+    first = [("now", None), ("other", None), ("now", "bad"), ("now", "good")]
+    assert asked == [*first, ("before", None), ("before", "b")]
+    assert "adapter bad of artifact now is not served" in caplog.text
+    assert not worker.is_loaded("now", "bad")
+    assert all(worker.is_loaded(*key) for key in keys if key[1] != "bad")
 
 
 def test_a_worker_that_hangs_is_replaced(pool: Pool, workspace: Workspace) -> None:

@@ -4,11 +4,15 @@ believed on another machine, one that blocks the end of a server."""
 import json
 import threading
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from headrace.config import ServeTable
+from headrace.records import Input
 from headrace.serve import threads
 from headrace.serve.pool import Size
 from headrace.serve.threads import FILE_NAME, best, candidates, choose, usable_cores
@@ -64,11 +68,47 @@ def test_a_measurement_is_made_once_per_artifact(
     rates = [[(Size(1, 2), 10.0), (Size(2, 1), 20.0)], [(Size(1, 2), 20.0), (Size(2, 1), 10.0)]]
     monkeypatch.setattr(threads, "usable_cores", lambda: [[0, 1]])
     monkeypatch.setattr(threads, "measure", lambda *_: rates.pop(0))
+    monkeypatch.setattr(threads.psutil, "getloadavg", lambda: (0.0, 0.0, 0.0))
     chosen = [choose(ServeTable(), tmp_path, digest, tmp_path, threading.Event()) for digest in ("a", "a", "b", "a")]
     assert [(size.n_workers, size.n_threads) for size in chosen] == [(2, 1), (2, 1), (1, 2), (2, 1)]
     (tmp_path / FILE_NAME).write_text("cut o")
     rates.append([(Size(1, 2), 10.0)])
     assert choose(ServeTable(), tmp_path, "a", tmp_path, threading.Event()).n_workers == 1
+
+
+def test_what_was_measured_in_a_busy_moment_is_measured_again_in_a_calmer_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_cores = threads.os.cpu_count() or 1
+    loads = [n_cores * share for share in (0.9, 0.95, 0.8, 0.4, 0.1)]
+    fast = iter([(1, 20.0), (2, 20.0), (1, 20.0)])  # of the three that are to be measured
+    monkeypatch.setattr(threads, "usable_cores", lambda: [[0, 1]])
+    monkeypatch.setattr(threads.psutil, "getloadavg", lambda: (loads.pop(0), 0.0, 0.0))
+    monkeypatch.setattr(threads, "measure", lambda *_: [(Size(n, 2 // n), rate) for n, rate in [next(fast)]])
+    chosen = [choose(ServeTable(), tmp_path, "a", tmp_path, threading.Event()).n_workers for _ in range(5)]
+    assert chosen == [1, 1, 2, 1, 1]
+
+
+def test_a_result_of_an_earlier_version_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "usable_cores", lambda: [[0, 1]])
+    monkeypatch.setattr(threads, "measure", lambda *_: [(Size(2, 1), 10.0)])
+    key = threads._key(ServeTable(), "a", [[0, 1]])
+    (tmp_path / FILE_NAME).write_text(json.dumps({key: [[1, 2, 10.0]]}))
+    assert choose(ServeTable(), tmp_path, "a", tmp_path, threading.Event()).n_workers == 2
+
+
+def test_a_trial_keeps_all_streams_of_the_engine_busy() -> None:
+    together = threading.Barrier(3)
+
+    class Engine:
+        n_at_once = 3
+
+        def logits(self, inputs: Sequence[Input]) -> np.ndarray:
+            together.wait(10)  # fails, and so does the trial, unless three ask at once
+            return np.zeros((len(inputs), 2), np.float32)
+
+    with ThreadPoolExecutor(3) as loops:
+        assert threads._work(Engine(), ["a", "b"], loops, 0.0) > 0
 
 
 def test_a_stub_is_measured_with_real_processes(
@@ -79,8 +119,9 @@ def test_a_stub_is_measured_with_real_processes(
     folder = workspace.artifacts.get(digest)
     assert choose(ServeTable(), folder, digest, workspace.state_folder, threading.Event()).n_workers in (1, 2)
     (measured,) = json.loads((workspace.state_folder / FILE_NAME).read_text()).values()
-    assert [row[:2] for row in measured] == [[1, 2], [2, 1]]
-    assert all(row[2] > 0 for row in measured)
+    assert [row[:2] for row in measured["rates"]] == [[1, 2], [2, 1]]
+    assert all(row[2] > 0 for row in measured["rates"])
+    assert measured["load_share"] >= 0
 
 
 def test_a_model_that_cannot_be_measured_gets_one_process(

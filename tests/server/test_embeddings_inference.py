@@ -92,6 +92,10 @@ def test_it_is_answered_and_counted_as_any_other_request(http: httpx.Client) -> 
     assert "phone" in wrong.json()["error"]
 
 
+def test_its_probe_is_answered(http: httpx.Client) -> None:
+    assert http.get("/health").status_code == 200
+
+
 def test_info_names_labels_and_limits(http: httpx.Client) -> None:
     told = http.get("/info").json()
     assert told["model_id"] == "tone/1"

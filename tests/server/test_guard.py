@@ -122,7 +122,7 @@ def test_every_route_is_in_the_table_and_nothing_else(house: House) -> None:
     assert served_routes(house.app.routes) == set(ROUTES)
     assert {path for _, path in ROUTES} >= WHOLE
     assert set(ROUTES.values()) <= {*SCOPES, OPEN, ANY}
-    assert {"/v2/health/live", "/v2/health/ready"} == OPEN_PATHS
+    assert {"/v2/health/live", "/v2/health/ready", "/health"} == OPEN_PATHS
 
 
 def test_without_a_key_that_counts_nothing_is_answered_and_nothing_told(house: House) -> None:
@@ -138,12 +138,14 @@ def test_without_a_key_that_counts_nothing_is_answered_and_nothing_told(house: H
     assert {answer.headers["www-authenticate"] for answer in answers} == {"Bearer"}
     told = {}
     for (method, path, headers), answer in zip(asked, answers, strict=True):
-        form = "tensors" if re.match(r"/v2($|/models/)", path) else "tei" if path in ("/predict", "/info") else "own"
+        form = (
+            "tensors" if re.match(r"/v2($|/(?!health/))", path) else "tei" if path in ("/predict", "/info") else "own"
+        )
         told.setdefault((str(headers), form, method == "HEAD"), set()).add(answer.content)
     assert {len(bodies) for bodies in told.values()} == {1}  # what exists and what does not: the same words
 
 
-def test_the_two_health_routes_are_answered_to_all(house: House) -> None:
+def test_the_health_routes_are_answered_to_all(house: House) -> None:
     asked = [("GET", path, headers) for path, headers in product(sorted(OPEN_PATHS), house.bad.values())]
     assert {answer.status_code for answer in ask(house, asked)} == {200, 503}  # live; and not ready, since it is not
     others = [(m, p, h) for m, p, h in product(METHODS, sorted(OPEN_PATHS), house.bad.values()) if m != "GET"]

@@ -6,6 +6,7 @@ import json
 import struct
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,14 @@ def test_tritonclient_is_told_what_is_wrong(triton: Any) -> None:
             triton.infer(model, [triton_input(["positive"])], model_version=version, **options)
 
 
+def test_tritonclient_is_told_of_addresses_that_are_none(triton: Any) -> None:
+    from tritonclient.utils import InferenceServerException
+
+    for ask in (triton.get_model_repository_index, triton.get_log_settings, partial(triton.load_model, "tone")):
+        with pytest.raises(InferenceServerException, match="no such address"):
+            ask()
+
+
 # by hand
 
 
@@ -304,6 +313,7 @@ def test_what_cannot_be_used_is_an_error_of_the_protocol(http: httpx.Client, sen
         ("GET", "/v2/models/unborn", 503, "no model"),
         ("GET", "/v2/models/tone/infer", 405, ""),
         ("GET", "/v2/models/tone/odd", 404, ""),
+        ("POST", "/v2/repository/index", 404, "no such address"),
     ],
 )
 def test_addresses_that_lead_nowhere(http: httpx.Client, method: str, path: str, status: int, words: str) -> None:

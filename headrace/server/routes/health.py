@@ -1,4 +1,4 @@
-"""GET /v2/health/live and /v2/health/ready, as the Open Inference Protocol names them."""
+"""GET /v2/health/live and /v2/health/ready, as the Open Inference Protocol names them, and GET /health, as TEI does."""
 
 from fastapi import APIRouter, Request
 
@@ -6,16 +6,17 @@ from headrace.errors import Unavailable
 from headrace.server.bodies import ERRORS
 from headrace.server.plane import ControlPlane
 
-router = APIRouter(prefix="/v2/health")
+router = APIRouter()
 
 
-@router.get("/live")
+@router.get("/v2/health/live")
 async def live() -> dict[str, bool]:
     """The process runs."""
     return {"live": True}
 
 
-@router.get("/ready", responses={503: ERRORS[503]})
+@router.get("/v2/health/ready", responses={503: ERRORS[503]})
+@router.get("/health", responses={503: ERRORS[503]})
 async def ready(request: Request) -> dict[str, bool]:
     """A model is loaded and the server is not draining; with `serve.ready_needs_disk`, what is said can be kept."""
     plane: ControlPlane = request.app.state.plane
