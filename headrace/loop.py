@@ -15,7 +15,7 @@ from headrace import compression, jobs, making, search, trusting
 from headrace import per_channel as adapting
 from headrace.config import TaskTable
 from headrace.config_sources import read_catalogue
-from headrace.data import quality, snapshot
+from headrace.data import channels, quality, snapshot
 from headrace.errors import BadInput
 from headrace.evaluate import evaluating, model_card
 from headrace.evaluate.plain_use import library_of
@@ -235,13 +235,15 @@ def predict(
 
     Raises:
         BadInput: no input, or one that is empty or of another shape.
-        NotFound: no such version.
+        NotFound: no such version or channel.
         WrongState: none is in charge.
     """
     if not inputs:
         raise BadInput("there is no text to answer", next_step="Give one text or more")
     name = ws.task_name(task)
     parsed = parse_inputs(ws.task(name), task_type_of(ws.task(name)).fields, inputs)
+    if channel is not None:
+        channels.find(ws, channel)
     door = door_of(ws)
     parsed = [door.input(channel, one)[0] for one in parsed]  # as the version was trained
     found = controls.find_version(ws, name, version) if version else controls.serving(ws, name).control_of(channel)

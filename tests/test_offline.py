@@ -403,6 +403,11 @@ def test_parts_of_another_run_are_not_taken(ws: Workspace, stub: Stub, tmp_path:
     with pytest.raises(WrongState, match="the rows and the model version"):
         predict_file(ws, source, out)
     jsonl(source, ROWS)
+    with (
+        open_workspace(ws.root, overrides={"privacy.personal": "mask"}) as masking,
+        pytest.raises(WrongState, match="differs in what is done about personal data"),
+    ):
+        predict_file(masking, source, out, version="1")
     assert predict_file(ws, source, out, version="1").n_resumed == 3
 
 
@@ -457,6 +462,8 @@ def test_two_runs_do_not_write_one_output(ws: Workspace, stub: Stub, tmp_path: P
                 predict_file(ws, source, out)
 
     assert predict_file(ws, source, out, report=second).n_answered == 4
+    (lock,) = tmp_path.glob(".out.csv.lock")  # another could hold the file of that name that was removed
+    assert lock.stat().st_size == 0
 
 
 # ---------------------------------------------------------------------------------------- other processes
@@ -539,7 +546,10 @@ def test_a_text_that_is_no_file_stays_a_text(ws: Workspace, env: dict[str, str],
     status, answers = run("rows.csv", "two texts")
     assert (status, len(answers)) == (0, 2)
     assert run("--out", "o.csv", "a", "b")[0] == 2
-    assert run("some text", "--channel", "web")[0] == 2
+    assert run("some text", "--channel", "web")[1]["error"]["code"] == "not_found"
+    plant_channel(ws, "web")
+    assert run("positive", "--channel", "web")[1][0]["label"] == "positive"
+    assert run("some text", "--channel-column", "web")[0] == 2
     assert run("gone.csv", "--out", "o.csv")[1]["error"]["code"] == "not_found"
 
 

@@ -253,7 +253,7 @@ def predict(
     ] = None,
     text: Annotated[str | None, typer.Option(help="Column with the text, of a file.")] = None,
     pair: Annotated[str | None, typer.Option(help="Column with the second part of inputs with two, of a file.")] = None,
-    channel: Annotated[str | None, typer.Option(help="Channel whose adapter answers the rows of a file.")] = None,
+    channel: Annotated[str | None, typer.Option(help="Channel whose inputs they are: its adapter answers.")] = None,
     channel_column: Annotated[str | None, typer.Option(help="Column that names the channel of each row.")] = None,
     json_lines: Annotated[
         bool, typer.Option("--json-lines", help="Standard input has a JSON value a line: two parts, or turns.")
@@ -275,11 +275,11 @@ def predict(
         with opened(where, settings) as ws:
             _predict_file(ws, texts[0], out, as_json, **chosen)
         return
-    if channel or channel_column or text or pair:
-        raise BadInput("--channel, --text and --pair are for a file of rows", next_step="headrace predict FILE")
+    if channel_column or text or pair:
+        raise BadInput("--channel-column, --text and --pair are for a file of rows", next_step="headrace predict FILE")
     given = _from_lines(texts) if json_lines else texts or [line.rstrip("\n") for line in sys.stdin]
     with opened(where, settings) as ws:
-        answers = loop.predict(ws, given, version=version, task=task)
+        answers = loop.predict(ws, given, version=version, task=task, channel=channel)
     rows = [(answer_in_words(a), a.get("confidence"), _shown(t)) for a, t in zip(answers, given, strict=True)]
     emit(answers, as_json, lambda: table(("answer", "confidence", "input"), rows))
 

@@ -21,7 +21,7 @@ from headrace.offline.channels import Channels
 from headrace.offline.formats import PREFIX, Format, format_of, json_text
 from headrace.offline.parts import Mark, Parts
 from headrace.offline.table import Table, open_table
-from headrace.personal.policies import door_of
+from headrace.personal.policies import door_of, privacy_of
 from headrace.records import Input, ModelVersion, RawRow
 from headrace.release import controls
 from headrace.serve.worker import Model, answer, load_model
@@ -93,7 +93,7 @@ def predict_file(
     table = open_table(ws, name, Path(source), text_column=text_column, pair_column=pair_column)
     out = _output(table.path, output)
     form = format_of(out, table)
-    work = _Work(name, found, table, Channels(ws, found, table, channel, channel_column), form)
+    work = _Work(name, found, table, Channels(ws, found, table, channel, channel_column), form, privacy_of(ws.settings))
     with Parts(out, work.fingerprint) as parts:
         n_resumed = parts.n_rows
         if not parts.is_whole:
@@ -129,6 +129,7 @@ class _Work:
     table: Table
     channels: Channels
     form: Format
+    privacy: Mapping[str, Any]
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -139,6 +140,7 @@ class _Work:
             "version": self.version.artifact,
             **self.channels.facts,
             "max_chars": self.table.options.max_chars,
+            "privacy": self.privacy,
             "code": VERSION,
         }
 

@@ -29,6 +29,7 @@ _SAYS = {
     "channel_column": "the column of channels",
     "adapters": "the adapters of channels",
     "max_chars": "data.max_chars",
+    "privacy": "what is done about personal data",
     "code": "the version of headrace",
 }
 
@@ -57,7 +58,8 @@ class Parts:
         self._out, self._fingerprint = out, dict(fingerprint)
         self._folder = out.with_name(f"{out.name}.parts")
         self._removed = out.with_name(f"{out.name}.parts.removed")
-        self._lock = FileLock(out.with_name(f"{out.name}.lock"))
+        self._lock = FileLock(out.with_name(f".{out.name}.lock"))
+        """Its file stays: were it removed, two who come later could each hold one of that name."""
         self._marks: list[Mark] = []
 
     def __enter__(self) -> "Parts":
@@ -76,12 +78,12 @@ class Parts:
         try:
             self._find()
         except BaseException:
-            self._release()
+            self._lock.release()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._release()
+        self._lock.release()
 
     @property
     def n_rows(self) -> int:
@@ -172,10 +174,6 @@ class Parts:
             value=str(self._folder),
             next_step="Run that one again to finish it, or remove the folder to begin anew",
         )
-
-    def _release(self) -> None:
-        Path(self._lock.lock_file).unlink(missing_ok=True)
-        self._lock.release()
 
     def _part(self, number: int, kind: str) -> Path:
         return self._folder / f"{number:06}.{kind}"

@@ -229,6 +229,15 @@ def is_on(settings: Settings) -> bool:
     return bool(policies - {"off", None})
 
 
+def privacy_of(settings: Settings) -> dict[str, Any]:
+    """What decides how texts come out of the door, as JSON; empty where they come out as they went in."""
+    if not is_on(settings):
+        return {}
+    of_channel = {name: table.personal for name, table in sorted(settings.channels.items()) if table.personal}
+    usual = settings.privacy.model_dump(mode="json", include={"personal", "kinds", "names_model"})
+    return {**usual, "of_channel": of_channel}
+
+
 def _check_kinds(kinds: Sequence[str]) -> None:
     for kind in kinds:
         if kind not in KINDS:
