@@ -150,10 +150,12 @@ def is_enough(simple: Mapping[str, Any], gain: Mapping[str, Any], *, chance: flo
 
     Args:
         simple: interval of the main metric of these answers, as evaluate gives it (`estimate`, `low`, `high`).
-        gain: paired interval of what all labels on the frozen base model give more, on the same rows.
+        gain: the same of what all labels on the frozen base model give more, in pairs of the same rows.
         chance: the main metric of answers that know nothing of their inputs.
         training_gain: see `gain_over_head`.
     """
     if simple["low"] is None or gain["high"] is None:
         return False
-    return bool(simple["low"] > chance and gain["high"] + max(0.0, training_gain) <= _MARGIN)
+    room = 1.0 - (simple["estimate"] + gain["estimate"])  # no main metric is above 1
+    more = min(max(0.0, training_gain), room)
+    return bool(simple["low"] > chance and gain["high"] + more <= _MARGIN)

@@ -87,17 +87,18 @@ def test_no_method_is_named_that_cannot_do_the_task() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "gain_high", "training_gain", "expected"),
+    ("estimate", "gain_high", "training_gain", "expected"),
     [
-        (0.78, 0.02, 0.0, True),
-        (0.78, 0.05, 0.0, False),  # all labels may give 5 points more
-        (0.78, 0.02, 0.09, False),  # training gives more than the frozen base model
-        (0.78, 0.02, -0.04, True),
-        (0.49, -0.02, 0.0, False),  # chance, and so is all else
+        (0.80, 0.02, 0.0, True),
+        (0.80, 0.05, 0.0, False),  # all labels may give 5 points more
+        (0.80, 0.02, 0.09, False),  # training gives more than the frozen base model
+        (0.995, 0.02, 0.09, True),  # but not more than all
+        (0.80, 0.02, -0.04, True),
+        (0.51, -0.02, 0.0, False),  # chance, and so is all else
     ],
 )
-def test_what_is_enough(low: float, gain_high: float, training_gain: float, expected: bool) -> None:
-    simple, gain = {"low": low}, {"high": gain_high}
+def test_what_is_enough(estimate: float, gain_high: float, training_gain: float, expected: bool) -> None:
+    simple, gain = {"estimate": estimate, "low": estimate - 0.02}, {"estimate": 0.0, "high": gain_high}
     assert is_enough(simple, gain, chance=0.5, training_gain=training_gain) is expected
     assert not is_enough({"low": None}, gain, chance=0.5, training_gain=0.0)
     assert not is_enough(simple, {"high": None}, chance=0.5, training_gain=0.0)
