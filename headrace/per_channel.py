@@ -29,13 +29,14 @@ from headrace.ids import new_id
 from headrace.records import Adapter, Artifact, Input, Job, ModelVersion, Run, Snapshot, SnapshotRow
 from headrace.registry import resolve
 from headrace.release import controls
-from headrace.store import adapters, runs, versions
+from headrace.store import adapters, erasures, runs, versions
 from headrace.tasks import Outputs, TaskType
 from headrace.workspace import Workspace
 
 Report = Callable[..., None]
 Answerer = Callable[[Sequence[Input], Sequence[str | None]], Outputs]
 """From inputs and the channel of each to outputs."""
+_STAYS = "; a new one was turned down: "
 _N_CHECKED_ROWS = 512  # of the checkpoint, which is slow; enough for a share
 
 
@@ -187,17 +188,17 @@ def _make(work: _Work) -> ModelVersion:
     bank = _bank_of(work.ws, work.shared)
     checkpoint = work.ws.artifacts.get(work.shared.checkpoint)
     shared = _part("open_shared")(checkpoint, making.task_of(work.run), work.settings, bank=bank)
-    decided, trained = _tried(work, shared)
+    old = _replaced(work, earlier)
+    decided, trained = _tried(work, shared, old)
     artifact = work.shared.artifact if bank else _exported(work, shared.bank)
-    kept = [name for name, one in decided.items() if one["kept"]]
     others = [one for one in earlier if work.channel is not None and one.channel != work.channel]
-    made = [_stored(work, name, trained.folders[name] if name in kept else None, decided[name]) for name in decided]
+    made = [_chosen(work, name, trained.folders.get(name), one, old) for name, one in decided.items()]
     facts = {
         "seconds": round(time.perf_counter() - started, 2),
         "n_train_rows": len(work.side("train")),
         "n_channels": len(decided),
         "n_trained": len(trained.folders),
-        "n_kept": len(kept),
+        "n_kept": sum(one.is_kept for one in made),
     }
     evaluations, told = _evaluated(work, artifact, trained, [*others, *made])
     made = [replace(one, evidence=one.evidence | told.get(one.channel, {})) for one in made]
@@ -213,8 +214,19 @@ def _bank_of(ws: Workspace, version: ModelVersion) -> dict[str, Any]:
     return bank
 
 
-def _tried(work: _Work, shared: Any) -> tuple[dict[str, dict[str, Any]], _Trained]:
-    """The evidence of every channel that was asked for, and the adapters of those that could be told."""
+def _replaced(work: _Work, earlier: Sequence[Adapter]) -> Adapter | None:
+    """The adapter that the channel has; none where its version used what was erased: that one has to go."""
+    with work.ws.store.read() as conn:
+        has_used = any(work.shared.name in one.facts["versions"] for one in erasures.listing(conn))
+    return None if has_used else next((one for one in earlier if one.channel == work.channel and one.is_kept), None)
+
+
+def _tried(work: _Work, shared: Any, old: Adapter | None) -> tuple[dict[str, dict[str, Any]], _Trained]:
+    """The evidence of every channel that was asked for, and the adapters of those that could be told.
+
+    Args:
+        old: what the only channel has, to be compared with.
+    """
     own, train, validation = work.settings.per_channel, work.side("train"), work.side("validation")
     n_train = dict(sorted(Counter(row.channel for row in train).items()))
     wanted = {row.channel: n_train.get(row.channel, 0) for row in work.rows if work.channel in (None, row.channel)}
@@ -232,11 +244,29 @@ def _tried(work: _Work, shared: Any) -> tuple[dict[str, dict[str, Any]], _Traine
         decided |= evidence_for.decide(
             work.task_type, held_out, plain, outputs, calibration=calibration, alpha=own.alpha
         )
+        if old is not None:
+            weights = low_rank.read(work.ws.artifacts.get(str(old.artifact)))
+            before = replace(trained, own={old.channel: weights}).answers(held_out, channels)
+            decided[old.channel]["against_old"] = evidence_for.against_old(
+                work.task_type, held_out, before, outputs, calibration=calibration, alpha=own.alpha
+            )
     return dict(sorted(decided.items())), trained
 
 
 def _exported(work: _Work, bank: dict[str, Any]) -> str:
     return making.export_checkpoint(work.ws, work.run, work.shared.checkpoint, work.rows, work.report, bank=bank).digest
+
+
+def _chosen(work: _Work, channel: str, folder: Path | None, evidence: dict[str, Any], old: Adapter | None) -> Adapter:
+    """A channel's new adapter, none, or the old one where the new is worse."""
+    compared = evidence.get("against_old")
+    if compared is None or old is None:
+        return _stored(work, channel, folder if evidence["kept"] else None, evidence)
+    if compared["is_worse"]:
+        reason = f"{old.evidence['reason'].partition(_STAYS)[0]}{_STAYS}{compared['reason']}"
+        return replace(old, evidence=old.evidence | {"against_old": compared, "reason": reason})
+    evidence = evidence | {"reason": f"{evidence['reason']}; {compared['reason']}"}
+    return _stored(work, channel, folder if evidence["kept"] else None, evidence)
 
 
 def _stored(work: _Work, channel: str, folder: Path | None, evidence: dict[str, Any]) -> Adapter:

@@ -228,6 +228,19 @@ def test_one_channel_trains_alone_and_the_others_stay(
     assert few["own"] > few["shared"] + 0.2
 
 
+def test_an_adapter_stays_where_a_new_one_is_worse(trained: tuple[Workspace, dict[str, Any]]) -> None:
+    with suppress(WrongState):  # another test of this workspace did the same
+        releases.promote(trained[0], "2", reason="tried", actor="test")
+    learns_nothing = {"finetune.per_channel.epochs": 1, "finetune.per_channel.learning_rate": 1e-9}
+    with open_workspace(trained[0].root, overrides=learns_nothing) as ws:
+        version = headrace.train(ws, per_channel=True, channel="odd")["version"]
+        before, after = (kept_of(ws, name)["odd"] for name in ("2", version))
+        compared = after.evidence["against_old"]
+        assert (after.weights, after.is_kept) == (before.weights, True)
+        assert compared["n_lost"] >= compared["n_won"] + 5
+        assert "a new one was turned down" in after.evidence["reason"]
+
+
 def test_an_erasure_costs_the_one_adapter_that_used_the_row(
     trained: tuple[Workspace, dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -31,7 +31,7 @@ def run(seconds: float = 10.0) -> list[Figure]:
         for kind, strike in kinds.items():
             figures += asyncio.run(_struck(server, kind, strike, seconds))
     with served(**limits | {"serve__n_workers": 1}) as server:
-        return figures + again_and_again(server)
+        return figures + first_answer(server) + again_and_again(server)
 
 
 def one_death(server: "Server", kind: str, strike: Callable[["Server"], str | None], seconds: float) -> list[Figure]:
@@ -83,6 +83,37 @@ def _back_s(server: "Server", n_workers: float, n_starts: float, since: float, s
             return time.monotonic() - since
         time.sleep(0.02)
     return float("nan")
+
+
+def first_answer(server: "Server", load_s: float = 3.0) -> list[Figure]:
+    """The only worker dies, while the version in charge and the one before are at hand: when is it answered again?
+
+    Args:
+        load_s: what each of the two takes to load.
+    """
+    from headrace.release import releases
+    from headrace.workspace import open_workspace
+    from stub_model import plant_stub
+
+    async def answered_by(name: str) -> float:
+        asker, began_at = Asker(server.url), time.monotonic()
+        while time.monotonic() < began_at + load_s + _AGAIN_S:
+            reply = await asker.post(request("positive"))
+            if reply.status == 200 and reply.body["model_version"] == name:
+                asker.close()
+                return time.monotonic() - began_at
+            await asyncio.sleep(0.05)
+        raise RuntimeError(f"{name} does not answer: {server.log.read_text()[-2000:]}")
+
+    with open_workspace(server.root) as ws:
+        for _ in range(2):
+            name = plant_stub(ws, load_s=load_s).name
+            releases.promote(ws, name, task="tone")
+            asyncio.run(answered_by(name))
+    os.kill(server.worker_pid(), signal.SIGKILL)
+    back_s = asyncio.run(answered_by(name))
+    what = f"killed, with two models that take {load_s:g} s each: answers after"
+    return [Figure(what, back_s, "s", at_most=load_s + 2)]
 
 
 def again_and_again(server: "Server", seconds: float = _AGAIN_S) -> list[Figure]:

@@ -95,6 +95,36 @@ def decide(
     return found
 
 
+def against_old(
+    task_type: TaskType,
+    rows: Sequence[SnapshotRow],
+    old: Outputs,
+    own: Outputs,
+    *,
+    calibration: Calibration = UNCALIBRATED,
+    alpha: float,
+) -> Evidence:
+    """Whether a channel's new adapter is worse than the one that it replaces, with the numbers and the reason, as JSON.
+
+    It is where the one-sided test of `decide`, asked the other way round, comes out at level `alpha`: an adapter that
+    is no worse is turned down with chance `alpha` at most, on rows that neither was chosen by. The old one was chosen
+    by the rows of its time, which speaks for it: what errs here errs to the side of leaving things as they are.
+
+    Args:
+        rows: the validation side of the channel.
+        old, own: (N, K), or (N,) of tasks on tokens; in the order of `rows`.
+        calibration: what both are read by.
+    """
+    before, after = (row_scores(task_type, rows, outputs, calibration) for outputs in (old, own))
+    gain = after - before
+    p = (_mcnemar if task_type.problem == _RIGHT else paired.sign_flips)(-gain)
+    won, lost = int((gain > 0).sum()), int((gain < 0).sum())
+    is_worse = bool(gain.sum() < 0) and p <= alpha
+    reason = f"{won} won and {lost} lost of {_rows(len(rows), 'validation ')} against the adapter before: "
+    reason += f"{'worse' if is_worse else 'not found worse'}, p = {p:.2g} at level {alpha:g}"
+    return {"n_won": won, "n_lost": lost, "p_worse": p, "level": alpha, "is_worse": is_worse, "reason": reason}
+
+
 def row_scores(
     task_type: TaskType, rows: Sequence[SnapshotRow], outputs: Outputs, calibration: Calibration
 ) -> NDArray[np.float64]:

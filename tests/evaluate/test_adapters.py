@@ -87,6 +87,16 @@ def test_more_rows_right_is_not_enough_where_the_main_metric_falls() -> None:
     assert "but macro_f1 falls from" in found["reason"]
 
 
+@pytest.mark.parametrize(("n_won", "n_lost", "is_worse"), [(0, 5, True), (0, 4, False), (9, 0, False), (2, 9, True)])
+def test_an_adapter_is_turned_down_where_the_one_before_is_better_by_the_binomial_test(
+    n_won: int, n_lost: int, is_worse: bool
+) -> None:
+    rows, old, own = world(("web", 30, n_won, n_lost))
+    found = adapters.against_old(task_of(), rows, old, own, alpha=0.05)
+    assert found["p_worse"] == pytest.approx(stats.binom.sf(n_lost - 1, n_won + n_lost, 0.5))
+    assert (found["n_won"], found["n_lost"], found["is_worse"]) == (n_won, n_lost, is_worse)
+
+
 def test_alpha_of_1_keeps_what_is_better_on_the_mean() -> None:
     found = adapters.decide(task_of(), *world(("x", 4, 1, 0), ("y", 4, 1, 1), ("z", 4, 1, 2)), alpha=1.0)
     assert [found[name]["kept"] for name in "xyz"] == [True, False, False]
