@@ -94,7 +94,7 @@ def follow(
 class _Follower:
     def __init__(self, ws: Workspace, to: Path, pool: Pool, log: Log, report: Callable[[Followed], None]) -> None:
         self._ws, self._to, self._pool, self._log, self._report = ws, to, pool, log, report
-        self._mirror = _Mirror(ws, pool)
+        self._mirror = _Mirror(ws, pool, generations.newest_files(to, pool))
         self._now: Generation | None = None
         self._next: Future[Generation] | None = None
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="headrace-base")
@@ -158,7 +158,7 @@ class _Follower:
         self._mirror.renew_files(is_idle and not is_first)
         is_new = self._now.add_log(self._log, mark)
         self._mirror.renew_artifacts(is_new or is_first)
-        said = (self._mirror.listing(), self._mirror.missing)
+        said = self._mirror.said()
         if is_new or said != self._said or time.monotonic() > self._noted_at + _IDLE_S:
             self._now.note(at, *said)
             self._said, self._noted_at = said, time.monotonic()
@@ -221,8 +221,12 @@ class _Follower:
 class _Mirror:
     """The files of a workspace in the pool. Artifacts are copied beside, since a large one takes seconds."""
 
-    def __init__(self, ws: Workspace, pool: Pool) -> None:
-        self._ws, self._pool = ws, pool
+    def __init__(self, ws: Workspace, pool: Pool, before: dict[str, Entry]) -> None:
+        """
+        Args:
+            before: files of the newest generation that is there, by name.
+        """
+        self._ws, self._pool, self._before = ws, pool, before
         self._files: dict[str, tuple[tuple[int, int, int], Entry]] = {}
         self._artifacts: dict[str, dict[str, Entry]] = {}
         self._wanted: list[str] = []
@@ -266,9 +270,16 @@ class _Mirror:
                 raw: Any = conn.connection.driver_connection
                 self._wanted = rows.artifacts_in(raw)
         with self._lock:
-            self._artifacts = {name: self._artifacts[name] for name in self._wanted if name in self._artifacts}
+            found = {digest: self._artifacts.get(digest) or self._of_before(digest) for digest in self._wanted}
+            self._artifacts = {digest: entries for digest, entries in found.items() if entries}
         if self.missing and (self._copying is None or self._copying.done()):
             self._copying = self._beside.submit(self._copy_artifacts, self.missing)
+
+    def _of_before(self, digest: str) -> dict[str, Entry]:
+        """An artifact that a run before put into the pool: a generation would be without it until it is copied again."""
+        place = f"{place_of(digest)}/"
+        found = {name: entry for name, entry in self._before.items() if name.startswith(place)}
+        return found if all(self._pool.place(entry).exists() for entry in found.values()) else {}
 
     def wait(self) -> None:
         if self._copying is not None:
@@ -295,14 +306,15 @@ class _Mirror:
             except (OSError, HeadraceError) as error:
                 _log.warning("an artifact is not in the backup: %s", error)
 
-    def listing(self) -> Entry:
-        """All files by their names, as a file of the pool."""
-        with self._lock:
+    def said(self) -> tuple[Entry, list[str]]:
+        """All files by their names, as a file of the pool, and the artifacts that are not among them."""
+        with self._lock:  # an artifact that comes in between would be in neither, and the backup not be whole
             found = {name: entry for name, (_, entry) in self._files.items()}
             found |= {name: entry for files in self._artifacts.values() for name, entry in files.items()}
+            missing = self.missing
         if self._listing is None or self._listing[0] != found:
             self._listing = (found, self._pool.add_json(found))
-        return self._listing[1]
+        return self._listing[1], missing
 
 
 def _claim(to: Path, workspace: str) -> Pool:

@@ -294,6 +294,16 @@ def newest(folder: Path) -> int:
     return number
 
 
+def newest_files(folder: Path, pool: Pool) -> dict[str, Entry]:
+    """Files of the newest generation as it was last, by name; none where there is no sound one."""
+    try:
+        steps = read(folder_of(folder, newest(folder))).steps
+        found: dict[str, Entry] = pool.read_json(steps[-1]["listing"]) if steps else {}
+    except (NotFound, Damaged):
+        return {}
+    return found
+
+
 def remove(folder: Path, number: int) -> None:
     """Delete a generation, its head first, so that a kill leaves none that looks whole."""
     (folder_of(folder, number) / HEAD).unlink(missing_ok=True)

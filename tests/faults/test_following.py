@@ -94,12 +94,7 @@ def test_what_comes_while_it_follows_is_restored_to_any_instant(ws: Workspace, t
         write(ws, 5, 5)
         time.sleep(0.6)
         between = datetime.now(UTC)
-        digest = stub_artifact(ws)
-        with ws.store.write() as conn:
-            conn.exec_driver_sql(
-                "INSERT INTO artifacts (digest, kind, n_bytes, facts, created_at) VALUES (?, 'stub', 1, '{}', ?)",
-                (digest, "2026-03-01 12:00:00.000000"),
-            )
+        digest = recorded_artifact(ws)
         write(ws, 10, 300)  # more than the log holds before it is taken into the database
         time.sleep(0.6)
         backups.restore(tmp_path / "f", tmp_path / "live")  # while it goes on
@@ -114,6 +109,58 @@ def test_what_comes_while_it_follows_is_restored_to_any_instant(ws: Workspace, t
     with pytest.raises(NotFound, match="so far"):
         backups.restore(tmp_path / "f", tmp_path / "none", at=before - timedelta(minutes=1))
     assert timedelta(0) <= datetime.now(UTC) - backups.newest_at(tmp_path / "f") < timedelta(minutes=1)
+
+
+def recorded_artifact(ws: Workspace) -> str:
+    digest = stub_artifact(ws)
+    with ws.store.write() as conn:
+        conn.exec_driver_sql(
+            "INSERT INTO artifacts (digest, kind, n_bytes, facts, created_at) VALUES (?, 'stub', 1, '{}', ?)",
+            (digest, "2026-03-01 12:00:00.000000"),
+        )
+    return digest
+
+
+def test_one_that_begins_again_has_the_artifacts_of_before_at_once(
+    ws: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = recorded_artifact(ws)
+    with followed(ws.root, tmp_path / "f"):
+        pass
+    monkeypatch.setattr(following._Mirror, "_copy_artifacts", lambda *_: None)  # a machine that dies before it is done
+    write(ws, 0, 5)
+    with followed(ws.root, tmp_path / "f") as told:
+        pass
+    assert told[0].n_generations == 1
+    assert [one.missing for one in told] == [[], []]
+    made = backups.restore(tmp_path / "f", tmp_path / "end")
+    assert made.missing == []
+    with open_workspace(tmp_path / "end") as again:
+        assert drill.bytes_below(again.artifacts.get(digest)) == drill.bytes_below(ws.artifacts.get(digest))
+
+
+def test_an_artifact_that_comes_while_files_are_listed_is_listed_or_missing(
+    ws: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches: neither, so that the generation is refused as not whole."""
+    digest = recorded_artifact(ws)
+    pool = generations.Pool(tmp_path / "files")
+    mirror = following._Mirror(ws, pool, {})
+    monkeypatch.setattr(mirror, "_copy_artifacts", lambda digests: None)
+    mirror.renew_artifacts(is_new=True)
+    add = pool.add_json
+
+    def add_late(value: object) -> generations.Entry:
+        following._Mirror._copy_artifacts(
+            mirror, [digest]
+        )  # done between the look at files and that at what is missing
+        return add(value)
+
+    monkeypatch.setattr(pool, "add_json", add_late)
+    listing, missing = mirror.said()
+    mirror.close()
+    assert missing == [digest]
+    assert pool.read_json(listing) == {}
 
 
 def test_a_log_that_others_reset_begins_a_new_generation(ws: Workspace, tmp_path: Path) -> None:
