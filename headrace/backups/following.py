@@ -276,7 +276,7 @@ class _Mirror:
             self._copying = self._beside.submit(self._copy_artifacts, self.missing)
 
     def _of_before(self, digest: str) -> dict[str, Entry]:
-        """An artifact that a run before put into the pool: a generation would be without it until it is copied again."""
+        """An artifact that a run before put into the pool: a generation would be without it until it is copied."""
         place = f"{place_of(digest)}/"
         found = {name: entry for name, entry in self._before.items() if name.startswith(place)}
         return found if all(self._pool.place(entry).exists() for entry in found.values()) else {}
