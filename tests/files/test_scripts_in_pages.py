@@ -66,7 +66,7 @@ def test_no_script_runs_in_report_or_model_card(workspace: Workspace, tmp_path: 
     assert snapshot is not None
     evaluations = {"version": results_of({PAYLOADS[1]: confusion}, PAYLOADS[:2])}
     del evaluations["version"]["overall"]["per_class"]  # which needs intervals; names are written as the channels' are
-    card = model_card.render(version, run, snapshot, evaluations)
+    card = model_card.render(version, run, snapshot, evaluations, library="transformers")
     shown = tmp_path / "card.html"
     shown.write_text(f"<title>card</title>{card}", "utf-8")  # as if whoever shows it let all HTML in it through
     assert _title(shown) == "card"

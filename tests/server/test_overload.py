@@ -69,20 +69,22 @@ def test_a_flood_of_one_channel_does_not_delay_another(root: Path, plugin_env: d
     busy_server_of(root, row_s=0.005)
     modest: list[Reply] = []
     flood: list[Reply] = []
+    n_before: list[int] = []
 
     async def work(send: Send) -> None:
         flooding = [asyncio.create_task(send(request(f"a{n}"))) for n in range(200)]  # a second of work
-        await asyncio.sleep(0.3)
-        for n in range(5):
+        while sum(one.done() for one in flooding) < 10:
+            await asyncio.sleep(0.01)
+        for n in range(3):
             modest.append(await send(request(f"b{n}", channel="phone")))
+            n_before.append(sum(one.done() for one in flooding))
         flood.extend(await asyncio.gather(*flooding))
 
     with running(root, plugin_env, serve__batch_tokens=32) as server:
         load(server, work)
-    assert Counter(reply.status for reply in modest) == {200: 5}
+    assert Counter(reply.status for reply in modest) == {200: 3}
     assert Counter(reply.status for reply in flood) == {200: 200}
-    slowest = max(reply.seconds for reply in flood)
-    assert sorted(reply.seconds for reply in modest)[2] < slowest / 4
+    assert n_before[0] < 150, "in order of arrival it would be 200"
 
 
 def test_what_could_not_be_answered_in_time_is_refused_at_once(root: Path, plugin_env: dict[str, str]) -> None:
