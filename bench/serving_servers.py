@@ -86,15 +86,21 @@ class Running:
             connection.close()
 
     def agreeing_share(self, batches: Sequence[Sequence[Asked]]) -> float:
-        """Share of the rows that get the checkpoint's label, when several connections ask at once."""
+        """Share of the answered rows that get the checkpoint's label, when several connections ask at once.
 
-        def n_right(batch: Sequence[Asked]) -> int:
+        What is refused is no other model's answer, and is counted where loads are measured.
+        """
+
+        def right_and_answered(batch: Sequence[Asked]) -> tuple[int, int]:
             status, body = self.ask(self.server.bodies([batch])[0])
-            labels = self.server.labels(json.loads(body)) if status == 200 else []
-            return sum(label == row.label for label, row in zip(labels, batch, strict=False))
+            if status != 200:
+                return 0, 0
+            labels = self.server.labels(json.loads(body))
+            return sum(label == row.label for label, row in zip(labels, batch, strict=False)), len(batch)
 
         with ThreadPoolExecutor(_N_ASKING) as pool:
-            return sum(pool.map(n_right, batches)) / sum(map(len, batches))
+            n_right, n_answered = map(sum, zip(*pool.map(right_and_answered, batches), strict=True))
+        return n_right / n_answered if n_answered else 0.0
 
 
 @contextmanager
