@@ -21,9 +21,8 @@ class Classifier:
         self.tokenizer: Any = AutoTokenizer.from_pretrained(os.environ["CHECKPOINT"])
         self.model = AutoModelForSequenceClassification.from_pretrained(os.environ["CHECKPOINT"]).eval()
 
-    @bentoml.api(
-        batchable=True, max_batch_size=64, max_latency_ms=60_000
-    )  # as its timeout: what it would refuse, the others answer late
+    # The latency is its timeout: what it refused with less, the others answer late.
+    @bentoml.api(batchable=True, max_batch_size=64, max_latency_ms=60_000)
     def predict(self, inputs: list[str]) -> list[dict[str, Any]]:
         encoded = self.tokenizer(inputs, padding=True, truncation=True, max_length=128, return_tensors="pt")
         with torch.inference_mode():
