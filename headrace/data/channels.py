@@ -3,7 +3,7 @@
 import re
 
 from headrace import auditing
-from headrace.errors import AlreadyExists, BadInput, NotFound, nearest
+from headrace.errors import AlreadyExists, BadInput
 from headrace.ids import new_id
 from headrace.records import Channel
 from headrace.store import channels as rows
@@ -49,9 +49,4 @@ def find(ws: Workspace, name: str) -> Channel:
         NotFound: there is none; the message has the nearest name.
     """
     with ws.store.read() as conn:
-        found = rows.find(conn, name)
-        if found is None:
-            known = [channel.name for channel in rows.listing(conn)]
-            hint = nearest(name, known) if known else f"Run: headrace channel add {name}"
-            raise NotFound("no such channel", value=name, next_step=hint)
-    return found
+        return rows.named(conn, name)

@@ -26,12 +26,13 @@ def find(conn: Connection, name: str) -> Channel | None:
 def named(conn: Connection, name: str) -> Channel:
     """
     Raises:
-        NotFound: no such channel; the message names the nearest.
+        NotFound: no such channel; the message names the nearest, or how to add one.
     """
     found = find(conn, name)
     if found is None:
         known = [one.name for one in listing(conn)]
-        raise NotFound("no such channel", value=name, next_step=nearest(name, known))
+        hint = nearest(name, known) if known else f"Run: headrace channel add {name}"
+        raise NotFound("no such channel", value=name, next_step=hint)
     return found
 
 
