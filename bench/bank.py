@@ -118,11 +118,12 @@ def main() -> None:
 def padded_or_packed(single: Any, texts: Sequence[str], calls: Sequence[slice], n_rounds: int) -> list[Measured]:
     """The same graph on the same calls: several texts in a row, and one text in a row, padded to the longest."""
     from headrace.checkpoints import packing
+    from headrace.checkpoints.encoding import round_up
 
     one_by_one = packing.pack
 
     def alone(lengths: Sequence[int], *, batch_tokens: int) -> list[packing.Batch]:
-        return [packing.Batch([[i] for i in range(len(lengths))], packing.round_up(max(lengths), 8))]
+        return [packing.Batch([[i] for i in range(len(lengths))], round_up(max(lengths), 8))]
 
     def padded() -> None:
         packing.pack = alone

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.reporting import Measured, write
-from headrace.feedback import accuracy, drift, reviews
+from headrace.feedback import accuracy, drift, filling, reviews
 from headrace.records import Interval
 from headrace.release import controls
 from headrace.stats import audits
@@ -188,14 +188,16 @@ def _answer_audits(ws: Workspace, task: str, right_of: dict[str, bool]) -> None:
     """Fill the review queue and answer its audits, each a day after its question."""
     import planted
 
-    reviews.fill(ws, task)
+    filling.fill(ws, task)
     asked = reviews.listing(ws, task)
     with ws.store.write(durable=False) as conn:
         for review in asked:
             if review.reason == "audit":
                 said = "a" if right_of[str(review.prediction_id)] else "b"
                 at = planted.NOON + timedelta(days=1)
-                review_rows.settle(conn, review.id, state="answered", answer=said, labeller="auditor", at=at)
+                review_rows.settle(
+                    conn, review.id, state="answered", answer=said, labeller="auditor", key_id=None, at=at
+                )
 
 
 @dataclass(frozen=True)

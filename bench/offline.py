@@ -26,6 +26,7 @@ from headrace import offline
 from headrace.config import TaskTable
 from headrace.export import load
 from headrace.records import Input, ModelVersion
+from headrace.release import controls
 from headrace.serve.worker import Model
 from headrace.tasks.text_classification import TextClassification
 from headrace.workspace import init
@@ -81,9 +82,10 @@ def in_a_process(folder: Path, n_rows: int, options: argparse.Namespace) -> dict
 def answered(folder: Path, n_rows: int, model: str, suffix: str) -> dict[str, Any]:
     """Answer one file in this process, with the model that is in the folder or one that answers without looking."""
     predictor, _ = load(folder / "artifact") if model == "real" else (Constant(), None)
-    offline.load_model = lambda *_args, **_settings: Model("", predictor, TextClassification(TASK), {}, TASK.max_tokens)
+    model_here = Model("", predictor, TextClassification(TASK), {}, TASK.max_tokens)
+    offline.load_model = lambda *_args, **_settings: model_here  # type: ignore[attr-defined]
     version = ModelVersion("", "tone", 1, "", "", "", "sha256:0", None)  # type: ignore[arg-type]
-    offline.controls.serving = lambda *_: offline.controls.Serving(version, None, None)
+    controls.serving = lambda *_: controls.Serving(version, None, None)
     with init(folder / f"ws{n_rows}", task="tone", labels=TASK.labels) as ws:
         ws.artifacts.get = lambda _digest: folder  # type: ignore[method-assign]
         report = offline.predict_file(ws, folder / f"{n_rows}.csv", folder / f"answers{n_rows}.{suffix}")

@@ -121,7 +121,7 @@ def _served(folder: Path) -> Iterator[tuple[str, str, bytes]]:
 
     from headrace.access import keys
     from headrace.access.scopes import SCOPES
-    from headrace.feedback import reviews
+    from headrace.feedback import filling
     from headrace.workspace import open_workspace
     from server.conftest import new_workspace
     from stub_model import install_plugin, running
@@ -138,7 +138,7 @@ def _served(folder: Path) -> Iterator[tuple[str, str, bytes]]:
                 answer = http.post("/v1/predict", json=body).json()
             http.post("/v1/feedback", json={"prediction_id": answer["predictions"][0]["id"], "comment": "written"})
         with open_workspace(root) as ws:
-            reviews.fill(ws, "tone")
+            filling.fill(ws, "tone")
         yield server.url, key, document
 
 

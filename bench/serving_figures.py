@@ -95,8 +95,8 @@ def _beside_others(found: Found, cell: Cell) -> list[Measured]:
     """headrace over each other server, round by round."""
     mine, rows = found.seen.get((HEADRACE, cell), []), []
     for name in found.start_s:
-        pairs = list(zip(mine, found.seen.get((name, cell), []), strict=False))
-        pairs = [(a.loaded, b.loaded) for a, b in pairs if b.loaded.requests_per_s]
+        both = zip(mine, found.seen.get((name, cell), []), strict=False)
+        pairs = [(a.loaded, b.loaded) for a, b in both if b.loaded.requests_per_s]
         if name == HEADRACE or not pairs:
             continue
         where = f"headrace over {name} · {cell.what}"

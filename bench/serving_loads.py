@@ -93,8 +93,8 @@ def by_wrk(cell: Cell, url: str, bodies: Sequence[bytes], seconds: float) -> Loa
     n_good = seen["n_requests"] - seen["n_refused"]
     statuses = {"200": n_good, "refused": seen["n_refused"], "lost": seen["n_lost"]}
     per_s = n_good / seen["seconds"]
-    times = [seen[name] for name in ("p50", "p90", "p99", "max")]
-    return Loaded(per_s, per_s * cell.n_rows, *times, seen["n_requests"], n_errors, statuses, 0.0)
+    p50, p90, p99, longest = (seen[name] for name in ("p50", "p90", "p99", "max"))
+    return Loaded(per_s, per_s * cell.n_rows, p50, p90, p99, longest, seen["n_requests"], n_errors, statuses, 0.0)
 
 
 def _cpu_s() -> float:

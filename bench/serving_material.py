@@ -53,8 +53,8 @@ def material() -> Material:
         if "error" in found:
             sys.exit(f"the material could not be made: {found['error']}")
     kept = json.loads((KEPT / _DONE).read_text("utf-8"))
-    places = (KEPT / kept[name] for name in ("workspace", "checkpoint", "artifact"))
-    return Material(*places, [Asked(**row) for row in kept["asked"]])
+    workspace, checkpoint, artifact = (KEPT / kept[name] for name in ("workspace", "checkpoint", "artifact"))
+    return Material(workspace, checkpoint, artifact, [Asked(**row) for row in kept["asked"]])
 
 
 def batches(asked: Sequence[Asked], n_rows: int) -> list[list[Asked]]:

@@ -22,7 +22,7 @@ from bench.wheel_world import KEPT, TASK, Attack, Said, Sentences, World, word_o
 from headrace import ids, trusting
 from headrace.data import channels, importing, snapshot
 from headrace.evaluate import comparison, gates
-from headrace.feedback import intake, known, reviews
+from headrace.feedback import filling, intake, known, reviews
 from headrace.feedback.intake import Given
 from headrace.ids import new_id
 from headrace.records import Artifact, ModelVersion, Release, Run, Snapshot
@@ -125,7 +125,7 @@ class Wheel:
             for one in said:
                 given = Given(answered[one.sentence], correction=LABELS[one.label], labeller=one.labeller)
                 intake.receive(self._ws, conn, given)
-        reviews.fill(self._ws, TASK)
+        filling.fill(self._ws, TASK)
         n_reviewed += self._ask(list(dict.fromkeys(one.labeller for one in said)))
         n_reviewed += self._ask(self._reviewers, N_EACH)
         is_promoted, what = self._improve()
@@ -242,15 +242,15 @@ class Wheel:
         ws = self._ws
         with ws.store.write() as conn:
             number = versions.next_number(conn, TASK)
-            digests = [f"sha256:{text_hash(f'{kind} {number}')}" for kind in ("checkpoint", "artifact")]
-            for digest in digests:
+            checkpoint, artifact = (f"sha256:{text_hash(f'{kind} {number}')}" for kind in ("checkpoint", "artifact"))
+            for digest in (checkpoint, artifact):
                 runs.add_artifact(conn, Artifact(digest, "probe", 1, {}), self._now)
             run = Run(
                 new_id("run"), TASK, frozen.id, "minilm-l6", _MODEL_SHA, "head", {}, text_hash(str(number)), 1, "done",
-                None, digests[0], [], {}, self._now,
+                None, checkpoint, [], {}, self._now,
             )  # fmt: skip
             runs.add(conn, run, config_hash=ws.config_hash)
-            version = ModelVersion(new_id("version"), TASK, number, run.id, frozen.id, *digests, self._now)
+            version = ModelVersion(new_id("version"), TASK, number, run.id, frozen.id, checkpoint, artifact, self._now)
             versions.add(conn, version, config_hash=ws.config_hash)
         return version
 
