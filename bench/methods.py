@@ -32,13 +32,14 @@ from typing import Any
 
 from bench import advice, baselines, corpora, processes
 from bench.corpora import Corpus
-from bench.reporting import Measured, commit, write
+from bench.reporting import RESULTS, Measured, commit, write
 from headrace.config import FinetuneTable, TaskTable
 from headrace.errors import HeadraceError
 from headrace.finetune.methods import METHODS
 from headrace.tasks import TASK_TYPES, TaskType
 
-PARTS = processes.WORK / "methods.jsonl"
+# Kept beside the results, since all of them take most of a day: a bench goes on from what others measured.
+PARTS = RESULTS / "parts" / "methods.jsonl"
 SEPARATOR = " · "  # scripts/bench_table.py makes a table of each corpus from it
 KEYS = ("corpus", "method", "seed", "fingerprint")
 # The size of an artifact hangs on the method and hardly on the corpus, and int8 takes half a minute to make.
@@ -246,7 +247,7 @@ def work_off(jobs: Sequence[Job], parts: processes.Parts, given: argparse.Namesp
 
 
 def _one(job: Job, parts: processes.Parts, given: argparse.Namespace) -> None:
-    work = parts.path.parent
+    work = processes.WORK
     if job.method == "distil" and not job.teacher(work).exists():
         _one(Job(job.corpus, "full", job.seed, job.max_rows), parts, given)
     wants_int8 = given.wants_int8 and job.corpus in INT8_CORPORA and job.seed == min(given.seeds)
