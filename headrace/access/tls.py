@@ -1,6 +1,7 @@
 """TLS by the files that headrace.toml names."""
 
 import ssl
+from datetime import datetime
 
 from headrace.errors import BadConfig
 from headrace.workspace import Workspace
@@ -37,3 +38,17 @@ def context_of(ws: Workspace) -> ssl.SSLContext | None:
             next_step="Check access.certificate, access.private_key and the rights of the files",
         ) from None
     return context
+
+
+def ends_at(ws: Workspace) -> datetime | None:
+    """When the certificate stops being valid; None where no certificate is named.
+
+    Raises:
+        BadConfig: see `context_of`.
+    """
+    if context_of(ws) is None:
+        return None
+    from cryptography import x509  # a server itself needs OpenSSL alone
+
+    own = x509.load_pem_x509_certificate((ws.root / ws.settings.access.certificate).read_bytes())
+    return own.not_valid_after_utc

@@ -18,6 +18,7 @@ from headrace.workspace import Workspace
 
 _OLD = timedelta(days=1)
 _BEHIND = timedelta(minutes=1)
+_ENDS_SOON = timedelta(days=14)
 
 
 def artifacts(ws: Workspace) -> Iterator[Finding]:
@@ -55,14 +56,27 @@ def secrets(ws: Workspace) -> Iterator[Finding]:
         if mode & (0o077 if path in own else 0o007):  # elsewhere a group may be meant to
             told = f"{path}, {mode:o}"
             yield error("secrets", "others on this machine may read a secret", told, f"Run: chmod 600 '{path}'")
-    try:
-        tls.context_of(ws)
-    except HeadraceError as fault:
-        yield error("secrets", f"no server can start: {fault.problem}", fault.value, fault.next_step)
+    yield from _certificate(ws)
     if sign.private_key and not (ws.root / sign.private_key).exists():
         advice = "Bring it back, or make another and sign what is trusted: headrace sign key, headrace sign version"
         yield warning("secrets", "the key that signs is gone: nothing can be trained", sign.private_key, advice)
     yield from _lost_mapping(ws)
+
+
+def _certificate(ws: Workspace) -> Iterator[Finding]:
+    """Does it fit its key, and how long is it valid?"""
+    try:
+        ends_at = tls.ends_at(ws)
+    except HeadraceError as fault:
+        yield error("secrets", f"no server can start: {fault.problem}", fault.value, fault.next_step)
+        return
+    if ends_at is not None and ends_at - ws.clock() < _ENDS_SOON:
+        told = f"{ws.settings.access.certificate}, {ends_at:%Y-%m-%d %H:%M} UTC"
+        advice = "Renew it at the place of access.certificate, and start the server again"
+        if ends_at < ws.clock():
+            yield error("secrets", "the certificate has ended: clients refuse the server", told, advice)
+        else:
+            yield warning("secrets", "the certificate ends soon", told, advice)
 
 
 def _lost_mapping(ws: Workspace) -> Iterator[Finding]:

@@ -15,6 +15,7 @@ from typing import Any
 from headrace.errors import BadInput, Cancelled, HeadraceError, TooLate, TooMany, Unavailable
 from headrace.ids import new_id
 from headrace.personal import mapping
+from headrace.personal.mapping import Kept
 from headrace.records import Channel, Input
 from headrace.serve.pool import Answer
 from headrace.serve.process import unavailable
@@ -47,6 +48,8 @@ class _Asked:
     """On the monotonic clock."""
     is_audited: bool
     """Whether answers may be drawn for audits."""
+    kept: Sequence[Kept] = ()
+    """What stands for what is personal, where that is kept."""
 
 
 async def predict(
@@ -79,11 +82,12 @@ async def predict(
     _check(plane, unit, len(inputs))
     found = await plane.channel(channel)
     request_id, parsed = new_id("request"), _parsed(plane, task, inputs)
+    kept: list[Kept] = []
     if is_looked_at := plane.door.policy(channel) != "off":
         clean = partial(_cleaned, plane, found, unit, parsed)
-        unit, parsed = await asyncio.to_thread(clean) if plane.door.takes_long(parsed) else clean()
+        unit, parsed, kept = await asyncio.to_thread(clean) if plane.door.takes_long(parsed) else clean()
     drawn = plane.lineup.draw(task, channel, unit or request_id, in_charge_only=in_charge_only or caller.is_test)
-    asked = _Asked(request_id, task, found, unit, parsed, drawn, started_at, is_audited and not caller.is_test)
+    asked = _Asked(request_id, task, found, unit, parsed, drawn, started_at, is_audited and not caller.is_test, kept)
     drawn, answer = await _answered(plane, asked)
     ids, is_logged = _log_rows(plane, asked, drawn, answer)
     if drawn.shadow is not None and is_logged:  # half a pair is no evidence
@@ -120,6 +124,8 @@ async def _answered(plane: ControlPlane, asked: _Asked) -> tuple[Drawn, Answer]:
     drawn, answer = asked.drawn, None
     admitted = plane.metering.admit_rows(CURRENT.get().caller.key_id, asked.channel, asked.task, len(asked.inputs))
     try:
+        if asked.kept:
+            plane.log.keep(asked.channel, asked.kept)
         if drawn.is_candidate:
             answer = await _by_candidate(plane, asked, drawn)
         if answer is None:
@@ -287,13 +293,13 @@ def _check(plane: ControlPlane, unit: str | None, n_inputs: int) -> None:
 
 def _cleaned(
     plane: ControlPlane, channel: Channel, unit: str | None, inputs: Sequence[Input]
-) -> tuple[str | None, list[Input]]:
-    """The unit and the inputs without what is personal in them; what stands for it is kept where that is asked for.
+) -> tuple[str | None, list[Input], list[Kept]]:
+    """The unit and the inputs without what is personal in them, and what stands for it where that is kept.
 
     Raises:
         BadInput: the channel takes no personal data; the message names the place.
     """
-    door, cleaned, kept = plane.door, [], []
+    door, cleaned, kept = plane.door, list[Input](), list[Kept]()
     named = None if unit is None else door.name(channel.name, unit)
     for place, given in enumerate(inputs):
         try:
@@ -303,9 +309,7 @@ def _cleaned(
         cleaned.append(said)
         if said != given and door.keeps(channel.name):
             kept += mapping.kept_of(named or text_hash(said), became)
-    if kept:
-        plane.log.keep(channel, kept)
-    return named, cleaned
+    return named, cleaned, kept
 
 
 def _parsed(plane: ControlPlane, task: str, inputs: Sequence[object]) -> list[Input]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import typer.testing
 
+from certificates import make_certificate
 from conftest import LABELS, write_jsonl
 from headrace import backups, doctor, signing
 from headrace.access import keys
@@ -139,6 +140,11 @@ def show_private_key(root: Path) -> None:
     (root / "tls-key.pem").chmod(0o644)
 
 
+def serve_by_certificate(root: Path, days: float) -> None:
+    make_certificate(root, days=days)
+    add_settings(root, "[access]", 'certificate = "server.pem"', 'private_key = "server-key.pem"')
+
+
 def cut_audit_log(root: Path) -> None:
     """And put back what keeps others from it."""
     kept = "SELECT sql FROM sqlite_master WHERE name = 'audit_log_no_DELETE'"
@@ -235,6 +241,8 @@ PLANTED: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "certificate that is gone": (
         lambda root: add_settings(root, "[access]", 'certificate = "a"', 'private_key = "b"'), "error", "start",
     ),
+    "certificate that has ended": (lambda root: serve_by_certificate(root, -1), "error", "certificate has ended"),
+    "certificate that ends soon": (lambda root: serve_by_certificate(root, 13), "warning", "ends soon"),
     "private key that others may read": (show_private_key, "error", "secret"),
     "key to sign with that is gone": (
         lambda root: add_settings(root, "[sign]", 'private_key = "a.pem"'), "warning", "signs is gone",

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import func, select
 
 from headrace import auditing
 from headrace.access import keys
@@ -27,6 +28,7 @@ from headrace.serve.pool import Answer
 from headrace.server.metering import Metering
 from headrace.server.metrics import Metrics
 from headrace.server.terms import CURRENT, LIMITS, Terms
+from headrace.store import schema
 from headrace.store.engine import Store
 from headrace.store.usage import Used
 from headrace.workspace import Workspace, open_workspace
@@ -323,6 +325,20 @@ def test_two_workers_share_a_limit_and_no_header_gets_around_it(limited: Server)
     assert limited.figure("refused_requests_total", code="too_many") == len(refused)
     fed = httpx.post(f"{limited.url}/v1/feedback", json={"prediction_id": "prd_1", "comment": "x"}, timeout=20)
     assert fed.status_code == 404  # of a budget of its own
+
+
+def test_of_a_refused_request_no_personal_value_is_kept(tmp_path: Path, plugin_env: dict[str, str]) -> None:
+    """Refused requests are cheap to send: what they name would fill the table of what surrogates stand for."""
+    from server.conftest import new_workspace
+
+    root = new_workspace(tmp_path / "ws")
+    settings = {"access__rows_per_day": 5, "privacy__personal": "replace"}
+    with running(root, plugin_env, privacy__keep_mapping=True, **settings) as server:
+        asked = [body(f"well, says a{n}@mail.example.org") for n in range(20)]
+        statuses = [httpx.post(f"{server.url}/v1/predict", json=one, timeout=20).status_code for one in asked]
+    assert set(statuses) == {200, 429}
+    with open_workspace(root) as ws, ws.store.read() as conn:  # the server has written what it had
+        assert conn.execute(select(func.count()).select_from(schema.replaced)).scalar() == statuses.count(200)
 
 
 class Customer(threading.Thread):

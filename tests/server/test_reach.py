@@ -2,7 +2,6 @@
 network by oversight, an old TLS, a client that holds a connection by never agreeing on how to encrypt, a limit on slow
 clients that TLS takes away, a proxy in front that does not fit."""
 
-import datetime as dt
 import shutil
 import socket
 import ssl
@@ -11,17 +10,13 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
+from certificates import make_certificate
 from headrace.access import keys
 from headrace.client import Client
 from headrace.errors import BadConfig, BadInput, Unavailable
@@ -34,28 +29,6 @@ HEAD_S, SLACK_S = 1.0, 4.0
 SOUND = {"task": "tone", "channel": "web", "inputs": [{"text": "positive"}]}
 LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 NGINX_CONF = Path(__file__).parents[2] / "runs" / "nginx.conf"
-
-
-def make_certificate(folder: Path, *, name: str = "server", password: bytes | None = None) -> tuple[Path, Path]:
-    """A certificate for this machine that signs itself, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "headrace tests")])
-    now = dt.datetime.now(dt.UTC)
-    names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
-    certificate = (
-        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=2))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
-    written = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
-    paths = folder / f"{name}.pem", folder / f"{name}-key.pem"
-    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    paths[1].write_bytes(written)
-    return paths
 
 
 @dataclass(frozen=True)
