@@ -17,6 +17,9 @@ from headrace.finetune.running import Tuned, tune
 
 SETTINGS = FinetuneTable(epochs=1, min_steps=6, batch_tokens=256, evals_per_epoch=1, precision="fp32")
 
+# A softmax over tokens is the same whatever is added to all of them: the slope is rounding alone, which AdamW scales up.
+_FREE = {"model.qa_outputs.bias"}
+
 
 def _tune(folder: Path, base: Path, kind: str, *, cache: Path | None = None, **changes: object) -> Tuned:
     settings = FinetuneTable.model_validate(SETTINGS.model_dump() | changes)
@@ -26,7 +29,7 @@ def _tune(folder: Path, base: Path, kind: str, *, cache: Path | None = None, **c
 def _greatest_gap(a: Tuned, b: Tuned) -> float:
     one, other = a.network.state_dict(), b.network.state_dict()
     assert one.keys() == other.keys()
-    return max(float((one[name] - other[name]).abs().max()) for name in one)
+    return max(float((one[name] - other[name]).abs().max()) for name in one if name not in _FREE)
 
 
 @pytest.mark.slow

@@ -90,8 +90,10 @@ def test_moves_are_bounded_and_padding_stays(network: Network, batch: Batch, kin
     clean, *others = inner.embeddings
     assert len(others) == kind["n_steps"]
     moves = [other - clean for other in others]
-    assert all(float(move.flatten(1).norm(dim=1).max()) < 0.5001 for move in moves)
-    assert moves[-1].flatten(1).norm(dim=1).tolist() == pytest.approx([0.5] * len(clean), abs=1e-3)
+    lengths = torch.stack([move.flatten(1).norm(dim=1) for move in moves])
+    assert float(lengths.max()) < 0.5001
+    assert lengths[0].tolist() == pytest.approx([0.5 if kind["n_steps"] == 1 else 0.5 * 2.5 / 3] * len(clean), abs=1e-3)
+    assert float(lengths[-1].median()) == pytest.approx(0.5, abs=1e-3)  # the last step of a row may turn back
     assert all(float(move[batch["attention_mask"] == 0].abs().max()) == 0 for move in moves)
 
 

@@ -121,20 +121,20 @@ def test_pairs_are_drawn_by_weight() -> None:
 @pytest.mark.slow
 def test_wrong_rows_of_little_weight_hardly_teach(tiny_base: Path, tmp_path: Path) -> None:
     """Two thirds of the training rows say the next label; as whole rows they would be what is learnt."""
-    tuned = _tuned(tiny_base, tmp_path, weight=0.02, epochs=12)
+    tuned = _tuned(tiny_base, tmp_path, weight=0.02, epochs=20)
     best = max(point["eval_metric_main"] for point in tuned.history if "eval_metric_main" in point)
-    assert best > 0.6
+    assert best > 0.9  # whole rows: .33 to .39 with three seeds
 
 
 def test_a_row_without_weight_is_no_training_row(tiny_base: Path, tmp_path: Path) -> None:
-    assert _tuned(tiny_base, tmp_path, weight=0.0, epochs=0.1).facts["n_train_rows"] == 60
+    assert _tuned(tiny_base, tmp_path, weight=0.0, epochs=0.1).facts["n_train_rows"] == 120
 
 
 def _tuned(base: Path, folder: Path, *, weight: float, epochs: float) -> Tuned:
-    rows = toy.rows(240)
+    rows = toy.rows(480)
     train = [row for row in rows if row.side == "train"]
     wrong = {row.key for i, row in enumerate(train) if i % 3}
     next_of = dict(zip(LABELS, (*LABELS[1:], LABELS[0]), strict=True))
     given = [replace(r, target=next_of[r.target], weight=weight) if r.key in wrong else r for r in rows]
-    settings = FinetuneTable(epochs=epochs, min_steps=1, batch_tokens=256, learning_rate=1e-2, patience=30)
+    settings = FinetuneTable(epochs=epochs, min_steps=1, batch_tokens=256, learning_rate=2e-3, patience=40)
     return tune(folder, base, toy.TASK, settings, given, lambda *_a, **_f: None)
