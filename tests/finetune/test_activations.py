@@ -17,7 +17,7 @@ from headrace.finetune.running import Tuned, tune
 
 SETTINGS = FinetuneTable(epochs=1, min_steps=6, batch_tokens=256, evals_per_epoch=1, precision="fp32")
 
-# A softmax over tokens is the same whatever is added to all of them: the slope is rounding alone, which AdamW scales up.
+# A softmax over tokens is the same whatever is added to them all: its slope is rounding alone, which AdamW scales up.
 _FREE = {"model.qa_outputs.bias"}
 
 
