@@ -20,6 +20,7 @@ from typing import Any
 from bench.drills import (
     Figure,
     artifacts,
+    batches,
     crash_points,
     deaths,
     disks,
@@ -52,6 +53,7 @@ DRILLS: dict[str, tuple[str, Callable[[], list[Figure]]]] = {
     "R12": ("ten times too much", overload.run),
     "R13": ("deadlines", overload.run_deadlines),
     "R14": ("a noisy neighbour", neighbours.run),
+    "R15": ("a batch of several", batches.run),
     "R16": ("deaths of workers", deaths.run),
     "R17": ("bad artifacts", artifacts.run),
     "R19": ("several that write at once", hammer.run),
