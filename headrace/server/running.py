@@ -6,8 +6,8 @@ finish what is under way, write what is queued, stop the worker, end with status
 """
 
 import asyncio
-import ctypes
 import contextlib
+import ctypes
 import errno
 import gc
 import ipaddress
