@@ -193,5 +193,12 @@ def training_by_method(case: Case, enough: str | None, measured: Mapping[str, Ma
         )
         return [say("training", "act", text, ends, unit="", command=command, way=enough)]
     ends = Interval(best["estimate"], best["low"], best["high"], best["level"])
+    guessed = measured.get("majority", {}).get("estimate")
+    if guessed is not None and best["low"] <= guessed:
+        text = (
+            f"Validation rows cannot tell whether labels are worth using: on the frozen base model they give {metric} "
+            f"{{}}, the most frequent class alone {guessed:.2f}; import more."
+        )
+        return [say("training", "not known", text, ends, unit="", command=command)]
     text = f"Labels are worth using: on the frozen base model alone they give {metric} {{}}; a version would tell more."
     return [say("training", "fine", text, ends, unit="", command=command)]

@@ -140,6 +140,8 @@ def test_before_there_is_a_version_the_ways_of_advise_method_tell(workspace: Wor
     assert (one["verdict"], one["number"]) == ("act", 0.71)
     (one,) = check(business.training_by_method(case, None, measured), "training")
     assert (one["verdict"], one["number"]) == ("fine", 0.715)
+    measured["majority"] = {"estimate": 0.61, **ends}
+    assert verdicts(business.training_by_method(case, None, measured), "training") == ["not known"]
     assert verdicts(business.training_by_method(case, None, {}), "training") == ["not known"]
 
 
