@@ -197,7 +197,7 @@ def training_by_method(case: Case, enough: str | None, measured: Mapping[str, Ma
     if guessed is not None and best["low"] <= guessed:
         text = (
             f"Validation rows cannot tell whether labels are worth using: on the frozen base model they give {metric} "
-            f"{{}}, the most frequent class alone {guessed:.2f}; import more."
+            f"{{}}, answers that ignore the text {guessed:.2f}; import more."
         )
         return [say("training", "not known", text, ends, unit="", command=command)]
     text = f"Labels are worth using: on the frozen base model alone they give {metric} {{}}; a version would tell more."
