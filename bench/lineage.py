@@ -5,7 +5,8 @@ Real store and files, synthetic rows: three channels, a label each, predictions 
 several snapshots of all rows with a run and a version each.
 
 Beside it, what was chosen among: how a row is found in a snapshot (all of a column; row groups passed over by their
-statistics; a table of the store that lists the rows of every snapshot), and what erasures, a backup and a restore take.
+statistics; a table of the store that lists the rows of every snapshot), what erasures, a backup and a restore take, and
+how soon a killed server of this workspace, whose model loads at once, is ready again.
 
 Run: python -m bench.lineage [--rows 1000000] [--snapshots 5]
 """
@@ -14,6 +15,7 @@ import argparse
 import json
 import os
 import random
+import signal
 import sqlite3
 import statistics
 import subprocess
@@ -47,6 +49,7 @@ _CHUNK = 20_000
 _ASKED_EVERY = 100  # rows for one with a prediction and feedback
 _N_ASKED = 30
 _TARGET_S = 1.0
+_READY_S, _N_KILLS = 5.0, 5
 _GROUP_ROWS = (1_000_000, 200_000, 50_000, 10_000)
 _FEEDBACK = ("id", "prediction_id", "kind", "correction", "labeller", "used", "at")
 
@@ -76,6 +79,7 @@ def main() -> int:
             Measured("history row, its work, slowest", max(worked for _, worked in by_process), "s of processor"),
             *ways_to_find(Path(name), rows),
         ]
+        measured += ready_again(root)
         measured += erased(root, rows)
     write("lineage", measured, [SEED])
     return 0 if slowest < _TARGET_S else 1
@@ -249,6 +253,31 @@ def table_of_rows(folder: Path, rows: Sequence[SnapshotRow], chosen: Sequence[st
         Measured("a table of all rows: one row found", 1000 * found, "ms"),
         Measured("a table of all rows: written, for each snapshot", took, "s"),
         Measured("a table of all rows: size, for each snapshot", path.stat().st_size / 1e6, "MB"),
+    ]
+
+
+def ready_again(root: Path) -> list[Measured]:
+    """Seconds from the start of a server's process to its first word that it is ready, after it was killed at work."""
+    import stub_model  # beside planted
+    from headrace.release import releases
+    from headrace.workspace import open_workspace
+
+    site = root.with_name("site")
+    site.mkdir()
+    env, taken = stub_model.install_plugin(site), []
+    with open_workspace(root) as ws:
+        releases.promote(ws, stub_model.plant_stub(ws).name, task="tone")
+    n_bytes = (root / ".headrace" / "headrace.db").stat().st_size
+    for _ in range(1 + _N_KILLS):
+        started = time.perf_counter()
+        with stub_model.running(root, env) as server:
+            taken.append(time.perf_counter() - started)
+            server.stop(signal.SIGKILL)
+    slowest = max(taken[1:])  # the first had not been killed before
+    return [
+        Measured("database", n_bytes / 1e6, "MB"),
+        Measured("a killed server is ready again after, median", statistics.median(taken[1:]), "s"),
+        Measured("a killed server is ready again after, slowest", slowest, "s", "target", slowest / _READY_S),
     ]
 
 
