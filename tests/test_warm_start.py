@@ -177,9 +177,9 @@ def test_a_start_of_another_task_or_base_is_refused(ws: Workspace, tmp_path: Pat
         ("labels", json.dumps(LABELS[::-1]), "other outputs"),
         ("base_model", str(other), "another base model"),
     ):
-        with open_workspace(ws.root, overrides={f"tasks.tone.{setting}": value}) as turned:
-            with pytest.raises(BadInput, match=why):
-                making.check_finetune(turned, "tone", own)
+        other_settings = {f"tasks.tone.{setting}": value}
+        with open_workspace(ws.root, overrides=other_settings) as turned, pytest.raises(BadInput, match=why):
+            making.check_finetune(turned, "tone", own)
 
 
 @pytest.mark.slow
