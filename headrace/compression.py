@@ -225,10 +225,13 @@ def _exact(ws: Workspace, whole: _Whole, report: Report) -> str:
 def _run_of(ws: Workspace, whole: _Whole, steps: tuple[Step, ...]) -> Run:
     """The run that a version, the ways and the settings decide, found or made."""
     settings, version, name = ws.settings.compress, whole.version, candidate_name(steps)
-    finetune = FinetuneTable.model_validate(whole.run.params["finetune"]).model_copy(
+    own = FinetuneTable.model_validate(whole.run.params["finetune"])
+    finetune = own.model_copy(
         update={
             "method": "distil",
             "teacher": version.name,
+            "start": "",
+            "sampling": own.sampling.model_copy(update={"replay_share": 1.0}),
             "epochs": settings.epochs,
             "learning_rate": settings.learning_rate,
             "augment": AugmentTable(),  # the version's answers to its rows are what is learnt

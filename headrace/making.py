@@ -13,10 +13,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace import jobs, signing, trusting
+from headrace import jobs, signing, trusting, warm_start
 from headrace.config import FinetuneTable, TaskTable
 from headrace.data import snapshot
-from headrace.errors import BadInput
 from headrace.evaluate import agreement, baselines, evaluating, membership
 from headrace.export import load as load_artifact
 from headrace.export.writing import check_format, export
@@ -26,7 +25,7 @@ from headrace.ids import new_id
 from headrace.records import Artifact, Evaluation, Input, Job, ModelVersion, Run, Snapshot, SnapshotRow
 from headrace.registry import require, resolve
 from headrace.release import controls
-from headrace.store import adapters, examples, runs, snapshots, versions
+from headrace.store import adapters, examples, runs, versions
 from headrace.tasks import TASK_TYPES, FloatArray, Outputs, Predictor, TaskType
 from headrace.tasks.inputs import as_one_text
 from headrace.workspace import Workspace
@@ -44,8 +43,8 @@ class Material:
     """What a run reads besides its own snapshot."""
 
     unlabelled: list[str]
-    replayed: list[SnapshotRow]
     teacher: Path | None
+    start: Path | None
 
 
 def start_training(ws: Workspace, *, task: str | None = None) -> Job:
@@ -74,9 +73,11 @@ def check_ready(ws: Workspace, task: str | None = None) -> None:
 
 
 def check_finetune(ws: Workspace, task: str, finetune: FinetuneTable) -> None:
-    """Refuse settings that no run of the task can be made by, as `check_settings` does."""
+    """Refuse settings that no run of the task can be made by, as `check_settings` and `warm_start.check` do."""
     settings = ws.task(task)
-    check_settings(settings, task_type_of(settings), finetune, base_models.find(settings.base_model).folder)
+    task_type = task_type_of(settings)
+    check_settings(settings, task_type, finetune, base_models.find(settings.base_model).folder)
+    warm_start.check(ws, settings, task_type, finetune, task)
 
 
 def submitted(ws: Workspace, target: str, args: dict[str, Any]) -> Job:
@@ -112,10 +113,9 @@ def fine_tuned(ws: Workspace, run: Run, rows: Sequence[SnapshotRow], report: Rep
         shutil.rmtree(ws.state_folder / "runs" / run.id, ignore_errors=True)
         return run.checkpoint
     fine_tune = resolve("headrace.finetune.running:fine_tune", purpose="training")
-    material = _material(ws, run, rows)
-    given = {"unlabelled": material.unlabelled, "teacher": material.teacher}
+    given = vars(_material(ws, run))
     with tracking.to(ws.state_folder / "tracking", run.id):
-        checkpoint: str = fine_tune(ws, run, [*rows, *material.replayed], report, **given)
+        checkpoint: str = fine_tune(ws, run, warm_start.rows_of(ws, run, rows), report, **given)
     return checkpoint
 
 
@@ -145,6 +145,8 @@ def planned_run(ws: Workspace, task: str, frozen: Snapshot, finetune: FinetuneTa
     settings, now = ws.task(task), ws.clock()
     if finetune.teacher:  # by one of its several names
         finetune = finetune.model_copy(update={"teacher": controls.find_version(ws, task, finetune.teacher).name})
+    if finetune.start:
+        finetune = finetune.model_copy(update={"start": warm_start.version_of(ws, task, finetune.start).name})
     base = base_models.find(settings.base_model)
     unread = {"tracker", "per_channel"}  # the first only looks on, the second decides what comes after
     deciding_settings = finetune.model_dump(mode="json", exclude=unread)
@@ -179,8 +181,9 @@ def _material_hashes(ws: Workspace, task: str, frozen: Snapshot, finetune: Finet
     """What a run reads besides its snapshot, by hash; empty where its settings ask for nothing.
 
     Raises:
-        NotFound: no such method, or no such teacher.
+        NotFound: no such method, teacher or start.
         BadConfig: distil without a teacher.
+        BadInput, WrongState: as `warm_start.check_rows`.
     """
     check_methods(ws.task(task), task_type_of(ws.task(task)), finetune)
     found: dict[str, Any] = {}
@@ -188,46 +191,20 @@ def _material_hashes(ws: Workspace, task: str, frozen: Snapshot, finetune: Finet
         found["teacher"] = controls.find_version(ws, task, finetune.teacher).checkpoint
     if finetune.method == "continue-pretraining":
         found["unlabelled"] = hash_of(unlabelled_texts(ws, until=ws.clock()))
-    if finetune.sampling.replay_share > 0:
-        found["older_snapshots"] = [one.content_hash for one in _older(ws, frozen)]
+    if finetune.start:
+        version = controls.find_version(ws, task, finetune.start)
+        warm_start.check_rows(ws, frozen, finetune, version)
+        found["start"] = version.checkpoint
     return found
 
 
-def _material(ws: Workspace, run: Run, rows: Sequence[SnapshotRow]) -> Material:
-    hashes, frozen = run.params.get("material", {}), snapshot.find(ws, run.snapshot_id)
-    replayed: list[SnapshotRow] = []
-    if "older_snapshots" in hashes:
-        pick = resolve("headrace.finetune.sampling:replayed", purpose="replay")
-        share = run.params["finetune"]["sampling"]["replay_share"]
-        older = _replayable(ws, run, frozen)
-        replayed = pick([*rows, *snapshot.rows(ws, frozen, "test")], older, share=share, seed=run.seed)
+def _material(ws: Workspace, run: Run) -> Material:
+    hashes = run.params.get("material", {})
     return Material(
         unlabelled=unlabelled_texts(ws, until=run.created_at) if "unlabelled" in hashes else [],
-        replayed=replayed,
         teacher=ws.artifacts.get(hashes["teacher"]) if "teacher" in hashes else None,
+        start=ws.artifacts.get(hashes["start"]) if "start" in hashes else None,
     )
-
-
-def _replayable(ws: Workspace, run: Run, frozen: Snapshot) -> list[SnapshotRow]:
-    """Rows of older snapshots, each as it would be frozen now: what trust holds back by now, or what is gone, is none.
-
-    An older snapshot has a row's label as it was taken for right then, and replay would train on it after all.
-    """
-    settled = trusting.settlement(ws, task=run.task).settled
-    now = {row.example_id: row for row in snapshot.current(ws, run.task, settled)[0]}
-    older = (row for one in _older(ws, frozen) for row in snapshot.rows(ws, one, "train"))
-    task_type = task_type_of(task_of(run))
-    found = (now[row.example_id] for row in older if row.example_id in now)
-    return [row for row in found if _is_label(task_type, row)]
-
-
-def _is_label(task_type: TaskType, row: SnapshotRow) -> bool:
-    """Whether the task still has the label of an older row."""
-    try:
-        task_type.parse_label(row.target, row.input)
-    except BadInput:
-        return False
-    return True
 
 
 def unlabelled_texts(ws: Workspace, *, until: datetime) -> list[str]:
@@ -236,13 +213,6 @@ def unlabelled_texts(ws: Workspace, *, until: datetime) -> list[str]:
         found = examples.inputs_to_learn_from(conn, until=until)
     parts = (part for one in found for part in ((one,) if isinstance(one, str) else one))
     return list(dict.fromkeys(parts))
-
-
-def _older(ws: Workspace, frozen: Snapshot) -> list[Snapshot]:
-    """Earlier snapshots of the task whose rows are there, newest first."""
-    with ws.store.read() as conn:
-        found = [one for one in snapshots.listing(conn, frozen.task) if one.erased_at is None]
-    return [one for one in reversed(found) if (one.created_at, one.id) < (frozen.created_at, frozen.id)]
 
 
 def task_of(run: Run) -> TaskTable:

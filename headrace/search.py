@@ -54,6 +54,7 @@ def start(ws: Workspace, n_trials: int, *, task: str | None = None) -> Job:
     name = ws.task_name(task)
     _check_ranges(ws, name)
     frozen = trusting.freeze(ws, task=name)
+    search_of(ws, name, frozen)  # a start that cannot be is refused here
     args = {"task": name, "snapshot_id": frozen.id, "n_trials": n_trials}
     return making.submitted(ws, "headrace.search:make_best_version", args)
 

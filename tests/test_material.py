@@ -1,12 +1,10 @@
-"""What a run reads besides its snapshot: unlabelled texts, older rows, a teacher.
+"""What a run reads besides its snapshot: unlabelled texts, a teacher. A start has tests/test_warm_start.py.
 
-Catches: texts of the test side in pretraining, a run that does not notice another teacher or new texts, replayed rows
-that the newest snapshot has.
+Catches: texts of the test side in pretraining, a run that does not notice another teacher or new texts.
 """
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +49,15 @@ def test_pretraining_reads_every_text_but_the_test_sides(ws: Workspace) -> None:
     run = planned(ws, method="continue-pretraining")
     assert run.fingerprint != before.fingerprint
     assert planned(ws).fingerprint == planned(ws).fingerprint
-    found = making._material(ws, run, []).unlabelled
+    found = making._material(ws, run).unlabelled
     side_of = split.assign(ws)
     with ws.store.read() as conn:
         there = {row.text: side_of[row.group_key] for row in examples.grouped_texts(conn)}
     assert len(there) == 150
     assert set(found) == {text for text, side in there.items() if side in ("train", "validation")}
     assert {row["text"] for row in new} & set(found)
-    assert making._material(ws, planned(ws), []).unlabelled == []
-    assert set(making._material(ws, before, []).unlabelled) < set(found)  # what came later is not in it
+    assert making._material(ws, planned(ws)).unlabelled == []
+    assert set(making._material(ws, before).unlabelled) < set(found)  # what came later is not in it
 
 
 def test_a_teacher_is_a_version_and_part_of_the_run(ws: Workspace) -> None:
@@ -73,42 +71,6 @@ def test_a_teacher_is_a_version_and_part_of_the_run(ws: Workspace) -> None:
     run = planned(ws, method="distil", teacher="1")
     assert run.params["material"]["teacher"] == version.checkpoint
     assert run.fingerprint == planned(ws, method="distil", teacher=version.id).fingerprint
-
-
-def test_replayed_rows_come_from_older_snapshots_alone(ws: Workspace) -> None:
-    first = snapshot.freeze(ws)
-    add(ws, sentences(40, seed=9, channel="c"))
-    run = planned(ws, sampling={"replay_share": 0.5})
-    assert run.params["material"] == {"older_snapshots": [first.content_hash]}
-    newest = snapshot.rows(ws, snapshot.find(ws, run.snapshot_id))
-    assert making._material(ws, run, newest).replayed == []  # the newest has them all
-    fewer = [row for row in newest if row.key.startswith("c-")]
-    replayed = making._material(ws, run, fewer).replayed
-    assert len(replayed) == round(0.5 * sum(row.side == "train" for row in fewer))
-    assert all(row.side == "train" and row.key.startswith("a-") for row in replayed)
-
-
-def test_replay_leaves_out_labels_that_are_gone_and_texts_of_the_test_side(ws: Workspace) -> None:
-    """Catches: training that ends at an unknown label; test texts in trials of a search, which see no test row."""
-    snapshot.freeze(ws)
-    add(ws, sentences(40, seed=9, channel="c"))
-    run = planned(ws, sampling={"replay_share": 1.0})
-    newest = snapshot.rows(ws, snapshot.find(ws, run.snapshot_id))
-    fewer = [row for row in newest if row.key.startswith("c-")]
-    task = {**run.params["task"], "labels": [*LABELS[:2], "new"]}
-    found = making._material(ws, replace(run, params={**run.params, "task": task}), fewer).replayed
-    assert {row.target for row in found} == set(LABELS[:2])
-    mine = snapshot.find(ws, run.snapshot_id)
-    tested = {row.example_id for row in snapshot.rows(ws, mine, "test")}
-    older = [replace(row, side="train") for row in newest if row.example_id in tested]
-    real = snapshot.rows
-
-    def rows_of(ws: Workspace, frozen: Any, *side: Any) -> list[Any]:
-        return real(ws, frozen, *side) if frozen.id == mine.id else older
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(snapshot, "rows", rows_of)
-        assert making._material(ws, run, [row for row in newest if row.side != "test"]).replayed == []
 
 
 def test_the_parts_of_a_pair_are_texts_of_their_own_and_each_comes_once(

@@ -44,6 +44,22 @@ def fresh(base_folder: Path, task_type: TaskType, *, form: Form = "head", dropou
     return Network(model, task_type.problem, task_type.n_outputs, dense=dense)
 
 
+def warm(folder: Path, task_type: TaskType, *, form: Form = "head", dropout: float = 0.0) -> Network:
+    """The network of a plain checkpoint as training goes on from it: as `fresh`, but with its own head.
+
+    A retrieval task has none: its last layer is the catalogue, which may be another by now.
+
+    Raises:
+        Damaged: a file of it could run code or lead elsewhere.
+    """
+    model_folder.check(folder)
+    network = fresh(folder, task_type, form=form, dropout=dropout)
+    if network.dense is not None and task_type.problem != "retrieval":
+        network.dense = _dense(folder)
+    network.crf = _crf(folder)
+    return network
+
+
 def load(folder: Path, task_type: TaskType) -> tuple[Network, Any]:
     """The network of a checkpoint in float32, ready to answer, and its tokenizer.
 
@@ -64,21 +80,33 @@ def load(folder: Path, task_type: TaskType) -> tuple[Network, Any]:
             model = PeftModel.from_pretrained(model, str(folder))
         _name_problem(model.config, task_type)
         network = Network(model, task_type.problem, model.config.num_labels)
-    if crf := read_decoding(folder).get("crf"):
-        network.crf = nn.ParameterDict({name: nn.Parameter(torch.tensor(value)) for name, value in crf.items()})
+    network.crf = _crf(folder)
     return network.eval(), tokenizer
 
 
 def _embedding(folder: Path, task_type: TaskType) -> Network:
-    from safetensors.torch import load_file
-
     model = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32)
     _drop_pooler(model)
+    dense = _dense(folder)
+    return Network(model, task_type.problem, dense.out_features, dense=dense)
+
+
+def _dense(folder: Path) -> nn.Linear:
+    """The linear layer of a sentence-transformers directory."""
+    from safetensors.torch import load_file
+
     facts = json.loads((folder / "3_Dense" / "config.json").read_text("utf-8"))
     dense = nn.Linear(facts["in_features"], facts["out_features"], bias=facts["bias"])
     state = load_file(folder / "3_Dense" / "model.safetensors")
     dense.load_state_dict({name.removeprefix("linear."): value for name, value in state.items()})
-    return Network(model, task_type.problem, facts["out_features"], dense=dense)
+    return dense
+
+
+def _crf(folder: Path) -> nn.ParameterDict | None:
+    crf = read_decoding(folder).get("crf")
+    if not crf:
+        return None
+    return nn.ParameterDict({name: nn.Parameter(torch.tensor(value)) for name, value in crf.items()})
 
 
 def _name_outputs(config: Any, task_type: TaskType) -> None:

@@ -107,8 +107,8 @@ class SamplingTable(Table):
     """How often a channel's rows come in an epoch: as often as there are, all channels alike, or between the two."""
     temperature: Annotated[float, Field(ge=1)] = 2.0
     """A channel's share is its natural one to the power 1 / temperature."""
-    replay_share: Share = 0.0
-    """Rows of older snapshots that this one lacks and that would be frozen now, as a share of its training rows."""
+    replay_share: Share = 1.0
+    """With finetune.start: rows that it has learnt already, as a share of them; the rest is left out."""
 
 
 class PerChannelTable(Table):
@@ -169,6 +169,8 @@ class FinetuneTable(Table):
     """Lower layers that do not train (freeze); None: half of them."""
     cache_bytes: Annotated[int, Field(ge=0)] = 2_000_000_000
     """Disk for the outputs of frozen layers, computed once (freeze, head); 0: computed in every epoch."""
+    start: str = ""
+    """Version whose weights are the start, in place of the base model's; control: the one in charge."""
     teacher: str = ""
     """Version whose answers are learnt (distil)."""
     student_layers: Annotated[int, Field(ge=1)] | None = None

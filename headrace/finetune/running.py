@@ -13,8 +13,8 @@ from transformers import AutoConfig, AutoTokenizer, set_seed
 from transformers.utils import logging
 
 from headrace.checkpoints.encoding import Encoder, check_length, input_names, standalone_tokenizer
-from headrace.checkpoints.loading import fresh
-from headrace.checkpoints.network import Form, Network
+from headrace.checkpoints.loading import fresh, warm
+from headrace.checkpoints.network import Network
 from headrace.checkpoints.saving import save
 from headrace.config import FinetuneTable, TaskTable
 from headrace.errors import BadInput, Unusable
@@ -23,7 +23,7 @@ from headrace.finetune.augmenting import copies_of
 from headrace.finetune.beginning import start_at_prior
 from headrace.finetune.checking import check_options
 from headrace.finetune.features import FeatureSet, Scale, featurise
-from headrace.finetune.methods import Method, Plan, chain_of, method_for, rate_of
+from headrace.finetune.methods import Method, Plan, chain_of, form_of, method_for, rate_of
 from headrace.finetune.steps import count_steps, settled
 from headrace.finetune.wrapping import objective_of
 from headrace.records import Artifact, Run, SnapshotRow
@@ -59,6 +59,7 @@ def fine_tune(
     *,
     unlabelled: Sequence[str] = (),
     teacher: Path | None = None,
+    start: Path | None = None,
 ) -> str:
     """Do the run and return the digest of its checkpoint; a run that was killed goes on from its last whole checkpoint.
 
@@ -67,6 +68,7 @@ def fine_tune(
     Args:
         unlabelled: texts for continue-pretraining.
         teacher: checkpoint folder for distil.
+        start: checkpoint folder whose weights are the start; None: the base model's are.
 
     Raises:
         BadInput: the rows cannot train this task; the message says what is missing.
@@ -93,6 +95,7 @@ def fine_tune(
         report,
         unlabelled=unlabelled,
         teacher=teacher,
+        start=start,
         cache=processes.own_folder(ws.state_folder / "cache"),
     )
     processes.wait()
@@ -123,19 +126,21 @@ def tune(
     *,
     unlabelled: Sequence[str] = (),
     teacher: Path | None = None,
+    start: Path | None = None,
     cache: Path | None = None,
 ) -> Tuned:
     """Train in `folder`, from its newest whole checkpoint if there is one.
 
     Args:
+        start: as `fine_tune` takes it.
         cache: folder where outputs of frozen layers are kept from run to run; None: nowhere.
     """
     task_type: TaskType = TASK_TYPES.get(task.type)(task)
     train, validation = ([r for r in rows if r.side == side and r.weight > 0] for side in ("train", "validation"))
     _check_sides(train, validation, task_type)
     settings = settled(settings, task_type, len(train))
-    tokenizer = AutoTokenizer.from_pretrained(base_folder)
-    check_length(AutoConfig.from_pretrained(base_folder), tokenizer, task)
+    tokenizer = AutoTokenizer.from_pretrained(start or base_folder)
+    check_length(AutoConfig.from_pretrained(start or base_folder), tokenizer, task)
     check_options(task_type, settings, chain_of(settings, task_type)[-1])
     train += copies_of(train, task, settings, base_folder)
     plan = Plan(
@@ -149,14 +154,13 @@ def tune(
         validation=validation,
         unlabelled=unlabelled,
         teacher=teacher,
+        start=start,
         cache=cache,
         report=report,
     )
     plan, method = _after_first(plan, method_for(settings.method, task_type))
     set_seed(settings.seed)
-    network = fresh(plan.base_folder, task_type, form=_form_of(method, task_type), dropout=settings.dropout)
-    _check_head(network)
-    start_at_prior(network, task_type, [row.target for row in train], [row.weight for row in train])
+    network = _begun(plan, method)
     started = time.perf_counter()
     if method.trains:
         network, history, facts = trained(plan, method, network)
@@ -168,11 +172,19 @@ def tune(
     return Tuned(network, plan.tokenizer, history, facts)
 
 
-def _form_of(method: Method, task_type: TaskType) -> Form:
-    """Retrieval compares vectors; tasks on tokens have no vector of the whole input."""
-    if task_type.problem in ("token_classification", "question_answering"):
-        return "head"
-    return "embedding" if task_type.problem == "retrieval" else method.form
+def _begun(plan: Plan, method: Method) -> Network:
+    """The network as training begins: the base model with a fresh head, or a version's with its own."""
+    form, dropout = form_of(method, plan.task_type), plan.settings.dropout
+    if plan.start is not None:
+        network = warm(plan.start, plan.task_type, form=form, dropout=dropout)
+        if not plan.settings.loss.crf:
+            network.crf = None
+        return network
+    network = fresh(plan.base_folder, plan.task_type, form=form, dropout=dropout)
+    _check_head(network)
+    targets, weights = [row.target for row in plan.train], [row.weight for row in plan.train]
+    start_at_prior(network, plan.task_type, targets, weights)
+    return network
 
 
 def _after_first(plan: Plan, method: Method) -> tuple[Plan, Method]:
@@ -197,6 +209,8 @@ def trained(plan: Plan, method: Method, network: Network) -> tuple[Network, list
     settings, folder = plan.settings, processes.first_folder(plan.folder)
     network = method.prepare(network, plan)
     sides = _featurised(plan, network)
+    if plan.start is not None:
+        _scale(network, sides.scale)
     sampler = training.train_sampler(sides.train, settings)
     plan = replace(plan, n_steps=count_steps(settings, len(sampler))[1])
     plain, objective = objective_of(plan, method, network, sides.train)
@@ -269,6 +283,11 @@ def _featurised(plan: Plan, network: Network) -> _Sides:
     return _Sides(train, validation, scale)
 
 
+def _scale(network: Network, scale: Scale) -> None:
+    """Have a network that answers in the targets' own unit answer standardised: the reverse of `_unscale`."""
+    _unscale(network, (-scale[0] / scale[1], 1 / scale[1]))
+
+
 def _unscale(network: Network, scale: Scale) -> None:
     """Have a network that learnt standardised targets answer in the targets' own unit."""
     if scale == (0.0, 1.0):
@@ -287,7 +306,7 @@ def _check_sides(train: Sequence[SnapshotRow], validation: Sequence[SnapshotRow]
         raise BadInput(
             "the training rows have one class only",
             value=train[0].target,
-            next_step="Import rows of the other classes",
+            next_step="Import rows of the other classes, or raise finetune.sampling.replay_share if it is below 1",
         )
     if task_type.problem == "regression":
         task_type.check_spread([row.target for row in train])  # type: ignore[attr-defined]

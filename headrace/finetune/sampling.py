@@ -1,15 +1,13 @@
-"""Which rows an epoch has: channels in other shares than their own, and rows of older snapshots.
+"""Which rows an epoch has: channels in other shares than their own.
 
 Dimensions: N features of the training side (a row that is read in windows has several).
 """
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 
 from headrace.config import SamplingTable
-from headrace.records import SnapshotRow
 
 Slots = list[list[int]]
 """N places in an epoch; each holds the features that take it in turn, an epoch each."""
@@ -51,24 +49,3 @@ def _slots(features: list[int], quota: int) -> Slots:
     whole, rest = divmod(quota, len(features))
     groups = np.array_split(np.asarray(features), rest) if rest else []
     return [[i] for i in features] * whole + [group.tolist() for group in groups]
-
-
-def replayed(
-    new_rows: Sequence[SnapshotRow], old_rows: Sequence[SnapshotRow], *, share: float, seed: int
-) -> list[SnapshotRow]:
-    """Training rows of older snapshots that the newest has no more, on no side, drawn against forgetting.
-
-    Args:
-        old_rows: of all older snapshots, newest first; of a row's several versions the first counts.
-        share: rows drawn, as a share of the newest snapshot's training rows.
-
-    Source: experience replay, Robins 1995, "Catastrophic Forgetting, Rehearsal and Pseudorehearsal".
-    """
-    ids, inputs = {row.example_id for row in new_rows}, {row.input for row in new_rows}
-    kept: dict[str, SnapshotRow] = {}
-    for row in old_rows:
-        if row.example_id not in ids and row.input not in inputs:
-            kept.setdefault(row.example_id, row)
-    candidates = [row for row in kept.values() if row.side == "train"]
-    n = round(share * sum(row.side == "train" for row in new_rows))
-    return sorted(candidates, key=lambda row: hashlib.sha256(f"{seed} {row.example_id}".encode()).digest())[:n]

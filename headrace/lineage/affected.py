@@ -3,7 +3,6 @@
 A run *used* a row in one of these ways; all but `measured` mean that its weights may hold something of the row:
 
     trained, validated, measured   by the side of the row in the run's snapshot
-    replayed                       from an older snapshot
     pretrained                     as a text without a label (continue-pretraining)
     inherited                      it stands on, or learnt from, a run that did
     unknown                        it may have: the files of its snapshot are gone, by an earlier erasure
@@ -18,14 +17,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from headrace.ancestry import Line, name_of, parents
 from headrace.registry import resolve
 from headrace.store import ledger, lineage
 from headrace.workspace import Workspace
 
-Line = Mapping[str, Any]
 _BY_SIDE = {"train": "trained", "validation": "validated", "test": "measured", "unknown": "unknown"}
 _OF_A_ROW = ("side", "target", "weight", "origin")
-_STRENGTH = ("trained", "validated", "replayed", "pretrained", "inherited", "unknown", "measured")
+_STRENGTH = ("trained", "validated", "pretrained", "inherited", "unknown", "measured")
 
 
 @dataclass(frozen=True)
@@ -152,33 +151,26 @@ def ways(
         earliest: when the first of the rows came; None: no run read them as texts alone.
     """
     by_snapshot = {one.snapshot["id"]: one for one in held}
-    by_hash = {one.snapshot["content_hash"]: one for one in held}
     found = {
         one["id"]: how
         for one in runs
-        if (how := _direct(one, by_snapshot, by_hash, earliest if "per_channel" not in one["params"] else None))
+        if (how := _direct(one, by_snapshot, earliest if "per_channel" not in one["params"] else None))
     }
-    parents = {one["id"]: list(_parents(one, runs, versions)) for one in runs}
+    above_of = {one["id"]: list(parents(one, runs, versions)) for one in runs}
     while True:
         hold = {run_id for run_id, how in found.items() if how != "measured"}
-        more = {i: "inherited" for i, above in parents.items() if i not in hold and not hold.isdisjoint(above)}
+        more = {i: "inherited" for i, above in above_of.items() if i not in hold and not hold.isdisjoint(above)}
         if not more:
             return found
         found |= more
 
 
-def name_of(version: Line) -> str:
-    return f"{version['task']}/{version['number']}"
-
-
-def _direct(run: Line, by_snapshot: Mapping[str, Held], by_hash: Mapping[str, Held], earliest: Any) -> str | None:
+def _direct(run: Line, by_snapshot: Mapping[str, Held], earliest: Any) -> str | None:
     """How a run's own model read the rows; the model under adapters was made by another run."""
     own, material = by_snapshot.get(run["snapshot_id"]), run["params"].get("material", {})
     if "per_channel" in run["params"]:
         return "measured" if own is not None and _sides(own) & {"test"} else None
     hows = set() if own is None else {_BY_SIDE[side] for side in _sides(own)}
-    if any(one in by_hash and "train" in _sides(by_hash[one]) for one in material.get("older_snapshots", ())):
-        hows.add("replayed")
     if earliest is not None and "unlabelled" in material and earliest <= run["created_at"]:
         hows.add("pretrained")
     return min(hows, key=_STRENGTH.index, default=None)
@@ -186,18 +178,6 @@ def _direct(run: Line, by_snapshot: Mapping[str, Held], by_hash: Mapping[str, He
 
 def _sides(held: Held) -> set[str]:
     return {side for sides in held.counts.values() for side, n in sides.items() if n}
-
-
-def _parents(run: Line, runs: Sequence[Line], versions: Sequence[Line]) -> Iterator[str]:
-    """Runs whose model a run's model stands on or learnt from."""
-    beneath = run["params"].get("per_channel", {})
-    if "shared_run" in beneath:
-        yield beneath["shared_run"]
-    if "shared_version" in beneath:
-        yield from (one["run_id"] for one in versions if name_of(one) == beneath["shared_version"])
-    teacher = run["params"].get("material", {}).get("teacher")
-    if teacher is not None and not beneath:
-        yield from (one["id"] for one in runs if one["checkpoint"] == teacher)
 
 
 def _used_adapters(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from headrace import loop
+from headrace import loop, warm_start
 from headrace import per_channel as adapting
 from headrace.errors import WrongState
 from headrace.lineage import erasing
@@ -36,7 +36,7 @@ def rebuild(ws: Workspace, *, report: Report = loop.silent) -> list[dict[str, An
         and `erasures` that it answers.
 
     Raises:
-        WrongState: a job is running, or the settings name a teacher that used what was erased.
+        WrongState: a job is running, or the settings name a teacher or a start that used what was erased.
         BadInput, MissingExtra: see `loop.train`.
     """
     with ws.store.read() as conn:
@@ -56,7 +56,8 @@ def rebuild(ws: Workspace, *, report: Report = loop.silent) -> list[dict[str, An
 def _of_task(ws: Workspace, task: str, waiting: Sequence[Erasure], report: Report) -> dict[str, Any]:
     used = {name for one in waiting for name in one.facts["versions"] if _is_of(name, task)}
     way = way_of(_in_charge(ws, task), used, [line for one in waiting for line in one.facts["adapters"]])
-    _refuse_teacher(ws, task, used)
+    if way.what == "all":
+        _refuse_handing_on(ws, task, used)
     version = None
     if way.what == "adapter":
         version = loop.train(ws, task=task, per_channel=True, channel=way.channel, report=report)["version"]
@@ -98,13 +99,21 @@ def _in_charge(ws: Workspace, task: str) -> list[str]:
     return sorted({serving.control.name, *(one.name for one in serving.channels.values())})
 
 
-def _refuse_teacher(ws: Workspace, task: str, used: Collection[str]) -> None:
-    teacher = ws.settings.finetune.teacher
+def _refuse_handing_on(ws: Workspace, task: str, used: Collection[str]) -> None:
+    """Refuse a teacher or a start from which the new version would have what was erased."""
+    settings = ws.settings.finetune
+    teacher, start = settings.teacher, settings.start
     if teacher and controls.find_version(ws, task, teacher).name in used:
         raise WrongState(
             "finetune.teacher used what was erased, and would hand it on",
             value=teacher,
             next_step="Train without a teacher, or with one that did not use it",
+        )
+    if start and warm_start.version_of(ws, task, start).name in used:
+        raise WrongState(
+            "finetune.start used what was erased, and would hand it on",
+            value=start,
+            next_step="Start from the base model (--set finetune.start=), or from a version that did not use it",
         )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from headrace import retention
+from headrace.ancestry import name_of
 from headrace.errors import NotFound
 from headrace.ids import PREFIXES
 from headrace.lineage import affected
@@ -139,7 +140,7 @@ def _of_prediction(ws: Workspace, kind: str, row_id: str, row: Line, asked: Line
         reviews = lineage.reviews(conn, [one["id"] for one in examples], arm_ids)
         answered_by = next((v for v in lineage.versions(conn) if v["id"] == asked["version_id"]), None)
     used = _used_by(ws, asked["channel"], [one["id"] for one in examples])
-    shown = _plain(row) | ({} if answered_by is None else {"version": affected.name_of(answered_by)})
+    shown = _plain(row) | ({} if answered_by is None else {"version": name_of(answered_by)})
     return Trace(
         id=row_id,
         kind=kind,
@@ -186,7 +187,7 @@ def _version(ws: Workspace, version_id: str) -> Trace | None:
     read = _trace_of(ws, row["snapshot_id"])
     made = [one for one in read.versions if one["id"] == version_id]
     runs = [one for one in read.runs if one["id"] == row["run_id"]]
-    shown = _plain(row) | {"name": affected.name_of(row)}
+    shown = _plain(row) | {"name": name_of(row)}
     return Trace(id=version_id, kind="version", row=shown, snapshots=[read.row], runs=runs, **_of_versions(read, made))
 
 

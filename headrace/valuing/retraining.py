@@ -145,9 +145,10 @@ def _without(work: _Work, source: Source, where: str) -> dict[str, Any]:
 def _run(work: _Work, source: Source | None) -> Run:
     """The run that rows, settings, start and source decide, found or made."""
     ws, task = work.ws, work.sides.task
-    planned = making.planned_run(
-        ws, task, work.sides.frozen, ws.settings.finetune.model_copy(update={"epochs": work.epochs})
-    )
+    own = ws.settings.finetune  # its start would be another than the one that is asked for
+    sampling = own.sampling.model_copy(update={"replay_share": 1.0})
+    settings = own.model_copy(update={"epochs": work.epochs, "start": "", "sampling": sampling})
+    planned = making.planned_run(ws, task, work.sides.frozen, settings)
     left_out = None if source is None else [source.channel, source.kind]
     if work.start == "version":
         base = base_models.find(str(_checkpoint(ws, task)))

@@ -14,13 +14,13 @@ import pytest
 ROOT = Path(__file__).parents[2] / "headrace"
 
 LAYERS = [
-    {"errors", "ids", "records", "compared", "registry", "config", "config_sources", "version", "cells"},
+    {"errors", "ids", "records", "compared", "registry", "config", "config_sources", "version", "cells", "ancestry"},
     {"stats", "store", "files", "isolation", "artifacts", "jobs", "workspace", "auditing", "signing", "secret_files"},
     {"tasks", "retention", "personal"},
     {"checkpoints"},
     {"data", "finetune", "evaluate", "export", "release", "serve", "feedback", "access"},
     {"vectors"},
-    {"trusting"},
+    {"trusting", "warm_start"},
     {"making"},
     {"search", "distributed", "compression", "per_channel", "valuing", "reviewing", "labelling", "watching"},
     {"releasing"},

@@ -16,8 +16,8 @@ from sqlalchemy import func, select
 
 from conftest import LABELS, sentences
 from crowds import DAY, Crowd
-from headrace import loop, making, trusting
-from headrace.config import FeedbackTable, SamplingTable, TaskTable
+from headrace import loop, trusting
+from headrace.config import FeedbackTable, TaskTable
 from headrace.data import snapshot
 from headrace.errors import BadInput, NotFound, WrongState
 from headrace.feedback import known, suspensions, trust
@@ -298,27 +298,6 @@ def test_a_snapshot_says_what_it_left_out_and_why(crowd: Crowd) -> None:
     assert left_out[f"held back: {NOT_RIGHT}"] > 20
     assert facts["held_back"][NOT_RIGHT] >= left_out[f"held back: {NOT_RIGHT}"]
     assert facts["held_back"].get(DISPUTED, 0) == 2 * len(trusting.doubtful(crowd.ws, frozen))  # for the review queue
-
-
-def test_replay_draws_no_label_that_is_held_back_by_now(crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Catches: training on the labels of a liar after all, since an older snapshot took them for right."""
-    ws = crowd.ws
-    crowd.say("liar", [(text, "negative") for text in TEXTS])
-    trusting.collect(ws)
-    before = trusting.freeze(ws)
-    assert before.n_from_feedback > 20
-    crowd.say("liar", [(text, other(label)) for text, label in QUESTIONS])
-    trusting.collect(ws)
-    now = trusting.freeze(ws)
-    assert now.n_from_feedback == 0
-    settings = ws.settings.finetune.model_copy(update={"sampling": SamplingTable(replay_share=1.0)})
-    run = making.planned_run(ws, ws.task_name(), now, settings)
-    assert before.content_hash in run.params["material"]["older_snapshots"]
-    monkeypatch.setattr(making, "_older", lambda *_: [before])  # the one of the planted version has no files
-    rows = snapshot.rows(ws, now)
-    assert making._material(ws, run, rows).replayed == []
-    kept = rows[: len(rows) // 2]  # of what still counts, what a run's own rows lack is drawn
-    assert {row.origin for row in making._material(ws, run, kept).replayed} == {"import"}
 
 
 def test_only_labels_that_count_make_a_new_version(crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,5 @@
-"""Shares of channels in an epoch, and replay. Catches: epochs of other lengths (which break resuming), rows of a large
-channel that never come, rows of the newest snapshot's other sides replayed into training."""
+"""Shares of channels in an epoch. Catches: epochs of other lengths (which break resuming), rows of a large channel that
+never come."""
 
 from collections import Counter
 from dataclasses import replace
@@ -14,7 +14,7 @@ from finetune import toy
 from headrace.config import FinetuneTable, SamplingTable
 from headrace.finetune.batching import Padding, TokenBudgetSampler
 from headrace.finetune.running import tune
-from headrace.finetune.sampling import replayed, shared_out, slots_of
+from headrace.finetune.sampling import shared_out, slots_of
 
 SIZES = {"a": 90, "b": 25, "c": 5}
 CHANNELS = [name for name, n in SIZES.items() for _ in range(n)]
@@ -62,19 +62,6 @@ def test_shares_are_whole_and_lose_nothing(total: int, weights: list[float]) -> 
     parts = shared_out(total, weights)
     assert sum(parts) == total
     assert all(abs(part - total * w / sum(weights)) < 1 for part, w in zip(parts, weights, strict=True))
-
-
-def test_replay_draws_training_rows_that_are_gone() -> None:
-    rows = [replace(row, side="train") for row in toy.rows(60)]
-    new = [replace(rows[i], side="test" if i < 5 else "train") for i in range(30)]
-    others = [replace(rows[50], side="test"), replace(rows[3], example_id="again"), replace(rows[45], side="test")]
-    old = [*rows[20:50], *others]
-    drawn = replayed(new, old, share=0.4, seed=1)
-    assert len(drawn) == 10  # 0.4 of 25 training rows
-    assert {row.example_id for row in drawn} <= {row.example_id for row in rows[30:50]}
-    assert replayed(new, old, share=0.4, seed=1) == drawn != replayed(new, old, share=0.4, seed=2)
-    assert replayed(new, old, share=0.0, seed=1) == []
-    assert len(replayed(new, old, share=1.0, seed=1)) == 20  # all there are
 
 
 @pytest.mark.slow

@@ -107,13 +107,33 @@ def test_one_channels_adapter_is_trained_alone(
     assert [(one["per_channel"], one["channel"]) for one in trained] == [(True, "web")]
 
 
-def test_a_teacher_that_used_it_is_refused(
-    workspace: Workspace, made: Furnished, trained: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("setting", "name"), [("teacher", "1"), ("start", "1"), ("start", "control")])
+def test_a_teacher_or_a_start_that_used_it_is_refused(
+    workspace: Workspace,
+    made: Furnished,
+    trained: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    setting: str,
+    name: str,
 ) -> None:
+    controls.ensure_control(workspace, "tone", actor="serve")
     erasing.erase(workspace, example=made.example)
-    finetune = workspace.settings.finetune.model_copy(update={"teacher": "1"})
+    finetune = workspace.settings.finetune.model_copy(update={setting: name})
     monkeypatch.setitem(workspace.settings.__dict__, "finetune", finetune)
-    with pytest.raises(WrongState, match="teacher"):
+    with pytest.raises(WrongState, match=f"finetune.{setting} used"):
         rebuilding.rebuild(workspace)
     assert trained == []
     assert erasing.listing(workspace)[0]["rebuilt_at"] is None
+
+
+def test_a_start_does_not_matter_where_nothing_is_trained_from_it(
+    workspace: Workspace, made: Furnished, trained: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controls.ensure_control(workspace, "tone", actor="serve")
+    plant_version(workspace)
+    releases.promote(workspace, "2", reason="newer")
+    erasing.erase(workspace, example=made.example)
+    finetune = workspace.settings.finetune.model_copy(update={"start": "1"})
+    monkeypatch.setitem(workspace.settings.__dict__, "finetune", finetune)
+    assert [line["what"] for line in rebuilding.rebuild(workspace)] == ["nothing"]
+    assert trained == []

@@ -172,10 +172,7 @@ def test_a_run_used_a_row_by_the_strongest_of_its_ways() -> None:
     assert affected.ways(some, [], [held(unknown=3)], None) == {"a": "unknown"}
 
 
-def test_rows_are_replayed_and_read_without_their_labels() -> None:
-    replayed = a_run("r", material={"older_snapshots": ["hash of snap"]})
-    assert affected.ways([replayed], [], [held(train=1)], None) == {"r": "replayed"}
-    assert affected.ways([replayed], [], [held(test=1)], None) == {}
+def test_texts_are_read_without_their_labels() -> None:
     read: Any = a_run("u", material={"unlabelled": "sha256:0"})
     assert affected.ways([read], [], [], 5) == {"u": "pretrained"}  # type: ignore[arg-type]
     assert affected.ways([read], [], [], 6) == {}  # type: ignore[arg-type]
@@ -188,11 +185,14 @@ def test_what_stands_on_a_run_or_learnt_from_it_inherits() -> None:
         a_run("pupil", material={"teacher": "sha256:1"}),
         a_run("above", per_channel={"shared_run": "pupil", "channel": None}, material={"teacher": "sha256:9"}),
         a_run("again", per_channel={"shared_version": "tone/4", "channel": "web"}),
+        a_run("next", material={"start": "sha256:2"}),
+        a_run("warm", checkpoint="sha256:2", material={"start": "sha256:1"}),
         a_run("apart", "snap", per_channel={"shared_run": "clean", "channel": None}),
         a_run("clean"),
     ]
     found = affected.ways(some, [version], [held(train=1)], None)
-    assert found == {"first": "trained", "pupil": "inherited", "above": "inherited", "again": "inherited"}
+    inherited = dict.fromkeys(["pupil", "above", "again", "next", "warm"], "inherited")
+    assert found == {"first": "trained", **inherited}
     measured = affected.ways(some, [version], [held(test=1)], None)
     assert measured == {"first": "measured", "apart": "measured"}
 

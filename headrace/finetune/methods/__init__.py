@@ -61,6 +61,8 @@ class Plan:
     """Every text of the workspace's channels that is not on the test side; for continue-pretraining."""
     teacher: Path | None = None
     """Checkpoint folder of finetune.teacher."""
+    start: Path | None = None
+    """Checkpoint folder of finetune.start; None: the base model is the start."""
     cache: Path | None = None
     """Where outputs of frozen layers are kept; None: nowhere."""
     n_steps: int = 0
@@ -99,6 +101,8 @@ class Method:
     Tasks on tokens have the first and retrieval the second whatever stands here."""
     trains: bool = True
     """False where `prepare` has done all there is to do."""
+    starts_warm: bool = True
+    """Whether `prepare` leaves the answers as they are, so that it can go on from a version (finetune.start)."""
     problems: frozenset[str] = PROBLEMS
     """Problems of task types that it can do."""
 
@@ -135,6 +139,14 @@ def chain_of(settings: FinetuneTable, task_type: TaskType) -> list[Method]:
     while (then := chain[-1].then) is not None:
         chain.append(method_for(then(task_type, settings), task_type))
     return chain
+
+
+def form_of(method: Method, task_type: TaskType) -> Literal["head", "embedding"]:
+    """The form of the network that a method trains: retrieval compares vectors; tasks on tokens have no vector of the
+    whole input."""
+    if task_type.problem in ("token_classification", "question_answering"):
+        return "head"
+    return "embedding" if task_type.problem == "retrieval" else method.form
 
 
 def rate_of(settings: FinetuneTable, method: Method, problem: str) -> float:

@@ -166,4 +166,4 @@ def _teacher(plan: Plan) -> tuple[Network, Any, Encoder]:
     return teacher.requires_grad_(False).to(device), tokenizer, Encoder(alone)
 
 
-METHOD = Method(learning_rate=2e-4, prepare=prepare, objective=objective, check=check)
+METHOD = Method(learning_rate=2e-4, prepare=prepare, objective=objective, check=check, starts_warm=False)

@@ -62,4 +62,4 @@ def prepare(network: Network, plan: Plan) -> Network:
     return wrap(network, config)
 
 
-METHOD = Method(learning_rate=2e-2, prepare=prepare, problems=frozenset(_PEFT_TASKS), check=check)
+METHOD = Method(learning_rate=2e-2, prepare=prepare, problems=frozenset(_PEFT_TASKS), check=check, starts_warm=False)

@@ -152,4 +152,4 @@ def _special(name: str, type_id: int = 0) -> Piece:
     return {"SpecialToken": {"id": name, "type_id": type_id}}
 
 
-METHOD = Method(learning_rate=1e-2, prepare=prepare, finish=merge, check=check)
+METHOD = Method(learning_rate=1e-2, prepare=prepare, finish=merge, check=check, starts_warm=False)
