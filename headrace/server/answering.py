@@ -81,8 +81,7 @@ async def predict(
     started_at, caller = time.monotonic(), CURRENT.get().caller
     _check(plane, unit, len(inputs))
     found = await plane.channel(channel)
-    request_id, parsed = new_id("request"), _parsed(plane, task, inputs)
-    kept: list[Kept] = []
+    request_id, parsed, kept = new_id("request"), _parsed(plane, task, inputs), list[Kept]()
     if is_looked_at := plane.door.policy(channel) != "off":
         clean = partial(_cleaned, plane, found, unit, parsed)
         unit, parsed, kept = await asyncio.to_thread(clean) if plane.door.takes_long(parsed) else clean()

@@ -33,10 +33,9 @@ from headrace.checkpoints.saving import save
 from headrace.config import FinetuneTable
 from headrace.errors import BadConfig, BadInput, NotFound
 from headrace.finetune.compressing import Step, candidate_name, feed_forward, heads, parse, vocabulary
-from headrace.finetune.compressing.candidates import _standardise
 from headrace.finetune.compressing.importance import importance
 from headrace.finetune.methods import Plan
-from headrace.finetune.running import _unscale
+from headrace.finetune.running import _scale, _unscale
 from headrace.tasks import TASK_TYPES
 
 TASK_TYPE = TASK_TYPES.get(toy.TASK.type)(toy.TASK)
@@ -386,7 +385,7 @@ def test_numbers_come_back_in_their_own_unit(tiny_base: Path, tmp_path: Path) ->
     feed = plan.tokenizer("the box was fast", return_tensors="pt")
     before = network(**feed)
     mean, deviation = task_type.scale([row.target for row in rows])  # type: ignore[attr-defined]
-    _standardise(network, plan)
+    _scale(network, (mean, deviation))
     assert torch.allclose(network(**feed), (before - mean) / deviation, atol=1e-4)
     _unscale(network, (mean, deviation))
     assert torch.allclose(network(**feed), before, rtol=1e-5)

@@ -87,6 +87,7 @@ def made(
         validation=[row for row in rows if row.side == "validation"],
         unlabelled=unlabelled,
         teacher=teacher,
+        start=teacher,
         report=report,
     )
     ways: list[tuple[Way, Step]] = [(WAYS.get(step.way), step) for step in steps]
@@ -137,14 +138,4 @@ def _cut(network: Network, plan: Plan, ways: Sequence[tuple[Way, Step]], folder:
     save(network, plan.tokenizer, folder)
 
 
-def _standardise(network: Network, plan: Plan) -> Network:
-    """Have a network that answers in the targets' own unit answer in standard deviations, in which training works."""
-    if plan.task_type.problem == "regression":
-        mean, deviation = plan.task_type.scale([row.target for row in plan.train])  # type: ignore[attr-defined]
-        with torch.no_grad():
-            network.head.weight.div_(deviation)
-            network.head.bias.sub_(mean).div_(deviation)
-    return network
-
-
-_RECOVERY = Method(learning_rate=distil.METHOD.learning_rate, prepare=_standardise, objective=distil.objective)
+_RECOVERY = Method(learning_rate=distil.METHOD.learning_rate, objective=distil.objective)
