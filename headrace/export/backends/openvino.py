@@ -17,7 +17,7 @@ from headrace.checkpoints.windows import outputs_of
 from headrace.config import TaskTable
 from headrace.errors import Damaged
 from headrace.export.artifact import ArtifactFacts
-from headrace.export.backends.slots import OWNERS, SLOTS, Slot, Slots, read_head
+from headrace.export.backends.slots import OWNERS, PLACES, SLOTS, Slot, Slots, read_head
 from headrace.files import openvino_file
 from headrace.records import Input
 from headrace.registry import resolve
@@ -214,10 +214,19 @@ class OpenVINOBank:
         return self._predictor.answer(inputs, partial(self._feed, slots))
 
     def _feed(self, slots: Sequence[int], batch: Batch, windows: Sequence[Window]) -> dict[str, Any]:
-        by_row = np.zeros((len(batch.rows), max(len(row) for row in batch.rows)), dtype=np.int64)
-        for row, numbers in enumerate(batch.rows):
-            by_row[row, : len(numbers)] = [slots[windows[number].row] for number in numbers]
-        feed = {SLOTS: by_row, **self._arrays()}
+        places = np.zeros((len(batch.rows), batch.n_tokens), dtype=np.int64)
+        by_row: list[dict[int, int]] = []
+        for row, numbers in zip(places, batch.rows, strict=True):
+            at, own = 0, dict[int, int]()  # slot to its place: an adapter costs a row as much for one window as for all
+            for number in numbers:
+                end = at + len(windows[number])
+                row[at:end] = own.setdefault(slots[windows[number].row], len(own) + 1)
+                at = end
+            by_row.append(own)
+        chosen = np.zeros((len(by_row), max(map(len, by_row))), dtype=np.int64)
+        for row, own in zip(chosen, by_row, strict=True):
+            row[: len(own)] = list(own)
+        feed = {SLOTS: chosen, PLACES: places, **self._arrays()}
         if self._has_owners:
             feed[OWNERS] = np.asarray([slots[windows[number].row] for number in batch.windows], dtype=np.int64)
         return feed

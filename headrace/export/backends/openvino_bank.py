@@ -4,10 +4,11 @@ The graph stays one: adapters are rows of arrays that are handed to it with each
 nothing. Slot 0 is no adapter: zero updates and the shared head. Source of the update: Hu et al. 2021, arXiv 2106.09685,
 equation 3.
 
-Dimensions: R rows, L tokens of a row, S windows of the fullest row, N windows; C slots, r rank, K outputs of the head,
-D_in and D_out of a linear layer.
+Dimensions: R rows, L tokens of a row, S adapters of the row that has most, N windows; C slots, r rank, K outputs of the
+head, D_in and D_out of a linear layer.
 
-Inputs it adds: `slots` (R, S) of each row's windows and, where the head answers by window, `owners` (N,) of all;
+Inputs it adds: `slots` (R, S), those that a row's windows have, each once; `places` (R, L), where in that list a
+token's own slot is, 1 to S, and 0 where padded; where the head answers by window, `owners` (N,), the slots of all;
 `NAME.a` (C, r, D_in) and `NAME.b` (C, r, D_out) for each target; `head.weight` (C, K, D) and `head.bias` (C, K).
 """
 
@@ -19,7 +20,7 @@ import openvino as ov
 from openvino import opset13 as ops
 
 from headrace.errors import BadInput
-from headrace.export.backends.slots import HEAD_BIAS, HEAD_WEIGHT, OWNERS, SLOTS
+from headrace.export.backends.slots import HEAD_BIAS, HEAD_WEIGHT, OWNERS, PLACES, SLOTS
 
 MARK = "adapter."
 """What the names of the operations that are put in begin with."""
@@ -37,11 +38,10 @@ def insert(model: Any, targets: Sequence[str], rank: int, head: str) -> Any:
         BadInput: the graph has no such linear layer.
     """
     products = {name: _product(model, name) for name in (*targets, head)}
-    segments = _parameter(model, "segments")
     starts = _parameter(model, "starts")
-    slots = _named(ops.parameter([-1, -1], np.int64), SLOTS)
-    added = [slots]
-    is_own = _is_own(segments, slots)
+    slots, places = (_named(ops.parameter([-1, -1], np.int64), name) for name in (SLOTS, PLACES))
+    added = [slots, places]
+    is_own = _is_own(places, slots)
     for name in targets:
         d_out, d_in = products[name].input_value(1).get_shape()
         a = _named(ops.parameter([-1, rank, d_in], np.float32), f"{name}.a")
@@ -53,7 +53,7 @@ def insert(model: Any, targets: Sequence[str], rank: int, head: str) -> Any:
 
 
 def _update(x: Any, a: Any, b: Any, slots: Any, is_own: Any, rank: int) -> Any:
-    """(R, L, D_out): each token times the matrices of its own window's slot, and zero times the others of its row."""
+    """(R, L, D_out): each token times the matrices of its own slot, and zero times the others of its row."""
     zero = _ints(0)
     rows = [ops.reshape(ops.gather(one, slots, zero), _ints(0, -1, _width(one)), True) for one in (a, b)]
     inner = ops.matmul(x, rows[0], False, True)  # (R, L, S * r)
@@ -62,12 +62,12 @@ def _update(x: Any, a: Any, b: Any, slots: Any, is_own: Any, rank: int) -> Any:
     return ops.matmul(ops.reshape(kept, _ints(0, 0, -1), True), rows[1], False, False)
 
 
-def _is_own(segments: Any, slots: Any) -> Any:
-    """(R, L, S) 1 where a token is of the window, else 0."""
+def _is_own(places: Any, slots: Any) -> Any:
+    """(R, L, S) 1 where a token has the slot, else 0."""
     n = ops.squeeze(ops.slice(ops.shape_of(slots), _ints(1), _ints(2), _ints(1)), _ints(0))
     one = ops.constant(np.int64(1))
     numbers = ops.range(one, ops.add(n, one), one, "i64")
-    return ops.convert(ops.equal(ops.unsqueeze(segments, _ints(2)), numbers), np.float32)
+    return ops.convert(ops.equal(ops.unsqueeze(places, _ints(2)), numbers), np.float32)
 
 
 def _replace_head(product: Any, slots: Any, is_own: Any, *, by_window: bool) -> list[Any]:

@@ -25,7 +25,7 @@ from headrace.export.backends import openvino_bank, openvino_packing
 from headrace.export.backends.checkpoint_files import check_calibration, check_checkpoint, quietly
 from headrace.export.backends.openvino import MODEL
 from headrace.export.backends.openvino_trimming import keep_first_token
-from headrace.export.backends.slots import HEAD, OWNERS, SLOTS, Slots
+from headrace.export.backends.slots import HEAD, OWNERS, PLACES, SLOTS, Slots
 from headrace.records import Input
 from headrace.tasks import TASK_TYPES, TaskType
 from headrace.version import VERSION
@@ -196,6 +196,7 @@ def _feed(graph: _Graph, encoder: Encoder, window: Window) -> dict[str, Any]:
     if graph.slots is None:
         return feed
     none = {SLOTS: np.zeros((1, 1), dtype=np.int64), OWNERS: np.zeros(1, dtype=np.int64), **graph.slots.arrays}
+    none[PLACES] = (np.arange(batch.n_tokens) < len(window)).astype(np.int64)[None]
     return feed | {name: array for name, array in none.items() if name in names}
 
 

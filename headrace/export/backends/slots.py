@@ -23,7 +23,7 @@ from headrace.files import safetensors_file
 
 HEAD = "head.safetensors"
 """The shared model's last linear layer, beside the graph."""
-HEAD_WEIGHT, HEAD_BIAS, SLOTS, OWNERS = "head.weight", "head.bias", "slots", "owners"
+HEAD_WEIGHT, HEAD_BIAS, SLOTS, PLACES, OWNERS = "head.weight", "head.bias", "slots", "places", "owners"
 """Inputs of the graph besides `NAME.a` and `NAME.b` of each target (see openvino_bank.py)."""
 Arrays = Mapping[str, NDArray[np.float32]]
 
