@@ -35,7 +35,7 @@ from headrace.artifacts import verify
 from headrace.errors import Damaged, HeadraceError, NotFound
 from headrace.export.artifact import load
 from headrace.records import Input
-from headrace.serve import frames, logs
+from headrace.serve import frames, heaps, logs
 from headrace.serve.batcher import Batcher, Row, estimate_tokens
 from headrace.serve.frames import Message
 from headrace.tasks import TASK_TYPES, Adapter, Bank, Calibration, Outputs, Predictor, TaskType
@@ -284,6 +284,7 @@ class Worker:
                 model = load_model(Path(message["folder"]), digest, n_threads=self._n_threads)
                 self._models[digest] = model
                 self._be_at_least(n_at_once(model.predictor))
+                heaps.give_back()  # loading takes more than the model keeps, and others were unloaded before
             else:
                 hold_adapter(self._model(digest), message["adapter"], Path(message["folder"]))
         except Exception as error:  # the border of a load: the pool decides what a failure means

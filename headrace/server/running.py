@@ -7,7 +7,6 @@ finish what is under way, write what is queued, stop the worker, end with status
 
 import asyncio
 import contextlib
-import ctypes
 import errno
 import gc
 import ipaddress
@@ -31,7 +30,7 @@ from uvicorn.config import STARTUP_FAILURE
 from headrace import auditing
 from headrace.access import keys, tls
 from headrace.errors import BadConfig, BadInput, Unusable
-from headrace.serve import logs
+from headrace.serve import heaps, logs
 from headrace.server import http
 from headrace.server.app import create_app
 from headrace.server.plane import ControlPlane
@@ -43,7 +42,6 @@ ADDRESS_FILE = "server.json"
 """In the state folder while a server runs: `{"pid", "host", "port", "url"}`."""
 
 _BACKLOG = 2048
-_M_ARENA_MAX = -8  # of malloc.h
 _OTHER_FILES = 128  # database, pipes to workers, what libraries open
 _DEAD_PEERS = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
 _IDLE_READERS = {"TCP_NOTSENT_LOWAT": 64 * 2**10}  # of an answer that nobody reads, the kernel keeps no megabytes
@@ -66,7 +64,7 @@ def start_server(ws: Workspace, *, host: str | None = None, port: int | None = N
         Damaged: the version in charge cannot be loaded.
     """
     serve = ws.settings.serve
-    _share_heaps()
+    heaps.share()
     logs.set_up(serve.log_format, process="headrace")
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns of each request that is no HTTP
     host = serve.host if host is None else host
@@ -76,16 +74,6 @@ def start_server(ws: Workspace, *, host: str | None = None, port: int | None = N
     with listener, _address_file(ws, listener, "http" if tls_context is None else "https") as url:
         auditing.note_settings(ws)
         asyncio.run(_serve(ws, listener, url, tls_context))
-
-
-def _share_heaps() -> None:
-    """Have all threads allocate from two heaps.
-
-    glibc gives nearly each its own, and each keeps the most that it ever held: with dozens of threads that answer in
-    turn, memory creeps up for hours (mallopt(3), M_ARENA_MAX). The C libraries of other systems have no such setting.
-    """
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
 async def _serve(ws: Workspace, listener: socket.socket, url: str, tls_context: ssl.SSLContext | None) -> None:
