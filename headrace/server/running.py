@@ -30,7 +30,7 @@ from uvicorn.config import STARTUP_FAILURE
 from headrace import auditing
 from headrace.access import keys, tls
 from headrace.errors import BadConfig, BadInput, Unusable
-from headrace.serve import heaps, logs
+from headrace.serve import logs
 from headrace.server import http
 from headrace.server.app import create_app
 from headrace.server.plane import ControlPlane
@@ -64,7 +64,6 @@ def start_server(ws: Workspace, *, host: str | None = None, port: int | None = N
         Damaged: the version in charge cannot be loaded.
     """
     serve = ws.settings.serve
-    heaps.share()
     logs.set_up(serve.log_format, process="headrace")
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns of each request that is no HTTP
     host = serve.host if host is None else host
