@@ -253,7 +253,7 @@ def test_an_onnx_file_of_which_its_library_makes_nothing_is_damaged(good: Path, 
 
     (tmp_path / "tokenizer.json").write_bytes((good / "tokenizer.json").read_bytes())
     (tmp_path / "model.onnx").write_bytes(_field(1, 8))  # the number of the format, and nothing else
-    with pytest.raises(Damaged, match="the model cannot be read: .*Export the version again") as refused:
+    with pytest.raises(Damaged, match=r"the model cannot be read: .*Export the version again") as refused:
         ONNXPredictor(tmp_path, "single_label_classification")
     assert refused.value.value == str(tmp_path)
 

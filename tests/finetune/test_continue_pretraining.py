@@ -110,5 +110,5 @@ def test_a_base_model_without_a_mask_token(tmp_path: Path) -> None:
 
 def test_a_family_that_does_not_guess_masked_words(tiny_base: Path, tmp_path: Path) -> None:
     base = toy.base_of_family("gpt2", tiny_base, tmp_path / "base")
-    with pytest.raises(BadInput, match="does not guess masked words.*of the BERT family"):
+    with pytest.raises(BadInput, match=r"does not guess masked words.*of the BERT family"):
         _tune(tmp_path / "run", base)

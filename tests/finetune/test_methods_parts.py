@@ -137,7 +137,7 @@ def test_models_that_a_method_cannot_do(name: str, kind: str, message: str, tiny
 
 def test_a_family_without_a_list_of_layers(tiny_base: Path, tmp_path: Path) -> None:
     plan = plan_for(toy.base_of_family("albert", tiny_base, tmp_path))
-    with pytest.raises(BadInput, match="needs a list of layers: AlbertModel has no list of 2 layers.*Choose method"):
+    with pytest.raises(BadInput, match=r"needs a list of layers: AlbertModel has no list of 2 layers.*Choose method"):
         METHODS.get("freeze").prepare(fresh(tmp_path, plan.task_type), plan)
 
 

@@ -57,7 +57,9 @@ def test_rates_fall_from_the_head_to_the_embeddings(name: str) -> None:
 
 def test_a_family_without_a_list_of_layers_has_no_rates_that_fall() -> None:
     model = transformers.AutoModelForSequenceClassification.from_config(toy.FAMILIES["albert"])
-    with pytest.raises(BadConfig, match=r"AlbertModel has no list of 2 layers.*Remove finetune\.layer_decay") as refused:
+    with pytest.raises(
+        BadConfig, match=r"AlbertModel has no list of 2 layers.*Remove finetune\.layer_decay"
+    ) as refused:
         parameter_groups(Network(model, "single_label_classification", 2), 1.0, 0.1, 0.5)
     assert refused.value.value == "finetune.layer_decay"
 

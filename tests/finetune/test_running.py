@@ -216,7 +216,7 @@ def test_a_name_that_the_hub_does_not_know(monkeypatch: pytest.MonkeyPatch) -> N
         raise RepositoryNotFoundError("404 Client Error", response=response)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", unknown)
-    with pytest.raises(NotFound, match="the hub has no such model: 404 Client Error.*Set base_model to one of"):
+    with pytest.raises(NotFound, match=r"the hub has no such model: 404 Client Error.*Set base_model to one of"):
         base_models.find("some/model")
 
 
