@@ -18,7 +18,7 @@ from headrace.finetune import base_models
 from headrace.release import controls
 from headrace.store import schema
 from headrace.valuing import retraining
-from headrace.valuing.sources import source_of
+from headrace.valuing.sources import Source, source_of
 from headrace.workspace import Workspace, open_workspace
 from planted import plant_version
 
@@ -36,19 +36,31 @@ patience = 6
 
 
 @pytest.fixture
-def ws(tmp_path: Path, tiny_base: Path) -> Iterator[Workspace]:
+def empty(tmp_path: Path, tiny_base: Path) -> Iterator[Workspace]:
     root = tmp_path / "ws"
     loop.init(root, task="tone", labels=LABELS).close()
     with (root / "headrace.toml").open("a") as file:
         file.write(SETTINGS.format(base=json.dumps(str(tiny_base))))
     with open_workspace(root) as opened:
-        for channel in ("a", "bad"):
-            rows = sentences(160, seed=len(channel), channel="x")  # no text tells its channel
-            if channel == "bad":
-                rows = [{**row, "label": LABELS[(LABELS.index(row["label"]) + 1) % 3]} for row in rows]
-            channels.add(opened, channel)
-            importing.import_rows(opened, channel, write_jsonl(tmp_path / f"{channel}.jsonl", rows))
         yield opened
+
+
+def fill(ws: Workspace, folder: Path, channel: str, rows: list[dict[str, str]]) -> None:
+    channels.add(ws, channel)
+    importing.import_rows(ws, channel, write_jsonl(folder / f"{channel}.jsonl", rows))
+
+
+@pytest.fixture
+def ws(empty: Workspace, tmp_path: Path) -> Workspace:
+    for channel in ("a", "bad"):
+        rows = sentences(160, seed=len(channel), channel="x")  # no text tells its channel
+        if channel == "bad":
+            rows = [{**row, "label": LABELS[(LABELS.index(row["label"]) + 1) % 3]} for row in rows]
+        fill(empty, tmp_path, channel, rows)
+    return empty
+
+
+ALL = Source("all", "examples")
 
 
 class KilledError(Exception):
@@ -117,6 +129,19 @@ def test_a_version_that_is_no_plain_model_cannot_be_started_from(
     with pytest.raises(BadInput, match="no plain model"):
         retraining.check(ws, "tone", "version")
     retraining.check(ws, "tone", "base")
+
+
+def test_a_source_without_which_one_class_is_left_cannot_be_left_out_and_says_why(
+    empty: Workspace, tmp_path: Path
+) -> None:
+    rows = sentences(160, channel="x")
+    fill(empty, tmp_path, "all", rows[:80])
+    fill(empty, tmp_path, "one", [row for row in rows[80:] if row["label"] == LABELS[0]])
+    sides = retraining.sides_at(empty, "tone", snapshot.freeze(empty))
+    found = retraining._without(retraining._Work(empty, sides, "base", lambda *_a, **_f: None), ALL, "1/2")
+    assert (found["source"], found["n_rows"]) == ("all", sides.n_rows[ALL])
+    assert f"one class only: {LABELS[0]}" in found["reason"]
+    assert "for" not in found
 
 
 def test_a_verdict_asks_for_chance_noise_and_most_channels() -> None:

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -180,16 +181,14 @@ def _follow(process: "subprocess.Popen[str]", together: threading.Barrier, said:
     """Have a process begin when all are ready, and note what it says."""
     assert process.stdin is not None
     assert process.stdout is not None
-    with process.stdin as orders, process.stdout as lines:
+    failed = (threading.BrokenBarrierError, BrokenPipeError)  # another process, or this one, which its pipe's end tells
+    with suppress(*failed), process.stdin as orders, process.stdout as lines:
         if not lines.readline():
             together.abort()
             return
-        try:
-            together.wait()
-            orders.write("go\n")
-            orders.flush()
-        except (threading.BrokenBarrierError, BrokenPipeError):  # another one failed
-            return
+        together.wait()
+        orders.write("go\n")
+        orders.flush()
         if line := lines.readline():
             said.append(json.loads(line))
 

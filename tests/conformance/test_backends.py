@@ -17,6 +17,7 @@ from headrace.checkpoints.saving import save
 from headrace.export import BACKENDS, load, write_facts
 from headrace.finetune.running import tune
 from headrace.records import Input
+from headrace.testing import backends
 from headrace.testing.backends import NEAR, check_backend, check_damage
 from headrace.testing.methods import settings_for
 from small_checkpoint import REGRESSION, TASK, TEXTS, make_checkpoint
@@ -92,6 +93,15 @@ def test_serving_takes_one_thread_and_reports_nothing_home(written: Path, tmp_pa
 @pytest.mark.parametrize("name", BACKENDS.names())
 def test_damage_is_refused(name: str, tiny_base: Path, tmp_path: Path) -> None:
     check_damage(name, make_checkpoint(tiny_base, tmp_path), TASK, TEXTS)
+
+
+def test_a_format_that_says_of_damage_something_else_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def other(*_: object, **__: object) -> None:
+        raise RuntimeError("a library's own word")
+
+    monkeypatch.setattr(backends, "load_model", other)
+    with pytest.raises(AssertionError, match=r"model\.bin cut: RuntimeError instead of Damaged: a library's own word"):
+        backends._check_refused("model.bin cut", tmp_path, "sha256:0")
 
 
 @pytest.mark.slow

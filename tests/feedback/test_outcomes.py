@@ -6,8 +6,8 @@ from typing import Any
 from headrace import loop
 from headrace.feedback import reviews, suspensions
 from headrace.feedback.outcomes import paired
-from headrace.records import Channel, Outcome, Release
-from headrace.release import controls, releases
+from headrace.records import Channel, Decision, Outcome, Release
+from headrace.release import controls, ledger, releases
 from headrace.releasing import judging
 from headrace.workspace import Workspace
 from planted import plant_answer, plant_channel, plant_correction, plant_version
@@ -154,3 +154,11 @@ def test_a_release_whose_labels_are_used_up_is_stopped_and_not_tried_again(works
     assert (serving.release, serving.control.number) == (None, 1)
     candidate = controls.find_version(workspace, None, release.candidate_id)
     assert loop._try(workspace, serving.control, candidate, loop.silent)["step"] == "waiting"
+
+
+def test_a_decision_that_another_was_faster_to_carry_out_is_none(workspace: Workspace) -> None:
+    release, _ = open_release(workspace)
+    reject = Decision("reject", "worse")
+    assert [line.kind for line in judging.carry_out(workspace, release, reject, actor="improve")] == ["reject"]
+    assert judging.carry_out(workspace, release, reject, actor="the server, which has not looked since") == []
+    assert [line.kind for line in ledger.history(workspace)].count("reject") == 1

@@ -247,6 +247,17 @@ def test_an_onnx_file_that_names_another_is_refused_before_its_library_sees_it(
             load(folder)
 
 
+def test_an_onnx_file_of_which_its_library_makes_nothing_is_damaged(good: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    from headrace.export.backends.onnx_runtime import ONNXPredictor
+
+    (tmp_path / "tokenizer.json").write_bytes((good / "tokenizer.json").read_bytes())
+    (tmp_path / "model.onnx").write_bytes(_field(1, 8))  # the number of the format, and nothing else
+    with pytest.raises(Damaged, match=r"the model cannot be read: .*Export the version again") as refused:
+        ONNXPredictor(tmp_path, "single_label_classification")
+    assert refused.value.value == str(tmp_path)
+
+
 @pytest.mark.parametrize("where", ["initializer", "attribute", "branch", "sparse", "function"])
 def test_it_is_found_wherever_it_is(where: str, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from conftest import make_tiny_base
+from finetune import toy
 from finetune.toy_tasks import TASKS, rows_of
 from headrace.config import FinetuneTable
 from headrace.finetune.activations import _make_room
@@ -90,6 +91,22 @@ def test_off_where_it_cannot_be_and_says_why(
 
 def test_nothing_is_said_where_nothing_is_frozen(tiny_base: Path, tmp_path: Path) -> None:
     assert "activations" not in _tune(tmp_path, tiny_base, "text-classification", cache=tmp_path / "c").facts
+
+
+def test_a_family_that_cannot_be_cut_trains_as_a_whole(tiny_base: Path, tmp_path: Path) -> None:
+    """Electra widens its embeddings between them and the first layer, which a pass from states does once more."""
+    base = toy.base_of_family("electra", tiny_base, tmp_path / "base")
+    tuned = _tune(tmp_path / "run", base, "text-classification", cache=tmp_path / "cache", method="freeze")
+    facts = tuned.facts["activations"]
+    assert (facts["cached"], facts["reason"]) == (False, "the layers of this model family cannot be cut off")
+    assert not any("forward" in m.__dict__ for m in tuned.network.modules())
+
+
+def test_a_family_without_a_list_of_layers_trains_as_a_whole(tiny_base: Path, tmp_path: Path) -> None:
+    base = toy.base_of_family("albert", tiny_base, tmp_path / "base")
+    tuned = _tune(tmp_path / "run", base, "text-classification", cache=tmp_path / "cache")
+    assert "activations" not in tuned.facts
+    assert tuned.history
 
 
 def test_the_least_recently_used_file_goes(tiny_base: Path, tmp_path: Path) -> None:

@@ -154,6 +154,13 @@ def test_a_base_model_without_its_head_is_refused(tiny_base: Path) -> None:
         _copies(toy.rows(8), toy.TASK, tiny_base, kinds=("synonym",))
 
 
+def test_a_family_that_has_no_such_head_is_refused(tiny_base: Path, tmp_path: Path) -> None:
+    base = toy.base_of_family("gpt2", tiny_base, tmp_path)
+    with pytest.raises(BadConfig, match=r"cannot guess masked words: .*GPT2Config.*leave \"synonym\" out") as refused:
+        _copies(toy.rows(8), toy.TASK, base, kinds=("synonym",))
+    assert refused.value.value == str(base)
+
+
 def test_translations_there_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each model sees what the one before it gave; texts with entities, which would be lost, are passed over."""
     monkeypatch.setattr(augmenting, "translated", lambda name, texts: [f"{name}({text})" for text in texts])

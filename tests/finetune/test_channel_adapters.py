@@ -16,6 +16,7 @@ from finetune import toy
 from headrace.checkpoints import low_rank
 from headrace.checkpoints.loading import fresh
 from headrace.checkpoints.low_rank import LowRank
+from headrace.checkpoints.network import Network
 from headrace.checkpoints.saving import save
 from headrace.config import FinetuneTable, PerChannelTable, TaskTable
 from headrace.errors import BadInput, Cancelled, Unusable
@@ -73,6 +74,13 @@ def same(a: LowRank, b: LowRank, atol: float) -> bool:
     assert a.head is not None
     assert b.head is not None
     return all(np.allclose(x, y, atol=atol) for x, y in [*pairs, *zip(a.head, b.head, strict=True)])
+
+
+def test_a_family_without_a_list_of_layers_takes_adapters_on_its_attention() -> None:
+    model = transformers.AutoModelForSequenceClassification.from_config(toy.FAMILIES["albert"])
+    layout = layout_of(Network(model, "single_label_classification", 2), rank=2)
+    assert {path.rpartition(".")[2] for path in layout.widths} == {"query", "value"}
+    assert layout.head_path == "classifier"
 
 
 def test_a_channel_that_speaks_otherwise_learns_and_the_others_stay(checkpoint: Path, tmp_path: Path) -> None:

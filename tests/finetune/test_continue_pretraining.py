@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from conftest import make_tiny_base, sentences
+from finetune import toy
 from finetune.toy_tasks import TASKS, rows_of
 from headrace.config import FinetuneTable
 from headrace.errors import BadConfig, BadInput, Cancelled
@@ -104,4 +105,10 @@ def test_a_base_model_without_a_mask_token(tmp_path: Path) -> None:
     tokenizer.mask_token = None
     tokenizer.save_pretrained(base)
     with pytest.raises(BadInput, match="no mask token"):
+        _tune(tmp_path / "run", base)
+
+
+def test_a_family_that_does_not_guess_masked_words(tiny_base: Path, tmp_path: Path) -> None:
+    base = toy.base_of_family("gpt2", tiny_base, tmp_path / "base")
+    with pytest.raises(BadInput, match=r"does not guess masked words.*of the BERT family"):
         _tune(tmp_path / "run", base)

@@ -135,6 +135,12 @@ def test_models_that_a_method_cannot_do(name: str, kind: str, message: str, tiny
         METHODS.get(name).prepare(fresh(base, plan.task_type), plan)
 
 
+def test_a_family_without_a_list_of_layers(tiny_base: Path, tmp_path: Path) -> None:
+    plan = plan_for(toy.base_of_family("albert", tiny_base, tmp_path))
+    with pytest.raises(BadInput, match=r"needs a list of layers: AlbertModel has no list of 2 layers.*Choose method"):
+        METHODS.get("freeze").prepare(fresh(tmp_path, plan.task_type), plan)
+
+
 def test_settings_that_a_method_cannot_do(tiny_base: Path) -> None:
     plan = plan_for(tiny_base)
     many = replace(plan, settings=FinetuneTable(adapter=AdapterTable(n_virtual_tokens=9)))

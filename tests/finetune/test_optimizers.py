@@ -10,6 +10,7 @@ import transformers
 from finetune import toy
 from headrace.checkpoints.network import Network
 from headrace.config import FinetuneTable
+from headrace.errors import BadConfig
 from headrace.finetune.crf import fresh_crf
 from headrace.finetune.methods import Plan
 from headrace.finetune.methods.ia3 import prepare as prepare_ia3
@@ -52,6 +53,15 @@ def test_rates_fall_from_the_head_to_the_embeddings(name: str) -> None:
             assert rate == 0.5 ** (3 - layer), parameter
         else:
             assert rate == 1.0, parameter
+
+
+def test_a_family_without_a_list_of_layers_has_no_rates_that_fall() -> None:
+    model = transformers.AutoModelForSequenceClassification.from_config(toy.FAMILIES["albert"])
+    with pytest.raises(
+        BadConfig, match=r"AlbertModel has no list of 2 layers.*Remove finetune\.layer_decay"
+    ) as refused:
+        parameter_groups(Network(model, "single_label_classification", 2), 1.0, 0.1, 0.5)
+    assert refused.value.value == "finetune.layer_decay"
 
 
 def test_rates_fall_under_peft_too(tiny_base: Path) -> None:

@@ -1,6 +1,7 @@
 """Fine-tuning as users meet it. Catches: a resume that ends elsewhere than an uninterrupted run, a partial checkpoint
 taken for whole, bad rows met with a traceback."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -8,15 +9,18 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from huggingface_hub.errors import RepositoryNotFoundError
 
 from finetune import toy
 from headrace.checkpoints.loading import fresh
 from headrace.config import FinetuneTable
-from headrace.errors import BadInput, NotFound
-from headrace.finetune import base_models
+from headrace.errors import BadInput, HeadraceError, NotFound, Unavailable, Unusable
+from headrace.finetune import base_models, resuming
 from headrace.finetune.beginning import start_at_prior
 from headrace.finetune.running import tune
 from headrace.finetune.training import newest_whole_checkpoint
@@ -119,6 +123,19 @@ def test_a_full_disk_ends_it_with_the_last_checkpoint_whole(tiny_base: Path, tmp
     _assert_same_weights(resumed.network, whole.network)
 
 
+def test_a_checkpoint_that_cannot_be_written_leaves_no_half_of_it(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(resuming, "write", full)
+    settings = SETTINGS.model_copy(update={"epochs": 1, "min_steps": 0})
+    with pytest.raises(Unusable, match=r"could not be written: .*No space left.*Make room"):
+        tune(tmp_path, tiny_base, toy.TASK, settings, toy.rows(40), lambda *_a, **_f: None)
+    assert not list(tmp_path.glob("checkpoint-*"))
+
+
 def test_only_whole_checkpoints_count(tmp_path: Path) -> None:
     for n, whole in ((10, True), (9, True), (20, False)):
         folder = tmp_path / f"checkpoint-{n}"
@@ -178,6 +195,29 @@ def test_an_empty_side_says_so(tiny_base: Path, tmp_path: Path) -> None:
 def test_unknown_base_model_directory(name: str) -> None:
     with pytest.raises(NotFound, match="no such base model directory"):
         base_models.find(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "problem"),
+    [("no such", NotFound, "no such base model"), ("some/model", Unavailable, "the hub cannot be reached")],
+)
+def test_a_name_that_is_none_or_not_cached_where_no_hub_can_be_reached(
+    name: str, error: type[HeadraceError], problem: str
+) -> None:
+    with pytest.raises(error, match=problem) as refused:
+        base_models.find(name)
+    assert refused.value.value == name
+    assert "Set base_model to one of ['minilm-l6']" in refused.value.next_step
+
+
+def test_a_name_that_the_hub_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_a: object, **_k: object) -> None:
+        response: Any = SimpleNamespace(headers={}, request=None)
+        raise RepositoryNotFoundError("404 Client Error", response=response)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unknown)
+    with pytest.raises(NotFound, match=r"the hub has no such model: 404 Client Error.*Set base_model to one of"):
+        base_models.find("some/model")
 
 
 def test_a_folder_without_safetensors_is_refused(tmp_path: Path) -> None:

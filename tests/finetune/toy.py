@@ -1,6 +1,11 @@
 """Rows of a toy task for fine-tuning tests."""
 
 import random
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AlbertConfig, AutoModel, AutoTokenizer, ElectraConfig, GPT2Config
 
 from conftest import FILLER, LABELS, sentences
 from headrace.config import TaskTable
@@ -36,3 +41,19 @@ def ner_rows(n: int = 120) -> list[SnapshotRow]:
         text = " ".join([*before, name, *after])
         made.append(SnapshotRow(f"n{i}", "c", f"n{i}", text, target, side, 1.0, "import"))
     return made
+
+
+_SIZES = {"vocab_size": 130, "max_position_embeddings": 80, "hidden_size": 32, "num_hidden_layers": 2}
+FAMILIES: dict[str, Any] = {
+    "albert": AlbertConfig(**_SIZES, num_attention_heads=2, intermediate_size=64),  # one layer, used twice: no list
+    "electra": ElectraConfig(**_SIZES, num_attention_heads=2, intermediate_size=64, embedding_size=16),
+    "gpt2": GPT2Config(vocab_size=130, n_embd=16, n_layer=1, n_head=2, n_positions=64, pad_token_id=0),
+}
+
+
+def base_of_family(name: str, tiny_base: Path, folder: Path) -> Path:
+    """A base model built in another way than BERT, which reads the tiny one's tokens."""
+    torch.manual_seed(0)
+    AutoModel.from_config(FAMILIES[name]).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_base).save_pretrained(folder)
+    return folder

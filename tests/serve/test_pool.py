@@ -12,6 +12,7 @@ import pytest
 
 from headrace.config import ServeTable
 from headrace.errors import Damaged, TooLate, Unavailable
+from headrace.serve import process
 from headrace.serve.pool import Pool
 from headrace.serve.process import Call, Key, WorkerProcess
 from headrace.workspace import Workspace
@@ -122,6 +123,28 @@ def test_a_worker_that_comes_back_is_told_to_load_what_is_in_charge_first(
     assert "adapter bad of artifact now is not served" in caplog.text
     assert not worker.is_loaded("now", "bad")
     assert all(worker.is_loaded(*key) for key in keys if key[1] != "bad")
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    worker = WorkerProcess(["/no/such/program"], environment={}, silence_s=1, on_batches=lambda _: None)
+    with caplog.at_level(logging.WARNING, "headrace.pool"):
+        worker.start()
+        eventually(lambda: caplog.text.count("No such file or directory: '/no/such/program'; a new one starts") > 1)
+    waiting = worker.ask({}, n_rows=1, deadline=time.monotonic() + WAIT_S)
+    worker.stop()
+    with pytest.raises(Unavailable, match="restarting"):
+        waiting.done.result(0)
+
+
+def test_a_worker_that_does_not_end_when_told_to_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_CLOSE_TIMEOUT_S", 0.1)
+    worker = WorkerProcess(["/bin/sleep", "60"], environment={}, silence_s=60, on_batches=lambda _: None)
+    worker.start()
+    eventually(lambda: worker.pid is not None)
+    sleeper = psutil.Process(worker.pid)
+    worker.stop()
+    assert not sleeper.is_running()
+    assert worker.pid is None
 
 
 def test_a_worker_that_hangs_is_replaced(pool: Pool, workspace: Workspace) -> None:

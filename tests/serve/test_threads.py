@@ -2,6 +2,7 @@
 believed on another machine, one that blocks the end of a server."""
 
 import json
+import subprocess
 import threading
 import time
 from collections.abc import Sequence
@@ -132,6 +133,39 @@ def test_a_model_that_cannot_be_measured_gets_one_process(
     folder = workspace.artifacts.get(digest)
     assert choose(ServeTable(), folder, digest, workspace.state_folder, threading.Event()) == Size(1, 2)
     assert not (workspace.state_folder / FILE_NAME).exists()
+
+
+@pytest.mark.parametrize(("n_processes", "then"), [(2, "read go"), (1, "exec <&- >&-")], ids=["another", "itself"])
+def test_a_process_of_a_trial_that_has_failed_is_followed_no_further(n_processes: int, then: str) -> None:
+    """Catches: a thread that ends with a traceback, also where closing the pipe fails once more."""
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(["/bin/sh", "-c", f"echo ready; {then}"], stdin=pipe, stdout=pipe, text=True)
+    together, said = threading.Barrier(n_processes), list[dict[str, float]]()
+    if n_processes > 1:
+        together.abort()
+    else:
+        process.wait()
+    threads._follow(process, together, said)
+    process.wait()
+    assert said == []
+    assert process.stdin is not None
+    assert process.stdin.closed
+
+
+@pytest.mark.parametrize("says", ["processor : 0\n", None])
+def test_a_processor_that_linux_does_not_name_is_named_by_its_kind(
+    says: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_text(*_: object) -> str:
+        if says is None:
+            raise FileNotFoundError
+        return says
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threads.Path, "read_text", read_text)
+        patched.setattr(threads.platform, "processor", lambda: "")
+        patched.setattr(threads.platform, "machine", lambda: "riscv64")
+        assert threads._cpu() == "riscv64"
 
 
 def test_a_server_that_is_stopped_does_not_wait_for_a_measurement(

@@ -1,8 +1,10 @@
 """Answers of a batch. Catches: an answer beside the wrong text, one bad text that spoils others, NaN served."""
 
+import io
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from headrace.config import TaskTable
 from headrace.errors import Damaged
 from headrace.export.artifact import read_facts
 from headrace.records import Input
-from headrace.serve import worker
+from headrace.serve import frames, worker
 from headrace.serve.worker import Model, answer
 from headrace.tasks import TokenLogits
 from headrace.tasks.extractive_qa import ExtractiveQA
@@ -102,3 +104,16 @@ def test_loading_a_model_reports_to_nobody() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "None\n"
+
+
+def test_what_a_worker_does_not_have_is_told_and_ends_nothing(tmp_path: Path) -> None:
+    out = io.BytesIO()
+    idle = worker.Worker(out, batch_tokens=64, n_threads=1, alive_every_s=1)
+    idle._load({"kind": "load", "id": 7, "digest": "sha256:0", "folder": str(tmp_path / "nowhere")})
+    idle._load({"kind": "load_adapter", "id": 8, "digest": "sha256:0", "adapter": "sha256:1", "folder": str(tmp_path)})
+    idle._predict({"id": 9, "digest": "sha256:0", "adapter": None, "inputs": ["text"]})
+    out.seek(0)
+    said = [frames.receive(out) for _ in range(3)]
+    errors = {one["id"]: one["error"] for one in said if one is not None}
+    assert {number: error["code"] for number, error in errors.items()} == {7: "damaged", 8: "not_found", 9: "not_found"}
+    assert {errors[number]["message"] for number in (8, 9)} == {"the worker has no such model"}

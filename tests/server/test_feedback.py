@@ -2,6 +2,7 @@
 whole before it is answered or waits for a client that sends all before it listens, a hostile body that is kept or that
 stops the server, feedback that was acknowledged and is gone after a kill."""
 
+import asyncio
 import json
 import random
 import socket
@@ -9,13 +10,17 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
 from headrace.client import Client
-from headrace.errors import BadInput, HeadraceError, NotFound
+from headrace.errors import BadInput, HeadraceError, NotFound, Unavailable
+from headrace.feedback.intake import Given
+from headrace.server.receiving import receive
+from headrace.server.terms import CURRENT, Terms
 from headrace.store import predictions
 from headrace.workspace import Workspace, open_workspace
 from stub_model import Server, running
@@ -218,3 +223,18 @@ def test_a_server_that_is_killed_has_all_that_it_acknowledged(root: Path, plugin
         kept = {one.id for one in predictions.feedback_on(conn, name)}
     assert all(acknowledged)
     assert {one for mine in acknowledged for one in mine} <= kept
+
+
+def test_a_disk_that_takes_too_long_is_told_with_the_way_to_send_it_once() -> None:
+    async def sent() -> None:
+        CURRENT.set(Terms("req_1", deadline=time.monotonic() + TIMEOUT_S))
+        settings = SimpleNamespace(serve=SimpleNamespace(timeout_s=0.01))
+        never = SimpleNamespace(awaited=lambda _: asyncio.get_running_loop().create_future())
+        log = SimpleNamespace(add_feedback=lambda _: None)
+        plane: Any = SimpleNamespace(ws=SimpleNamespace(settings=settings), handover=never, log=log)
+        await receive(plane, Given("prd_1", comment="x"))
+
+    with pytest.raises(
+        Unavailable, match=r"not written in time: 0\.01 s\. Send it again with the same idempotency key"
+    ):
+        asyncio.run(sent())

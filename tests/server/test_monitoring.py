@@ -1,6 +1,8 @@
 """GET /v1/accuracy, GET /v1/drift and their gauges. Catches: another answer than the command line's, a task or channel
 that is not there taken for an empty one, gauges of channels that are gone."""
 
+import logging
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -69,3 +71,20 @@ def test_gauges_are_of_what_is_known_now(workspace: Workspace) -> None:
     assert 'headrace_drift_alarms{channel="all",task="tone"} 0.0' in lines
     metrics.note_live({}, {})
     assert b"live_accuracy{" not in metrics.text()
+
+
+def test_a_look_that_fails_is_told_and_the_next_one_goes_on(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("the disk is gone")
+
+    gauges, stop = LiveGauges(workspace, Metrics()), threading.Event()
+    with monkeypatch.context() as patched, caplog.at_level(logging.WARNING, "headrace.server"):
+        patched.setattr(accuracy, "live", fail)
+        gauges.renew(stop)
+        assert "live accuracy could not be looked at" in caplog.text
+        assert "the disk is gone" in caplog.text
+    caplog.clear()
+    gauges.renew(stop)
+    assert not caplog.records

@@ -1,6 +1,7 @@
 """The prediction log of a running server. Catches: a request that waits for the disk, rows that pile up, a dropped row
 that is not counted or takes feedback without saying so, half a pair of a release, a log that cannot be switched off."""
 
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -135,3 +136,27 @@ def test_a_server_that_stops_does_not_wait_for_a_move(ws: Workspace, monkeypatch
         time.sleep(0.3)
         stopped_at = time.monotonic()
     assert time.monotonic() - stopped_at < 2
+
+
+def test_a_move_that_does_not_end_when_told_to_is_killed(
+    ws: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prediction_log, "_TERMINATE_S", 0.1)
+    moving, begun, stop = Moving(ws), tmp_path / "begun", threading.Event()
+    moving._command = ["/bin/sh", "-c", f"trap '' TERM; touch {begun}; exec sleep 60"]
+    thread = threading.Thread(target=moving.move, args=(stop,))
+    thread.start()
+    until = time.monotonic() + WAIT_S
+    while not begun.exists():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    stop.set()
+    thread.join(WAIT_S)
+    assert not thread.is_alive()
+
+
+def test_a_move_that_finds_no_program_is_told(ws: Workspace, caplog: pytest.LogCaptureFixture) -> None:
+    moving = Moving(ws)
+    moving._command = ["/no/such/program"]
+    moving.move(threading.Event())
+    assert "old predictions could not be moved: [Errno 2]" in caplog.text

@@ -183,6 +183,24 @@ def test_counts_outlive_a_write_that_fails(workspace: Workspace, monkeypatch: py
         assert traffic.totals(conn, release.id)["candidate"] == {"a": Traffic(3, n_units=3)}
 
 
+def test_an_end_at_which_counts_cannot_be_written_is_one_all_the_same(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    release, channel, watch, _ = opened(workspace, dwell_s=3600)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise Unavailable("busy")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(release_watch.traffic, "put", refuse)
+        with watch:
+            send(workspace, watch, channel, 3)
+    assert "the last counts of traffic could not be written" in caplog.text
+    watch._flush()
+    with workspace.store.read() as conn:
+        assert traffic.totals(conn, release.id)["candidate"] == {"a": Traffic(3, n_units=3)}
+
+
 def test_a_jump_of_the_clock_ends_no_stage(workspace: Workspace) -> None:
     _, channel, watch, lineup = opened(workspace, dwell_s=0.3)
     watch._look()

@@ -15,6 +15,7 @@ import pytest
 
 from headrace.client import Client
 from headrace.errors import BadConfig, Damaged, HeadraceError, Unavailable, Unusable, WrongState
+from headrace.server import running as running_module
 from headrace.server.running import start_server
 from headrace.store import ledger, predictions
 from headrace.workspace import Workspace, init, is_served, open_workspace
@@ -213,6 +214,16 @@ def test_nothing_to_serve_is_told(workspace: Workspace) -> None:
     with pytest.raises(WrongState, match="headrace train"):
         start_server(workspace, port=0)
     assert not (workspace.state_folder / "server.json").exists()
+
+
+def test_an_address_that_cannot_be_written_is_told(workspace: Workspace) -> None:
+    (workspace.state_folder / "server.json").mkdir()
+    with (
+        closing(socket.create_server(("127.0.0.1", 0))) as listener,
+        pytest.raises(Unusable, match=r"cannot be written: Is a directory: .*server\.json\. Check its rights"),
+        running_module._address_file(workspace, listener, "http"),
+    ):
+        pytest.fail("it was served")
 
 
 def test_a_damaged_version_in_charge_is_told(tmp_path: Path) -> None:
