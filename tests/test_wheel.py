@@ -161,7 +161,10 @@ def test_a_second_process_is_told_also_where_nothing_says_who_is_at_it(ws: Works
     holder.unlink()
     if content is not None:
         holder.write_text(content)
-    with open_workspace(ws.root) as other, pytest.raises(WrongState, match=r"runs the loop of this task: not known\. L"):
+    with (
+        open_workspace(ws.root) as other,
+        pytest.raises(WrongState, match=r"runs the loop of this task: not known\. L"),
+    ):
         next(wheel.run(other, once=True))
     running.close()
 
