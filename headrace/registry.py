@@ -58,11 +58,7 @@ def require(*libraries: str, purpose: str) -> None:
         MissingExtra: one is not.
     """
     for library in libraries:
-        try:
-            found = find_spec(library)
-        except ModuleNotFoundError:
-            found = None
-        if found is None:
+        if find_spec(library) is None:
             raise MissingExtra(EXTRAS[library], library=library, purpose=purpose)
 
 

@@ -181,6 +181,13 @@ def test_a_folder_stays_as_long_as_its_process_lives(store: ArtifactStore, tmp_p
         assert not theirs.exists()
 
 
+def test_a_folder_that_goes_before_it_is_looked_at_stands_in_nobodys_way(store: ArtifactStore, tmp_path: Path) -> None:
+    """A link to nowhere is listed and cannot be opened, as a folder whose builder gives it up just then."""
+    (tmp_path / "scratch" / "new-gone").symlink_to("nowhere")
+    assert store.new_folder().is_dir()
+    store.clear_scratch()
+
+
 @pytest.mark.parametrize("url", ["memory://bucket/artifacts", "file://{folder}/remote"])
 def test_a_remote_store_gives_back_what_was_put(url: str, tmp_path: Path) -> None:
     url = url.format(folder=tmp_path)

@@ -22,7 +22,7 @@ import pytest
 
 from headrace import offline
 from headrace.config import TaskTable
-from headrace.errors import AlreadyExists, BadInput, Damaged, HeadraceError, NotFound, WrongState
+from headrace.errors import AlreadyExists, BadInput, Damaged, HeadraceError, NotFound, Unusable, WrongState
 from headrace.offline import predict_file
 from headrace.records import Adapter, Artifact, Input
 from headrace.release import releases
@@ -350,11 +350,13 @@ def test_what_cannot_be_answered_as_a_whole_leaves_nothing(
 def test_outputs_that_cannot_be_written_are_refused_first(ws: Workspace, stub: Stub, tmp_path: Path) -> None:
     source = jsonl(tmp_path / "rows.jsonl", ROWS)
     (tmp_path / "there.csv").write_text("mine")
+    (tmp_path / ".locked.csv.lock").mkdir()
     for out, error, says in [
         (source, BadInput, "would replace"),
         (tmp_path / "there.csv", AlreadyExists, "already"),
         (tmp_path / "no" / "out.csv", NotFound, "no such folder"),
         (tmp_path / "out.xlsx", BadInput, "Known: .csv"),
+        (tmp_path / "locked.csv", Unusable, "the folder cannot be written: Is a directory"),
     ]:
         with pytest.raises(error, match=says):
             predict_file(ws, source, out)

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from headrace import retention
+from headrace import retention, upkeep
 from headrace.errors import Damaged, NotFound, WrongState
 from headrace.feedback import outcomes, reviews
 from headrace.feedback.intake import give
@@ -352,6 +352,28 @@ def test_the_process_of_a_server_moves_and_asks_by_the_settings_it_is_given(ws: 
         assert [(one.reason, one.prediction_id) for one in reviews.listing(again)] == [("audit", drawn)]
     folder = Path(ws.root) / ".headrace" / "predictions"
     assert not list(folder.glob("*/*/*"))
+
+
+def test_the_process_of_a_server_leaves_what_another_one_does(
+    ws: Workspace, log: Log, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(upkeep.os, "nice", lambda _: None)  # of the process of the tests
+    log.add(days=1)
+    reading = retention.read(ws)
+    next(reading)
+    assert upkeep.main(str(ws.root), "{}") == 0
+    reading.close()  # type: ignore[attr-defined]
+    assert capsys.readouterr().err == ""
+
+
+def test_the_process_of_a_server_says_what_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(upkeep.os, "nice", lambda _: None)
+    assert upkeep.main(str(tmp_path), "{}") == 1
+    said = capsys.readouterr().err
+    assert said.startswith("headrace: old predictions could not be moved: ")
+    assert "headrace init" in said
 
 
 def test_a_channel_keeps_for_so_many_days(ws: Workspace, log: Log) -> None:

@@ -153,6 +153,22 @@ def test_a_second_process_is_told_who_is_at_it(ws: Workspace) -> None:
     assert turn(ws)
 
 
+@pytest.mark.parametrize("content", [None, "", '{"pid": '], ids=["gone", "empty", "half"])
+def test_a_second_process_is_told_also_where_nothing_says_who_is_at_it(ws: Workspace, content: str | None) -> None:
+    running = wheel.run(ws, once=True)
+    next(running)
+    (holder,) = (ws.state_folder / "locks").glob("loop-*.json")
+    holder.unlink()
+    if content is not None:
+        holder.write_text(content)
+    with (
+        open_workspace(ws.root) as other,
+        pytest.raises(WrongState, match=r"runs the loop of this task: not known\. L"),
+    ):
+        next(wheel.run(other, once=True))
+    running.close()
+
+
 def test_a_release_that_nobody_decides_gives_way_to_newer_labels(ws: Workspace) -> None:
     turn(ws)
     later = dataclasses.replace(ws, clock=lambda: utc_now() + timedelta(days=15))

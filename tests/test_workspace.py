@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headrace.errors import AlreadyExists, BadConfig, NotFound, Unusable, WrongState
-from headrace.workspace import Workspace, init, open_workspace
+from headrace.workspace import Workspace, init, open_workspace, os_user
 
 few = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
@@ -144,3 +144,10 @@ def test_many_processes_may_open_it_first(tmp_path: Path) -> None:
     for process in started:
         _, err = process.communicate(timeout=60)
         assert process.returncode == 0, err.decode()
+
+
+def test_who_acts_has_a_number_where_the_machine_has_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 3_999_999_999)
+    assert os_user() == "user:3999999999"

@@ -12,9 +12,9 @@ from headrace.advising.method import advise_method
 from headrace.advising.sentences import Sentence, Verdict, advice, not_known, say
 from headrace.errors import MissingExtra
 from headrace.evaluate import classes
+from headrace.export import checkpoint
 from headrace.export import load as load_artifact
 from headrace.records import Interval
-from headrace.registry import resolve
 from headrace.stats import label_errors, linear_probe, paired
 from headrace.stats.audits import difference
 from headrace.stats.valuation import paired_shares
@@ -205,14 +205,13 @@ def _precision(case: Case) -> list[Sentence]:
     if artifact is None or artifact.facts.get("precision") in (None, "fp32"):
         return []
     command = case.command("advise technical --json")
+    predictor, facts = load_artifact(signing.folder_of(case.ws, case.control, case.control.artifact))
     try:
-        load = resolve("headrace.export.checkpoint:load", purpose="comparing with fp32")
+        exact = checkpoint.load(case.ws.artifacts.get(case.control.checkpoint), facts.task)
     except MissingExtra as error:
         return [not_known("precision", f"{error}.", command=command)]
     rows = spread([*case.sides.validation, *case.sides.test], N_ASKED)
     inputs = [row.input for row in rows]
-    predictor, facts = load_artifact(signing.folder_of(case.ws, case.control, case.control.artifact))
-    exact = load(case.ws.artifacts.get(case.control.checkpoint), facts.task)
     counts = classes.compare(
         case.task_type,
         rows,

@@ -94,9 +94,6 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         print("Stopped.", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader went away; nothing more can be said to it
-        sys.exit(141)
     except OSError as error:  # a full disk, a path that is too long: whatever no stage could foresee
         problem, step = f"the system refused: {error.strerror or error}", "Check the path, its rights and the disk"
         _fail(Unusable(problem, value=error.filename, next_step=step))

@@ -3,6 +3,7 @@ hurts and nobody names, a wrong rate, groups and thresholds by other rows than t
 only where there is a version."""
 
 import itertools
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +26,8 @@ from headrace.workspace import Workspace, open_workspace
 from planted import NOON
 from stub_model import install_plugin, plant_stub, stub_artifact
 from vectored import make_up_vectors, plant_rows
+
+CHECKPOINT_LOAD = checkpoint.load
 
 
 @pytest.fixture
@@ -57,6 +60,18 @@ def test_a_class_that_the_served_precision_hurts(ws: Workspace) -> None:
     assert "int8 costs class negative" in hurt[0]["text"]
     wrong = {one["facts"]["wrong_share"] for one in check(said, "capacity")}
     assert 0.1 < wrong.pop() < 0.25  # half of a third
+
+
+def test_without_torch_the_mentor_says_so_and_goes_on(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "load", CHECKPOINT_LOAD)
+    monkeypatch.delitem(sys.modules, "headrace.export.backends.hf", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    said = advise_technical(ws)["sentences"]
+    for about in ("method", "precision"):
+        (one,) = check(said, about)
+        assert one["verdict"] == "not known"
+        assert "pip install 'headrace[train]'" in one["text"]
+    assert {"more-labels", "label-noise"} <= {one["about"] for one in said}
 
 
 def test_costs_and_what_training_gains(

@@ -1,11 +1,21 @@
-"""What `predict` prints. Catches: a task type whose answers are shown as a dash, an empty answer shown as nothing."""
+"""What `predict` prints, and what Ctrl-C does. Catches: a task type whose answers are shown as a dash, an empty answer
+shown as nothing, a stop that is taken for a loss."""
+
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 
-from headrace.cli.rendering import answer_in_words
+from conftest import Say, sentences, write_jsonl
+from headrace import jobs, offline
+from headrace.cli.rendering import answer_in_words, watch
 from headrace.config import TaskTable
+from headrace.records import Job
 from headrace.tasks import TASK_TYPES, TokenLogits
+from headrace.workspace import Workspace
+from planted import NOON
 
 LABELS = ("pay", "send")
 TABLES = {name: TaskTable(type=name, labels=LABELS, descriptions={x: f"{x}!" for x in LABELS}) for name in (
@@ -47,3 +57,31 @@ def test_an_answer_of_any_type_can_be_read(
 
 def test_every_task_type_is_here() -> None:
     assert set(TABLES) == set(TASK_TYPES.names())
+
+
+def test_ctrl_c_in_a_file_says_that_nothing_is_lost(
+    say: Say, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(offline, "predict_file", stopped)
+    said = say("predict", str(write_jsonl(tmp_path / "rows.jsonl", sentences(1))))
+    assert (said.status, said.out) == (130, "")
+    assert "What is done is kept. The same command goes on from here." in said.err
+
+
+def test_ctrl_c_leaves_a_job_running_and_says_how_to_watch_it(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = Job("job_1", "training", {}, "running", None, {}, None, None, "", NOON)
+
+    def follow(*_: object) -> Iterator[Job]:
+        yield job
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs, "follow", follow)
+    with pytest.raises(typer.Exit) as ended:
+        watch(workspace, job, quiet=True)
+    assert ended.value.exit_code == 130
+    assert "Still running. Watch it: headrace job follow job_1" in capsys.readouterr().err

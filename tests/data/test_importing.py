@@ -241,3 +241,13 @@ def test_channels_have_usable_unique_names(workspace: Workspace) -> None:
     for name in ("", "-a", "a b", "a/b", "x" * 65):
         with pytest.raises(BadInput, match="a channel's name"):
             channels.add(workspace, name)
+
+
+def test_rows_with_personal_data_are_put_aside_where_a_channel_takes_none(ws: Workspace) -> None:
+    rows = [{"text": "write to ann@example.com", "label": "neutral"}, {"text": "write to nobody", "label": "neutral"}]
+    with open_workspace(ws.root, overrides={"privacy.personal": "drop"}) as strict:
+        done = import_rows(strict, "c", _file(ws, rows))
+        (aside,) = quarantined(strict, done.id)
+    assert [row.text for row in _all(ws)] == ["write to nobody"]
+    assert (aside["line"], aside["reason"]) == (1, "personal_data")
+    assert "ann@" not in json.dumps(aside, default=str)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import sqlite3
 import sys
 from pathlib import Path
@@ -12,12 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.data.sources import Options, Source, open_source, shown
+from headrace.data.sources.conll import Conll
 from headrace.data.sources.csv import Csv
 from headrace.data.sources.hf import HuggingFaceDataset
 from headrace.data.sources.jsonl import Jsonl
 from headrace.data.sources.parquet import Parquet
 from headrace.data.sources.sql import Sql
-from headrace.errors import BadInput, MissingExtra, NotFound
+from headrace.data.sources.squad import Squad
+from headrace.errors import BadInput, MissingExtra, NotFound, Unavailable, Unusable
 from headrace.records import RawLabel, RawRow
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
@@ -103,6 +106,18 @@ def test_csv_finds_the_delimiter_by_suffix_or_header(tmp_path: Path) -> None:
         assert [r.text for r in Csv.read(_written(tmp_path, name, content), Options())] == ["one, two"]
 
 
+def test_csv_passes_over_a_delimiter_that_makes_a_field_too_large(tmp_path: Path) -> None:
+    """The header is one field of more than csv takes, but by the delimiter that it has."""
+    names = ["text", *(f"column{i}" for i in range(max(200_000, csv.field_size_limit()) // 9))]
+    content = ";".join(names).encode() + b"\n" + b";".join([b"one", *[b""] * (len(names) - 1)])
+    assert [(row.text, row.error) for row in _csv(tmp_path, content, label="")] == [("one", None)]
+
+
+def test_a_csv_header_that_cannot_be_read_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"the header cannot be read: .*Correct line 1"):
+        _csv(tmp_path, b'"text"more,label\none,a\n')
+
+
 def test_utf16_is_refused_with_a_way_out(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"UTF-16.*iconv"):
         _csv(tmp_path, "text,label\n".encode("utf-16"))
@@ -169,6 +184,53 @@ def test_sql_changes_nothing_and_says_what_failed(tmp_path: Path) -> None:
         with pytest.raises(BadInput, match=problem):
             list(Sql.read(url, Options(query=query)))
     assert [row.text for row in Sql.read(url, Options(query="select text from rows"))] == ["a"]
+
+
+def test_hugging_face_directories_that_are_damaged_are_told(tmp_path: Path) -> None:
+    import datasets
+
+    datasets.Dataset.from_dict({"text": ["a"], "label": ["b"]}).save_to_disk(str(tmp_path / "one"))
+    (table,) = (tmp_path / "one").glob("*.arrow")
+    table.write_bytes(table.read_bytes()[:10])
+    with pytest.raises(BadInput, match=r"the dataset cannot be read: .*Write it again") as caught:
+        list(HuggingFaceDataset.read(str(tmp_path / "one"), Options()))
+    assert caught.value.value == str(tmp_path / "one")
+
+
+def test_a_hub_that_cannot_be_reached_may_be_tried_again() -> None:
+    """No test reaches it: see HF_HUB_OFFLINE in conftest.py."""
+    with pytest.raises(Unavailable, match=r"the hub cannot be reached .*hf://nobody/nothing\. Try again"):
+        list(HuggingFaceDataset.read("hf://nobody/nothing", Options()))
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("no url at all", "not a database URL: no url at all. Use sqlite:///PATH"),
+        ("nosuch://ann:secret@host/db", "not a database URL: nosuch://ann:***@host/db"),
+        ("oracle://ann:secret@host/db", "needs oracledb, which is not installed: oracle://ann:***@host/db"),
+    ],
+)
+def test_databases_that_nothing_here_reads_are_told_without_their_passwords(
+    url: str, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "oracledb", None)
+    with pytest.raises(BadInput, match=re.escape(problem)):
+        list(Sql.read(url, Options(query="select 1")))
+
+
+def test_a_database_that_an_extra_reads_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'headrace\[postgres\]'"):
+        list(Sql.read("postgresql+psycopg://host/db", Options(query="select 1")))
+
+
+@pytest.mark.parametrize("kind", [Conll, Csv, Jsonl, Squad])
+def test_a_file_that_the_system_cannot_read_is_told(kind: Source, tmp_path: Path) -> None:
+    """As on a disk that fails: the system gives this file's name, opens it and then reads nothing from it."""
+    (tmp_path / "rows").symlink_to("/proc/self/mem")
+    with pytest.raises(Unusable, match=r"the file cannot be read: Input/output error.*rows\. Check it"):
+        list(kind.read(str(tmp_path / "rows"), Options()))
 
 
 def test_passwords_are_not_shown() -> None:

@@ -16,7 +16,7 @@ from headrace.checkpoints import low_rank
 from headrace.checkpoints.low_rank import LowRank, weights_digest
 from headrace.errors import Damaged, NotFound
 from headrace.export import BACKENDS, load, write_facts
-from headrace.export.backends.slots import Slots
+from headrace.export.backends.slots import HEAD, Slots, read_head
 from headrace.tasks import Bank
 from small_checkpoint import TASK, TEXTS, make_checkpoint
 
@@ -160,3 +160,14 @@ def test_arrays_grow_by_doubling_and_old_ones_stay(slots: Slots, folders: list[P
 def test_the_same_adapter_twice_is_one(slots: Slots, folders: list[Path]) -> None:
     assert slots.add(folders[0]) == slots.add(folders[0])
     assert len(slots.digests) == 1
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"PK\x03\x04 is a zip file"], ids=["missing", "empty", "another format"]
+)
+def test_a_head_that_is_none_is_told(content: bytes | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / HEAD).write_bytes(content)
+    with pytest.raises(Damaged) as caught:
+        read_head(tmp_path)
+    assert caught.value.value == str(tmp_path / HEAD)

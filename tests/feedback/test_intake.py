@@ -156,6 +156,23 @@ def test_of_several_each_is_taken_or_refused_by_itself(answered: Answered) -> No
     assert again == taken[:1]
 
 
+def test_what_holds_personal_data_is_refused_by_itself_where_a_channel_takes_none(answered: Answered) -> None:
+    name = answer_in(answered)
+    said = [
+        {"prediction_id": name, "comment": "write to ann@example.com"},
+        {"prediction_id": name, "comment": "write to nobody"},
+    ]
+    with open_workspace(answered[0].root, overrides={"privacy.personal": "drop"}) as ws:
+        refused, taken = intake.give_all(ws, said)
+        with ws.store.read() as conn:
+            kept = [one.comment for one in predictions.feedback_on(conn, name)]
+    assert isinstance(refused, BadInput)
+    assert "ann@" not in str(refused)
+    assert refused.value == "e-mail"
+    assert isinstance(taken, Feedback)
+    assert kept == ["write to nobody"]
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.recursive(

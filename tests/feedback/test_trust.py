@@ -18,17 +18,19 @@ from conftest import LABELS, sentences
 from crowds import DAY, Crowd
 from headrace import loop, trusting
 from headrace.config import FeedbackTable, TaskTable
+from headrace.config_sources import FILE_NAME
 from headrace.data import snapshot
 from headrace.errors import BadInput, NotFound, WrongState
 from headrace.feedback import known, suspensions, trust
+from headrace.feedback.labels import to_labels
 from headrace.feedback.settling import DISPUTED, NOT_RIGHT, SUSPENDED, settle
-from headrace.feedback.sources import Said, Source
+from headrace.feedback.sources import Said, Source, gather
 from headrace.records import Settled
 from headrace.release import controls
 from headrace.store import runs, schema
 from headrace.store.votes import CastVote
 from headrace.tasks import TASK_TYPES
-from headrace.workspace import Workspace, init
+from headrace.workspace import Workspace, init, open_workspace
 from planted import NOON
 
 QUESTIONS = [(f"question {i}", LABELS[i % 3]) for i in range(8)]
@@ -313,6 +315,16 @@ def test_only_labels_that_count_make_a_new_version(crowd: Crowd, monkeypatch: py
     assert found["feedback"]["n_labels"] == 208
     crowd.say("new", [(text, "positive") for text in texts[:40]])
     assert 20 < loop.improve(ws)["n_new_labels"] < 50
+
+
+def test_labels_that_the_task_has_no_more_are_passed_over(crowd: Crowd) -> None:
+    crowd.say("ann", [(TEXTS[0], LABELS[0]), (TEXTS[1], LABELS[2])])
+    to_labels(crowd.ws, "tone")
+    path = crowd.ws.root / FILE_NAME
+    path.write_text(path.read_text().replace(f', "{LABELS[2]}"', ""))
+    with open_workspace(crowd.ws.root) as fewer:
+        assert [vote.value for vote in gather(fewer, "tone").votes] == [LABELS[0]]
+    assert len(gather(crowd.ws, "tone").votes) == 2
 
 
 def test_known_answers_come_change_and_go(crowd: Crowd) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.artifacts import ArtifactStore
-from headrace.errors import BadInput, Damaged, HeadraceError
+from headrace.errors import BadInput, Damaged, HeadraceError, Unusable
 from headrace.export import ArtifactFacts, checkpoint, load, write_facts
 from headrace.files import model_folder, names, onnx_file, openvino_file, safetensors_file
 from headrace.files.config_keys import CONFIG_KEYS, TOKENIZER_KEYS
@@ -457,3 +457,25 @@ def test_an_artifact_with_a_link_is_refused_when_it_is_put_and_when_it_is_read(t
     weights.symlink_to(secret)  # the same bytes, for now
     with pytest.raises(Damaged, match="a link"):
         store.get(digest)
+
+
+def test_tensors_that_cannot_be_written_are_told_with_the_folder_and_a_way_on(tmp_path: Path) -> None:
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    (tmp_path / "model.safetensors").mkdir()
+    told = r"a model could not be written: .*the same command goes on"
+    with pytest.raises(Unusable, match=told) as caught, safetensors_file.written(tmp_path):
+        save_file({"a": np.ones(3)}, tmp_path / "model.safetensors")
+    assert caught.value.value == str(tmp_path)
+
+
+def test_ir_of_which_openvino_makes_no_model_is_damaged(tiny_base: Path, tmp_path: Path) -> None:
+    """It is IR by its looks; only the library knows that this layer is not whole."""
+    write_facts(tmp_path, ArtifactFacts(backend="openvino", precision="fp32", task=TASK))
+    (tmp_path / "tokenizer.json").write_bytes((tiny_base / "tokenizer.json").read_bytes())
+    (tmp_path / "model.bin").write_bytes(b"\0" * 64)
+    (tmp_path / "model.xml").write_text(NET.format('<data offset="0" size="64"/>'))
+    with pytest.raises(Damaged, match=r"(?s)the model cannot be read: .*Export the version again") as caught:
+        load(tmp_path)
+    assert caught.value.value == str(tmp_path)

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
+    AlbertConfig,
     AutoModel,
     AutoTokenizer,
     BertConfig,
@@ -42,6 +43,7 @@ TASK_TYPE = TASK_TYPES.get(toy.TASK.type)(toy.TASK)
 SETTINGS = FinetuneTable(batch_tokens=256, precision="fp32")
 SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 128}
 CONFIGS = {
+    "albert": AlbertConfig(vocab_size=200, embedding_size=16, **SIZES),
     "bert": BertConfig(vocab_size=200, **SIZES),
     "roberta": RobertaConfig(vocab_size=200, **SIZES),
     "distilbert": DistilBertConfig(vocab_size=200, dim=32, n_layers=3, n_heads=4, hidden_dim=128),
@@ -202,6 +204,13 @@ def test_widths_are_multiples_of_what_kernels_work_in(tiny_base: Path, tmp_path:
         network = fresh(tiny_base, TASK_TYPE)
         feed_forward.cut(network, plan_of(tiny_base, tmp_path), share)
         assert network.config.intermediate_size == width
+
+
+def test_a_family_whose_layers_share_their_weights_keeps_its_heads(tmp_path: Path, tiny_base: Path) -> None:
+    network = network_of(tmp_path, "albert")
+    with pytest.raises(BadInput, match=r"heads cannot be cut out of this family.*albert"):
+        heads.check(network, plan_of(tiny_base, tmp_path))
+    assert drop_silent(network) == 0
 
 
 def test_other_families_are_refused(tmp_path: Path, tiny_base: Path) -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,17 @@ def test_it_outlives_the_session_that_started_it(ws: Workspace) -> None:
 def test_an_unknown_job_is_named(ws: Workspace) -> None:
     with pytest.raises(NotFound, match="job_nope"):
         jobs.wait(ws, "job_nope")
+
+
+def test_who_has_to_wait_says_so_and_gets_its_turn(ws: Workspace) -> None:
+    said = []
+    first = ExitStack()
+    first.enter_context(jobs.only_one(ws, "run", jobs.Progress(ws, None)))
+
+    class Watched(jobs.Progress):
+        def report(self, step: str, done: float, total: float, **facts: object) -> None:
+            said.append(step)
+            first.close()
+
+    with jobs.only_one(ws, "run", Watched(ws, None)):
+        assert said == ["wait for another job"]

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from headrace.checkpoints.low_rank import LowRank, read, weights_digest
@@ -44,12 +43,7 @@ def read_head(folder: Path) -> Arrays:
         Damaged: missing or unreadable.
     """
     safetensors_file.check(folder / HEAD)
-    try:
-        found: Arrays = load_file(folder / HEAD)
-    except (OSError, SafetensorError) as error:
-        raise Damaged(
-            f"the head cannot be read: {error}", value=str(folder / HEAD), next_step="Export the version again"
-        ) from None
+    found: Arrays = load_file(folder / HEAD)
     return found
 
 
