@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from headrace import jobs, making
+from headrace import jobs, making, warm_start
 from headrace.config import AugmentTable, FinetuneTable, RobustTable
 from headrace.data import snapshot
 from headrace.errors import BadConfig, BadInput, Unusable
@@ -226,12 +226,10 @@ def _run_of(ws: Workspace, whole: _Whole, steps: tuple[Step, ...]) -> Run:
     """The run that a version, the ways and the settings decide, found or made."""
     settings, version, name = ws.settings.compress, whole.version, candidate_name(steps)
     own = FinetuneTable.model_validate(whole.run.params["finetune"])
-    finetune = own.model_copy(
+    finetune = warm_start.from_base(own).model_copy(
         update={
             "method": "distil",
             "teacher": version.name,
-            "start": "",
-            "sampling": own.sampling.model_copy(update={"replay_share": 1.0}),
             "epochs": settings.epochs,
             "learning_rate": settings.learning_rate,
             "augment": AugmentTable(),  # the version's answers to its rows are what is learnt

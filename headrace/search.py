@@ -10,6 +10,7 @@ section 4; median stopping, Golovin et al. 2017, "Google Vizier", section 3.2.2.
 
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from headrace import jobs, making, trusting
@@ -54,19 +55,25 @@ def start(ws: Workspace, n_trials: int, *, task: str | None = None) -> Job:
     name = ws.task_name(task)
     _check_ranges(ws, name)
     frozen = trusting.freeze(ws, task=name)
-    search_of(ws, name, frozen)  # a start that cannot be is refused here
-    args = {"task": name, "snapshot_id": frozen.id, "n_trials": n_trials}
+    as_set = making.planned_run(ws, name, frozen, ws.settings.finetune)
+    start = as_set.params["finetune"]["start"]  # by name, since another version may be in charge before the end
+    args = {"task": name, "snapshot_id": frozen.id, "n_trials": n_trials, "start": start}
     return making.submitted(ws, "headrace.search:make_best_version", args)
 
 
 def make_best_version(
-    ws: Workspace, progress: jobs.Progress, *, task: str, snapshot_id: str, n_trials: int
+    ws: Workspace, progress: jobs.Progress, *, task: str, snapshot_id: str, n_trials: int, start: str
 ) -> dict[str, Any]:
     """The job: do what is missing of the trials, then make a version of the best one's run.
+
+    Args:
+        start: name of the version that all trials go on from; empty: the base model.
 
     Returns:
         What is known of the version, and `trials`, one object for each.
     """
+    chosen = ws.settings.finetune.model_copy(update={"start": start})
+    ws = replace(ws, settings=ws.settings.model_copy(update={"finetune": chosen}))
     frozen = snapshot.find(ws, snapshot_id)
     search = search_of(ws, task, frozen)
     with jobs.only_one(ws, search.removeprefix("sha256:")[:32], progress):

@@ -79,7 +79,7 @@ def check(ws: Workspace, task: TaskTable, task_type: TaskType, finetune: Finetun
             value=f"{version.name} on {made.base_model}",
             next_step=_WITHOUT,
         )
-    _check_form(ws.artifacts.get(version.checkpoint), form_of(method, task_type), version)
+    _check_form(ws, version, form_of(method, task_type))
 
 
 def _check_share(finetune: FinetuneTable) -> None:
@@ -102,13 +102,31 @@ def _check_same(task: TaskTable, task_type: TaskType, then: TaskTable, version: 
         )
 
 
-def _check_form(folder: Path, wanted: str, version: ModelVersion) -> None:
+def plain_weights(ws: Workspace, version: ModelVersion, *, next_step: str) -> Path:
+    """The folder of a version's weights, where they are those of a whole model.
+
+    Raises:
+        BadInput: they are of parts that cannot be merged into their base model.
+    """
+    folder = ws.artifacts.get(version.checkpoint)
     if (folder / "adapter_config.json").exists():
         raise BadInput(
             "the version that is the start has parts that cannot be merged into its base model",
             value=version.name,
-            next_step=f"{_WITHOUT}, or start from a version of another method, such as full or lora",
+            next_step=next_step,
         )
+    return folder
+
+
+def from_base(finetune: FinetuneTable) -> FinetuneTable:
+    """The settings of a run that begins anew: without a start, and so without a share of rows to rehearse."""
+    sampling = finetune.sampling.model_copy(update={"replay_share": 1.0})
+    return finetune.model_copy(update={"start": "", "sampling": sampling})
+
+
+def _check_form(ws: Workspace, version: ModelVersion, wanted: str) -> None:
+    other = f"{_WITHOUT}, or start from a version of another method, such as full or lora"
+    folder = plain_weights(ws, version, next_step=other)
     form = "embedding" if (folder / "modules.json").exists() else "head"
     if form != wanted:
         raise BadInput(

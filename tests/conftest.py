@@ -19,6 +19,13 @@ WORDS = {
     "positive": ["great", "lovely", "good", "fast", "enjoy", "kind"],
 }
 FILLER = ["the", "a", "service", "was", "it", "and", "phone", "film", "today", "really"]
+TINY_TRAINING = """base_model = {base}
+max_tokens = 32
+
+[finetune]
+batch_tokens = 256
+"""
+"""Begins the settings of a task that trains `make_tiny_base` in seconds; ends within its table `finetune`."""
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from typing import Any
 
 import psutil
 
-from conftest import LABELS, make_tiny_base, sentences, write_jsonl
+from conftest import LABELS, TINY_TRAINING, make_tiny_base, sentences, write_jsonl
 from headrace import jobs
 from headrace.data import snapshot
 from headrace.errors import HeadraceError
@@ -48,13 +48,10 @@ from planted import log_row
 KINDS = ("import", "train", "export", "improve", "loop")
 TIMEOUT_S = 180
 N_IMPORTED = 30_000
-SETTINGS = """base_model = {base}
-max_tokens = 32
-
-[finetune]
-epochs = 4
+SETTINGS = (
+    TINY_TRAINING
+    + """epochs = 4
 learning_rate = 0.005
-batch_tokens = 256
 patience = 6
 
 [export]
@@ -66,6 +63,7 @@ min_new_labels = 10
 [release]
 max_drop_share = 1.0
 """
+)
 
 
 @dataclass(frozen=True)

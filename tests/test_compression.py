@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from conftest import LABELS, sentences, write_jsonl
+from conftest import LABELS, TINY_TRAINING, sentences, write_jsonl
 from headrace import compression, jobs, loop, making
 from headrace.cli.compressing import show_compression
 from headrace.data import channels, importing, snapshot
@@ -17,13 +17,10 @@ from headrace.store import runs, versions
 from headrace.workspace import Workspace, open_workspace
 
 pytestmark = pytest.mark.slow  # they share a version, which takes seconds to make
-SETTINGS = """base_model = {base}
-max_tokens = 32
-
-[finetune]
-epochs = 6
+SETTINGS = (
+    TINY_TRAINING
+    + """epochs = 6
 learning_rate = 0.01
-batch_tokens = 256
 min_steps = 0
 evals_per_epoch = 1
 seed = 4
@@ -37,6 +34,7 @@ ways = ["vocabulary", "layers=0.5"]
 backend = "hf"
 precision = "fp32"
 """
+)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 import pytest
 
-from conftest import LABELS, sentences, write_jsonl
+from conftest import LABELS, TINY_TRAINING, sentences, write_jsonl
 from headrace import loop
 from headrace.data import channels, importing
 from headrace.finetune.batching import TokenBudgetSampler
@@ -28,13 +28,10 @@ from headrace.store import runs, versions
 from headrace.workspace import open_workspace
 
 TIMEOUT_S = 120
-SETTINGS = """base_model = {base}
-max_tokens = 32
-
-[finetune]
-epochs = 3
+SETTINGS = (
+    TINY_TRAINING
+    + """epochs = 3
 learning_rate = 0.005
-batch_tokens = 256
 min_steps = 0
 patience = 20
 precision = "{precision}"
@@ -44,6 +41,7 @@ precision = "{precision}"
 backend = "hf"
 precision = "fp32"
 """
+)
 
 
 def make_workspace(root: Path, base: Path, *, precision: str = "fp32", more: str = "") -> Path:

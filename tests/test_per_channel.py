@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import headrace
-from conftest import LABELS, sentences, write_jsonl
+from conftest import LABELS, TINY_TRAINING, sentences, write_jsonl
 from headrace import jobs, loop, per_channel
 from headrace.checkpoints import low_rank
 from headrace.data import snapshot
@@ -25,13 +25,10 @@ from headrace.release import controls, releases
 from headrace.store import adapters, runs, versions
 from headrace.workspace import Workspace, open_workspace
 
-SETTINGS = """base_model = {base}
-max_tokens = 32
-
-[finetune]
-epochs = 8
+SETTINGS = (
+    TINY_TRAINING
+    + """epochs = 8
 learning_rate = 0.005
-batch_tokens = 256
 patience = 30
 evals_per_epoch = 1
 
@@ -43,6 +40,7 @@ epochs = 8
 [export]
 precision = "fp32"
 """
+)
 SIZES = {"plain": (400, 0), "odd": (300, 1), "few": (10, 2)}
 """Rows of each channel, and by how many places its labels are turned."""
 

@@ -126,7 +126,7 @@ def test_a_version_that_is_no_plain_model_cannot_be_started_from(
     controls.ensure_control(ws)
     (tmp_path / "adapter_config.json").write_text("{}")
     monkeypatch.setattr(type(ws.artifacts), "get", lambda *_: tmp_path)
-    with pytest.raises(BadInput, match="no plain model"):
+    with pytest.raises(BadInput, match="cannot be merged into its base model"):
         retraining.check(ws, "tone", "version")
     retraining.check(ws, "tone", "base")
 

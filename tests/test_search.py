@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from conftest import LABELS, sentences, write_jsonl
+from conftest import LABELS, TINY_TRAINING, sentences, write_jsonl
 from headrace import jobs, loop, making, search
 from headrace.cli.models import _show_trials, show_version
 from headrace.config import FinetuneTable, SearchTable
@@ -24,16 +24,14 @@ from headrace.data import channels, importing, snapshot
 from headrace.errors import BadConfig, BadInput, Unusable
 from headrace.finetune.methods import METHODS
 from headrace.records import Trial
+from headrace.release import controls
 from headrace.workspace import Workspace, open_workspace
 from planted import NOON
 
-SETTINGS = """base_model = {base}
-max_tokens = 32
-
-[finetune]
-epochs = 8
+SETTINGS = (
+    TINY_TRAINING
+    + """epochs = 8
 learning_rate = 0.01
-batch_tokens = 256
 min_steps = 0
 evals_per_epoch = 1
 patience = 8
@@ -47,6 +45,7 @@ batch_tokens = [128, 256]
 backend = "hf"
 precision = "fp32"
 """
+)
 
 
 @pytest.fixture
@@ -146,7 +145,7 @@ def test_a_search_ends_in_the_version_of_its_best_trial(
     frozen = snapshot.freeze(ws)
     progress = jobs.Progress(ws, None)
     monkeypatch.setattr(progress, "report", lambda step, *_, **facts: shown.append({"step": step, **facts}))
-    args = {"task": "tone", "snapshot_id": frozen.id}
+    args = {"task": "tone", "snapshot_id": frozen.id, "start": ""}
     made = search.make_best_version(ws, progress, n_trials=5, **args)
     assert made["version"] == "tone/1"
     assert {"train", "validation"} in seen
@@ -236,7 +235,7 @@ def test_a_trial_that_fails_says_why_and_the_search_goes_on(
     monkeypatch.setattr(making, "fine_tuned", fails)
     frozen = snapshot.freeze(ws)
     with pytest.raises(Unusable, match=r"no trial came to its end.*no such layers"):
-        search.make_best_version(ws, jobs.Progress(ws, None), task="tone", snapshot_id=frozen.id, n_trials=2)
+        search.make_best_version(ws, jobs.Progress(ws, None), task="tone", snapshot_id=frozen.id, n_trials=2, start="")
     assert [trial.state for trial in lines(ws)] == ["failed", "failed"]
     assert "no such layers" in search._shown(ws, "tone", lines(ws)[0])["reason"]
 
@@ -263,3 +262,22 @@ def test_the_best_settings_come_as_lines_to_keep(capsys: pytest.CaptureFixture[s
     kept = tomllib.loads(shown.partition("headrace.toml:")[2])
     assert FinetuneTable.model_validate(kept).learning_rate == 0.0002
     assert kept == {"method": "full", "learning_rate": 0.0002, "epochs": 2.5, "batch_tokens": 512}
+
+
+@pytest.mark.slow
+def test_all_trials_start_from_the_version_that_was_in_charge_when_the_search_began(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = making.run_of(ws, "tone", snapshot.freeze(ws), ws.settings.finetune)
+    first = making.made_version(ws, run, jobs.Progress(ws, None).report)
+    controls.ensure_control(ws, "tone")
+    asked = ws.settings.finetune.model_copy(update={"start": "control"})
+    ws = replace(ws, settings=ws.settings.model_copy(update={"finetune": asked}))
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(making, "submitted", lambda _ws, _target, args: given.update(args))
+    search.start(ws, 2)
+    assert given["start"] == first.name
+    monkeypatch.setattr(controls, "serving", None)  # asking again who is in charge would fail
+    done = search.make_best_version(ws, jobs.Progress(ws, None), **given)
+    starts = [making.find_run(ws, one["run_id"]).params["material"]["start"] for one in done["trials"]]
+    assert starts == [first.checkpoint] * 2

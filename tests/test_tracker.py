@@ -7,25 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from conftest import LABELS, sentences, write_jsonl
+from conftest import LABELS, TINY_TRAINING, sentences, write_jsonl
 from headrace import jobs, loop, making
 from headrace.data import channels, importing, snapshot
 from headrace.errors import MissingExtra
 from headrace.finetune import tracking
 from headrace.workspace import open_workspace
 
-SETTINGS = """base_model = {base}
-max_tokens = 32
-
-[finetune]
-epochs = 2
+SETTINGS = (
+    TINY_TRAINING
+    + """epochs = 2
 min_steps = 0
-batch_tokens = 256
 
 [export]
 backend = "hf"
 precision = "fp32"
 """
+)
 
 
 @pytest.fixture

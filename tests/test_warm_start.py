@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from conftest import LABELS, make_tiny_base, sentences, write_jsonl
+from conftest import LABELS, TINY_TRAINING, make_tiny_base, sentences, write_jsonl
 from finetune.toy_tasks import make_lively
 from headrace import jobs, loop, making, warm_start
 from headrace.data import channels, importing, snapshot
@@ -24,13 +24,10 @@ from headrace.store import runs
 from headrace.workspace import Workspace, open_workspace
 from planted import plant_version
 
-SETTINGS = """base_model = {base}
-max_tokens = 32
-
-[finetune]
-epochs = 4
+SETTINGS = (
+    TINY_TRAINING
+    + """epochs = 4
 learning_rate = 0.01
-batch_tokens = 256
 min_steps = 0
 evals_per_epoch = 1
 precision = "fp32"
@@ -39,6 +36,7 @@ precision = "fp32"
 backend = "hf"
 precision = "fp32"
 """
+)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from headrace import jobs, making
+from headrace import jobs, making, warm_start
 from headrace.data import snapshot
 from headrace.errors import BadInput, Unusable, nearest
 from headrace.evaluate import comparison
@@ -145,9 +145,8 @@ def _without(work: _Work, source: Source, where: str) -> dict[str, Any]:
 def _run(work: _Work, source: Source | None) -> Run:
     """The run that rows, settings, start and source decide, found or made."""
     ws, task = work.ws, work.sides.task
-    own = ws.settings.finetune  # its start would be another than the one that is asked for
-    sampling = own.sampling.model_copy(update={"replay_share": 1.0})
-    settings = own.model_copy(update={"epochs": work.epochs, "start": "", "sampling": sampling})
+    own = warm_start.from_base(ws.settings.finetune)  # what to start from is asked for by `start`, with a fresh head
+    settings = own.model_copy(update={"epochs": work.epochs})
     planned = making.planned_run(ws, task, work.sides.frozen, settings)
     left_out = None if source is None else [source.channel, source.kind]
     if work.start == "version":
@@ -166,14 +165,7 @@ def _checkpoint(ws: Workspace, task: str) -> Path:
         BadInput: it is not a plain model.
     """
     control = controls.serving(ws, task).control
-    folder = ws.artifacts.get(control.checkpoint)
-    if (folder / "adapter_config.json").exists():
-        raise BadInput(
-            "the version in charge is no plain model that a fine-tune could start from",
-            value=control.name,
-            next_step="Start from the base model: --start base",
-        )
-    return folder
+    return warm_start.plain_weights(ws, control, next_step="Start from the base model: --start base")
 
 
 def _tuned(work: _Work, run: Run, source: Source | None, where: str) -> str:

@@ -18,20 +18,17 @@ from typing import Any
 import pytest
 
 import headrace
-from conftest import LABELS, sentences, write_jsonl
+from conftest import LABELS, TINY_TRAINING, sentences, write_jsonl
 from stub_model import running
 
 pytestmark = pytest.mark.slow
 TIMEOUT_S = 120
 NO_THIRD = ("--set", "feedback.min_new_labels=1000")
 """For a decision alone: no third version is made of what users said of the second."""
-SETTINGS = """base_model = {base}
-max_tokens = 32
-
-[finetune]
-epochs = 4
+SETTINGS = (
+    TINY_TRAINING
+    + """epochs = 4
 learning_rate = 0.01
-batch_tokens = 256
 
 [export]
 precision = "fp32"
@@ -45,6 +42,7 @@ labels = "all"  # these users say of every answer what would have been right
 max_drop_share = 1.0
 max_latency_times = 1000.0
 """
+)
 
 
 def environment(root: Path) -> dict[str, str]:

@@ -43,8 +43,7 @@ def read_head(folder: Path) -> Arrays:
         Damaged: missing or unreadable.
     """
     safetensors_file.check(folder / HEAD)
-    found: Arrays = load_file(folder / HEAD)
-    return found
+    return dict(load_file(folder / HEAD))
 
 
 class Slots:
