@@ -4,6 +4,7 @@ python scripts/bench_table.py
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,9 @@ def _number(value: float) -> str:
     """Four digits, whole thousands apart, never in powers of ten."""
     if abs(value) >= 1000:
         return f"{value:,.0f}"
-    return f"{value:.4g}" if abs(value) >= 1e-3 or value == 0 else f"{value:.6f}"
+    if abs(value) >= 1e-3 or value == 0:
+        return f"{value:.4g}"
+    return f"{value:.{max(6, 1 - math.floor(math.log10(abs(value))))}f}"  # two digits of what is smaller still
 
 
 def _count(n: int, word: str) -> str:
