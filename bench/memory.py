@@ -106,8 +106,8 @@ def main() -> None:
     able = methods_for(TASK_TYPES.get(TASK.type)(TASK))
     chosen = [name for name in able if given.methods is None or name in given.methods]
     print(f"about {len(chosen) * 2 * (6 + 0.6 * given.steps) / 60:.0f} minutes on two cores")
-    if "distil" in chosen and "full" not in chosen:
-        chosen = ["full", *chosen]  # whose checkpoint it learns from
+    if "distil" in chosen:  # learns from the checkpoint of full
+        chosen = ["full", *(name for name in chosen if name != "full")]
     with tempfile.TemporaryDirectory() as folder:
         measured = [row for name in chosen for row in _measured(name, given.steps, Path(folder) / "teacher")]
     if measured:
