@@ -5,7 +5,7 @@ begin anew in each, so a window's logits are those it has alone. Online batches 
 hold next to no padding all the same. Source: Krell et al. 2021, "Efficient Sequence Packing without
 Cross-contamination", arXiv 2107.02027.
 
-Dimensions: R rows, L tokens of a row, S windows of the fullest row, N windows of a batch.
+Dimensions: R rows, L tokens of a row, S windows of the fullest row, N windows of a batch rounded up.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,6 +35,11 @@ class Batch:
     def windows(self) -> list[int]:
         """Numbers of all windows, row after row."""
         return [number for row in self.rows for number in row]
+
+    @property
+    def n_places(self) -> int:
+        """N: what a graph is told of each window has as many places, the last ones for nobody."""
+        return round_up(sum(map(len, self.rows)), _MULTIPLE)
 
 
 def pack(lengths: Sequence[int], *, batch_tokens: int) -> list[Batch]:
@@ -98,10 +103,10 @@ def feed(batch: Batch, windows: Sequence[Window], names: Sequence[str], *, pad_i
         first_position: of a window; 0, or what the model family counts from.
     """
     shape = (len(batch.rows), batch.n_tokens)
-    arrays = {name: np.zeros(shape, dtype=np.int64) for name in NAMES.intersection(names) - {"starts"}}
+    arrays: Feed = {name: np.zeros(shape, dtype=np.int64) for name in NAMES.intersection(names) - {"starts"}}
     if pad_id and "input_ids" in arrays:
         arrays["input_ids"].fill(pad_id)
-    starts = []
+    starts: list[int] = []
     for row, numbers in enumerate(batch.rows):
         at = 0
         for segment, number in enumerate(numbers, start=1):
@@ -111,7 +116,10 @@ def feed(batch: Batch, windows: Sequence[Window], names: Sequence[str], *, pad_i
             for name, array in arrays.items():
                 array[row, at:end] = _value(name, window, segment, first_position)
             at = end
-    return arrays | ({"starts": np.asarray(starts, dtype=np.int64)} if "starts" in names else {})
+    if "starts" in names:
+        arrays["starts"] = np.zeros(batch.n_places, dtype=np.int64)
+        arrays["starts"][: len(starts)] = starts
+    return arrays
 
 
 def _value(name: str, window: Window, segment: int, first_position: int) -> Any:
@@ -131,7 +139,8 @@ def unpack(
         logits: (N, K) in the order of `batch.windows` where `by_window`, else (R, L, K).
     """
     if by_window:
-        yield from zip(batch.windows, logits, strict=True)
+        own = batch.windows
+        yield from zip(own, logits[: len(own)], strict=True)
         return
     for row, numbers in enumerate(batch.rows):
         at = 0

@@ -228,7 +228,8 @@ class OpenVINOBank:
             row[: len(own)] = list(own)
         feed = {SLOTS: chosen, PLACES: places, **self._arrays()}
         if self._has_owners:
-            feed[OWNERS] = np.asarray([slots[windows[number].row] for number in batch.windows], dtype=np.int64)
+            owners = feed[OWNERS] = np.zeros(batch.n_places, dtype=np.int64)
+            owners[: len(batch.windows)] = [slots[windows[number].row] for number in batch.windows]
         return feed
 
     def _arrays(self) -> Mapping[str, Any]:
