@@ -80,7 +80,7 @@ def export_labels(
     format: str | None = None,
     task: str | None = None,
     channel: str | None = None,
-    labeller: str = "anonymous",
+    labeller: str | None = None,
     labelled: bool = False,
     prelabels: bool = True,
     n: int | None = None,
@@ -89,7 +89,8 @@ def export_labels(
 
     Args:
         format: label-studio, csv or jsonl; None: by the file's name.
-        labeller: for whom the reviews are: known questions are mixed in as this labeller is due to be asked.
+        labeller: for whom the reviews are: known questions are mixed in as this labeller is due to be asked. None: for
+            who runs the workspace, without any.
         labelled: rows with labels instead, whichever side they are on.
         prelabels: whether the model's answers go with reviews. Those of audits and of drawn disagreements never do,
             since they are to be judged without it.
@@ -136,7 +137,7 @@ def import_labels(
 
     Args:
         labeller: whose labels they are, where a row does not say: they count as much as this labeller does. None: of
-            who runs the workspace; those of examples count as if they had been imported.
+            who runs the workspace; they count as if they had been imported.
         label: column, or Label Studio's control, with the label.
 
     Raises:

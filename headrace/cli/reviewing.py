@@ -11,8 +11,7 @@ _review = typer.Typer(
     help="Answer what is asked of people: audits, disagreements, doubtful labels.", no_args_is_help=True
 )
 _label = typer.Typer(help="Take labels to and from files, such as Label Studio's.", no_args_is_help=True)
-_Labeller = Annotated[str, typer.Option(help="Who answers.")]
-_ANONYMOUS = "anonymous"
+_Labeller = Annotated[str | None, typer.Option(help="Who answers; default: who runs the workspace.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -54,7 +53,7 @@ def list_(
 
 @_review.command("next")
 def next_(
-    labeller: _Labeller = _ANONYMOUS,
+    labeller: _Labeller = None,
     n: Annotated[int, typer.Option("-n", min=1, max=1000, help="How many.")] = 1,
     channel: Channel = None,
     task: Task = None,
@@ -69,8 +68,8 @@ def next_(
     emit(found, as_json, lambda: _show(found, labeller))
 
 
-def _show(found: list[dict[str, Any]], labeller: str) -> None:
-    who = "" if labeller == _ANONYMOUS else f" --labeller {labeller}"
+def _show(found: list[dict[str, Any]], labeller: str | None) -> None:
+    who = "" if labeller is None else f" --labeller {labeller}"
     for one in found:
         print(f"{one['id']}  ({one['channel']})")
         print("\n".join(part for part in (one["text"], one["text_pair"]) if part is not None))
@@ -83,7 +82,7 @@ def _show(found: list[dict[str, Any]], labeller: str) -> None:
 def answer(
     review: Annotated[str, typer.Argument(help="Id of the review.")],
     answer: Annotated[str, typer.Argument(help="A label of the task: a name, a number, or JSON.")],
-    labeller: Annotated[str | None, typer.Option(help="Who answers; default: who runs the workspace.")] = None,
+    labeller: _Labeller = None,
     where: Where = Path("."),
     as_json: AsJson = False,
 ) -> None:
@@ -98,7 +97,7 @@ def answer(
 @_review.command("skip")
 def skip(
     review: Annotated[str, typer.Argument(help="Id of the review.")],
-    labeller: _Labeller = _ANONYMOUS,
+    labeller: _Labeller = None,
     where: Where = Path("."),
     as_json: AsJson = False,
 ) -> None:
@@ -118,7 +117,9 @@ def export(
     ] = None,
     labelled: Annotated[bool, typer.Option("--labelled", help="The labelled examples, instead of the queue.")] = False,
     prelabels: Annotated[bool, typer.Option(help="The model's answers with them, but for audits.")] = True,
-    labeller: Annotated[str, typer.Option(help="For whom: known questions are mixed in accordingly.")] = _ANONYMOUS,
+    labeller: Annotated[
+        str | None, typer.Option(help="For whom: known questions are mixed in accordingly; default: none are.")
+    ] = None,
     n: Annotated[int | None, typer.Option("-n", min=1, help="At most so many.")] = None,
     channel: Channel = None,
     task: Task = None,

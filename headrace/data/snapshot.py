@@ -18,6 +18,7 @@ from headrace.records import SIDES, Artifact, Settled, Side, Snapshot, SnapshotR
 from headrace.registry import resolve
 from headrace.store import erasures, examples, runs, snapshots
 from headrace.store.examples import LabelledRow
+from headrace.store.votes import OWNER
 from headrace.tasks import TASK_TYPES, TaskType
 from headrace.workspace import Workspace
 
@@ -190,7 +191,7 @@ def _is_of(task_type: TaskType, label: LabelledRow, known: dict[Any, bool]) -> b
 def target_of(labels: Sequence[LabelledRow], task_type: TaskType) -> Any:
     """One target from the labels of an example, oldest first: what reviews said, else its own latest, else its
     labellers' latest together."""
-    reviewed = {label.labeller_id: label.value for label in labels if label.origin in ("review", "owner")}
+    reviewed = {label.labeller_id: label.value for label in labels if label.origin in ("review", OWNER)}
     if reviewed:
         return task_type.combine(list(reviewed.values()))
     own = [label.value for label in labels if label.origin == "import"]

@@ -24,6 +24,7 @@ from headrace.ids import PREFIXES, first_id, new_id
 from headrace.personal.policies import Door, door_of
 from headrace.records import Feedback, Input, Prediction
 from headrace.store import predictions
+from headrace.store.votes import OWNER
 from headrace.tasks import TASK_TYPES, TaskType
 from headrace.workspace import Workspace
 
@@ -61,7 +62,8 @@ class Given:
     event: str | None = None
     channel: str | None = None
     """Who says it. A prediction of another channel is none for it; None: whoever it is."""
-    labeller: str = "anonymous"
+    labeller: str | None = "anonymous"
+    """None: who runs the workspace."""
     idempotency_key: str | None = None
     channels: frozenset[str] | None = None
     """Those of which a prediction may be, by the key of who speaks; None: of all."""
@@ -217,7 +219,7 @@ def _cleaned(door: Door, prediction: Prediction | None, given: Given) -> Given |
             given,
             correction=door.value(channel, given.correction),
             comment=None if given.comment is None else door.clean(channel, given.comment).text,
-            labeller=door.name(channel, given.labeller),
+            labeller=None if given.labeller is None else door.name(channel, given.labeller),
             idempotency_key=None if given.idempotency_key is None else door.name(channel, given.idempotency_key),
         )
     except HeadraceError as error:
@@ -267,7 +269,7 @@ def make(ws: Workspace, prediction: Prediction, given: Given) -> Feedback:
         metric=given.metric,
         value=None if given.value is None else float(given.value),
         comment=given.comment,
-        labeller=given.labeller,
+        labeller=OWNER if given.labeller is None else given.labeller,
         idempotency_key=_kept_key(given, prediction),
         at=ws.clock(),
         event=given.event,
@@ -404,22 +406,31 @@ def _check_correction(value: object, depth: int = 0) -> None:
         _check_correction(part, depth + 1)
 
 
-def labeller_of(ws: Workspace, name: str) -> str:
+def labeller_of(ws: Workspace, name: str | None) -> str:
     """What a labeller is called here: their name without what is personal in it.
+
+    Args:
+        name: None: who runs the workspace.
 
     Raises:
         BadInput: see `check_labeller`.
     """
     check_labeller(name)
-    return door_of(ws).name(None, name)
+    return OWNER if name is None else door_of(ws).name(None, name)
 
 
-def check_labeller(name: str) -> None:
+def check_labeller(name: str | None) -> None:
     """
     Raises:
-        BadInput: it is no name that the store can keep.
+        BadInput: it is no name that the store can keep, or not theirs.
     """
     _check_text("labeller", name, _MAX_NAME_CHARS)
+    if name == OWNER:
+        raise BadInput(
+            "this name is kept for who runs the workspace",
+            value=name,
+            next_step="Give another one; who runs the workspace answers without a labeller",
+        )
 
 
 def _check_text(name: str, text: str | None, max_chars: int) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from headrace.ids import new_id
 from headrace.store import channels
 from headrace.store import outcomes as rows
+from headrace.store.votes import OWNER
 from headrace.tasks import inputs
 from headrace.workspace import Workspace
 
@@ -31,8 +32,9 @@ def to_labels(ws: Workspace, task: str | None = None) -> int:
     """Turn every unused correction into a label, all in one transaction; returns how many corrections were used.
 
     A text that the channel knows keeps its example; another one becomes an example with the prediction it came from. A
-    labeller has one label per text through a key: the latest correction. A text that a running import is just adding
-    waits for the next call, since that import may still be taken back.
+    labeller has one label per text through a key: the latest correction; that of who runs the workspace is of origin
+    `owner`. A text that a running import is just adding waits for the next call, since that import may still be taken
+    back.
     """
     task = ws.task_name(task)
     with ws.store.write() as conn:
@@ -66,7 +68,7 @@ def _of_channel(
                 "labeller_id": labeller_id,
                 "value": value,
                 "score": None,
-                "origin": "feedback",
+                "origin": OWNER if line["labeller"] == OWNER else "feedback",
                 "import_id": None,
                 "feedback_id": feedback_id,
                 "created_at": now,

@@ -7,13 +7,13 @@
     random         an answer drawn by chance from all that have no label, with its probability
     known          a question whose answer is known; who is asked cannot tell it from the others
 
-An answer about a prediction is feedback as well, one about an example is a label of origin `review` (`owner`, where who
-runs the workspace gives it without a labeller), and one about a known question is in its review alone. Why somebody is
-asked, and what the model said, is not shown to who is asked: it would say what to answer.
+An answer about a prediction is feedback as well, one about an example is a label of origin `review` (both become labels
+of origin `owner`, where who runs the workspace gives them without a labeller), and one about a known question is in its
+review alone. Why somebody is asked, and what the model said, is not shown to who is asked: it would say what to answer.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import BadInput, NotFound, WrongState, nearest
@@ -27,13 +27,13 @@ from headrace.store import channels, outcomes, predictions
 from headrace.store import reviews as rows
 from headrace.store.channels import check_channel
 from headrace.store.reviews import Review
+from headrace.store.votes import OWNER
 from headrace.tasks import TASK_TYPES, TaskType
 from headrace.workspace import Workspace
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
-ANONYMOUS = "anonymous"
 STATES = ("open", "answered", "skipped")
 _SPREAD = 20  # the most pressing, of which labellers at work at once get different ones
 _FIRST_KNOWN = 3  # questions of every newcomer that are known ones
@@ -42,12 +42,15 @@ _KNOWN_SHARE, _KNOWN_SHARE_SETTLED = 0.25, 0.05
 
 
 def next_of(
-    ws: Workspace, task: str | None = None, *, labeller: str = "anonymous", channel: str | None = None, n: int = 1
+    ws: Workspace, task: str | None = None, *, labeller: str | None = None, channel: str | None = None, n: int = 1
 ) -> list[Review]:
     """The next reviews for a labeller, at most `n`; the same until they are answered, here or by another.
 
     A queue that runs out is filled first. Known questions are mixed in: the first ones of a newcomer, then some, and a
     few for ever.
+
+    Args:
+        labeller: None: who runs the workspace, who is asked nothing that is known.
 
     Raises:
         NotFound: no such task or channel.
@@ -57,26 +60,26 @@ def next_of(
     task = ws.task_name(task)
     with ws.store.read() as conn:
         check_channel(conn, channel)
-    labeller = intake.labeller_of(ws, labeller)
-    waiting = _waiting(ws, task, labeller, channel, n + _SPREAD)
+    who = intake.labeller_of(ws, labeller)
+    waiting = _waiting(ws, task, who, channel, n + _SPREAD)
     if len(waiting) < n:
         fill(ws, task)
-        waiting = _waiting(ws, task, labeller, channel, n + _SPREAD)
+        waiting = _waiting(ws, task, who, channel, n + _SPREAD)
     with ws.store.read() as conn:
-        n_done = rows.n_answered(conn, task, labeller)
-        asked = rows.known_asked(conn, task, labeller)
+        n_done = rows.n_answered(conn, task, who)
+        asked = rows.known_asked(conn, task, who)
     if not waiting:
         return []
-    order = sorted(waiting[:_SPREAD], key=lambda one: (-int(one.priority), auditing.place_of(one.id, labeller)))
+    order = sorted(waiting[:_SPREAD], key=lambda one: (-int(one.priority), auditing.place_of(one.id, who)))
     others = iter([*order, *waiting[_SPREAD:]])
     open_known = iter([one for one in asked if one.state == "open" and channel in (None, one.channel)])
     n_known = sum(one.state == "answered" for one in asked)
     found: list[Review] = []
-    are_left = True
+    are_left = who != OWNER
     for place in range(n_done, n_done + n):
         review = None
-        if are_left and _is_known_at(place, n_known, labeller):
-            review = next(open_known, None) or _ask_known(ws, task, labeller, waiting[0])
+        if are_left and _is_known_at(place, n_known, who):
+            review = next(open_known, None) or _ask_known(ws, task, who, waiting[0])
             are_left = review is not None
         review = review or next(others, None)
         if review is None:
@@ -126,8 +129,10 @@ def answer(
 ) -> Review:
     """Take a person's answer to a review. The same again changes nothing; another one replaces it, and both are kept.
 
+    Of a known question the first answer counts, whatever else comes.
+
     Args:
-        labeller: None: who runs the workspace; for an example it is a label that counts whatever is known of anybody.
+        labeller: None: who runs the workspace; it is a label that counts whatever is known of anybody.
         channels: names of those of which a review may be; None: of all.
         key_id: through which it comes; None: through none.
 
@@ -146,15 +151,18 @@ class _Speaker:
 
     labeller: str
     key_id: str | None
-    is_owner: bool
-    """Whoever runs the workspace."""
+
+    @property
+    def is_owner(self) -> bool:
+        """Whoever runs the workspace."""
+        return self.labeller == OWNER
 
     def has_answered(self, review: Review) -> bool:
         return review.labeller == self.labeller and self.key_id in (None, review.key_id)
 
 
 def _speaker(ws: Workspace, labeller: str | None, key_id: str | None) -> _Speaker:
-    return _Speaker(intake.labeller_of(ws, ANONYMOUS if labeller is None else labeller), key_id, labeller is None)
+    return _Speaker(intake.labeller_of(ws, labeller), key_id)
 
 
 def _receive(
@@ -164,8 +172,8 @@ def _receive(
     review = _answerable(conn, review_id, by, channels)
     task_type: TaskType = TASK_TYPES.get(ws.task(review.task).type)(ws.task(review.task))
     parsed = task_type.parse_label(answer, review.input)
-    if review.state == "answered" and review.answer == parsed:
-        return review
+    if review.state == "answered" and (review.answer == parsed or review.known_answer_id is not None):
+        return replace(review, answer=parsed)  # to refuse an answer would tell that the question is a known one
     if not rows.settle(conn, review.id, "answered", parsed, by.labeller, by.key_id, ws.clock(), was=review.state):
         raise WrongState("somebody else answers this review now", value=review_id, next_step="Take the next one")
     if review.prediction_id is not None:
@@ -178,7 +186,7 @@ def _receive(
 def skip(
     ws: Workspace,
     review_id: str,
-    labeller: str = ANONYMOUS,
+    labeller: str | None = None,
     *,
     channels: Collection[str] | None = None,
     key_id: str | None = None,
@@ -186,7 +194,7 @@ def skip(
     """Leave a review without an answer. A skipped audit counts as one that might have said anything.
 
     Args:
-        channels, key_id: see `answer`.
+        labeller, channels, key_id: see `answer`.
 
     Raises:
         NotFound: no such review.
@@ -247,7 +255,8 @@ def take(
 
 
 def _correct(ws: Workspace, conn: "Connection", prediction_id: str, correction: Any, by: _Speaker) -> None:
-    intake.receive(ws, conn, Given(prediction_id, correction=correction, labeller=by.labeller, key_id=by.key_id))
+    labeller = None if by.is_owner else by.labeller
+    intake.receive(ws, conn, Given(prediction_id, correction=correction, labeller=labeller, key_id=by.key_id))
 
 
 def _add_label(ws: Workspace, conn: "Connection", example_id: str, task: str, target: Any, by: _Speaker) -> bool:
@@ -261,7 +270,7 @@ def _add_label(ws: Workspace, conn: "Connection", example_id: str, task: str, ta
     """
     channel_id, now = _example(conn, example_id)["channel_id"], ws.clock()
     labeller_id = channels.labeller_ids(conn, channel_id, {by.labeller}, now)[by.labeller]
-    origin = "owner" if by.is_owner else "review"
+    origin = OWNER if by.is_owner else "review"
     if rows.labels_of(conn, example_id, task, labeller_id, origin, by.key_id)[-1:] == [target]:
         return False
     label = {

@@ -18,6 +18,7 @@ from headrace.feedback.sources import Said, Source, covered, gather, source_of
 from headrace.records import Interval, Settled
 from headrace.stats import annotators, intervals
 from headrace.stats.annotators import Gate
+from headrace.store.votes import OWNER
 from headrace.tasks import TASK_TYPES, TaskType
 from headrace.workspace import Workspace
 
@@ -68,11 +69,14 @@ NotCounted = Callable[[Source, datetime], bool]
 
 
 def not_counted(ws: Workspace, task: str) -> NotCounted:
-    """A function that says whether what a source said at an instant counts nothing: barred, or suspended."""
+    """A function that says whether what a source said at an instant counts nothing: barred, or suspended.
+
+    What who runs the workspace says always counts.
+    """
     said = gather(ws, task, on_known=True)
     barred = {one.source for one in judged(said, ws.settings.feedback) if one.weight == 0 and one.source.labeller}
     is_suspended = covered(said.suspensions)
-    return lambda source, at: source in barred or is_suspended(source, at)
+    return lambda source, at: source.labeller != OWNER and (source in barred or is_suspended(source, at))
 
 
 def weights_of(trusted: Sequence[SourceTrust]) -> dict[Source, float]:

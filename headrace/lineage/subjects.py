@@ -22,6 +22,7 @@ from headrace.personal.policies import door_of
 from headrace.records import Channel
 from headrace.store import channels, erasures, lineage
 from headrace.store.erasures import Doomed
+from headrace.store.votes import OWNER
 from headrace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -238,8 +239,8 @@ def names_of(ws: Workspace, subject: Subject) -> set[str]:
         return lineage.names_in(conn, subject.channel_id) - _COMMON_NAMES
 
 
-_COMMON_NAMES = {"import", "anonymous"}
-"""Labellers that are nobody: of a row's own label, and of feedback without a name."""
+_COMMON_NAMES = {"import", "anonymous", OWNER}
+"""Labellers that are nobody: of a row's own label, of feedback without a name, and who runs the workspace."""
 
 
 def _finder(names: Iterable[str], texts: Iterable[str]) -> Callable[[str], bool]:

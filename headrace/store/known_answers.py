@@ -10,6 +10,7 @@ from sqlalchemy.engine import Connection, RowMapping
 from headrace.records import KnownAnswer
 from headrace.store import schema
 from headrace.store.noun import as_records, one_or_none
+from headrace.store.votes import OWNER
 
 _KNOWN = schema.known_answers
 _REVIEWS = schema.reviews
@@ -47,7 +48,7 @@ def listing(conn: Connection, task: str, *, retired: bool = False) -> list[Known
 
 
 def reviewed(conn: Connection, task: str) -> Sequence[RowMapping]:
-    """What was said in reviews to known questions that are in force, in the order of the answers.
+    """What sources said in reviews to known questions that are in force, in the order of the answers.
 
     Columns: known_answer_id, text_hash, channel, labeller, key_id, answer, at.
     """
@@ -64,7 +65,7 @@ def reviewed(conn: Connection, task: str) -> Sequence[RowMapping]:
         .join(_KNOWN, _KNOWN.c.id == _REVIEWS.c.known_answer_id)
         .join(_CHANNELS, _CHANNELS.c.id == _REVIEWS.c.channel_id)
         .where(_REVIEWS.c.task == task, _REVIEWS.c.state == "answered", _KNOWN.c.retired_at.is_(None))
-        .where(_REVIEWS.c.labeller.is_not(None), _REVIEWS.c.answer.is_not(None))
+        .where(_REVIEWS.c.labeller != OWNER, _REVIEWS.c.answer.is_not(None))
         .order_by(_REVIEWS.c.answered_at, _REVIEWS.c.id)
     )
     return conn.execute(query).mappings().all()

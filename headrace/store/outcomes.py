@@ -256,7 +256,7 @@ def examples_like(conn: Connection, channel_id: str, text_hashes: Sequence[str])
 def feedback_labels(conn: Connection, task: str, example_ids: Sequence[str]) -> dict[tuple[str, str, str | None], str]:
     """(example id, labeller id, id of the key) to label id, of labels that came from feedback."""
     query = select(_LABELS.c.example_id, _LABELS.c.labeller_id, _LABELS.c.key_id, _LABELS.c.id).where(
-        _LABELS.c.task == task, _LABELS.c.origin == "feedback"
+        _LABELS.c.task == task, _LABELS.c.feedback_id.is_not(None)
     )
     found: dict[tuple[str, str, str | None], str] = {}
     for part in in_parts(example_ids):

@@ -23,6 +23,9 @@ _KNOWN = schema.known_answers
 OF_SOURCES = ("feedback", "review")
 """Origins of labels that count by what is known of who gave them; all others are of who runs the workspace."""
 
+OWNER = "owner"
+"""Labeller, and origin of the labels, of what who runs the workspace says here. No source has this name."""
+
 
 class CastVote(NamedTuple):
     """A labeller's latest label on an example, made of feedback or given in a review."""
@@ -119,7 +122,7 @@ def n_checked(conn: Connection, task: str, side: str) -> int:
 
 
 def volunteered(conn: Connection, task: str, since: datetime) -> Iterator[tuple[str, str, datetime]]:
-    """(channel, labeller, instant) of corrections from an instant on, without those that a review asked for."""
+    """(channel, labeller, instant) of sources' corrections from an instant on, without those reviews asked for."""
     asked_for = (
         select(_REVIEWS.c.id)
         .where(_REVIEWS.c.prediction_id == _FEEDBACK.c.prediction_id, _REVIEWS.c.labeller == _FEEDBACK.c.labeller)
@@ -132,7 +135,7 @@ def volunteered(conn: Connection, task: str, since: datetime) -> Iterator[tuple[
         .join(_PREDICTIONS, _PREDICTIONS.c.id == _FEEDBACK.c.prediction_id)
         .join(_CHANNELS, _CHANNELS.c.id == _PREDICTIONS.c.channel_id)
         .where(_FEEDBACK.c.kind == "correction", _PREDICTIONS.c.task == task, ~asked_for)
-        .where(_FEEDBACK.c.at >= since)
+        .where(_FEEDBACK.c.at >= since, _FEEDBACK.c.labeller != OWNER)
         .order_by(_FEEDBACK.c.at, _FEEDBACK.c.id)
     )
     return ((channel, labeller, at) for channel, labeller, at in conn.execute(query))

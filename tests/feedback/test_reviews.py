@@ -14,7 +14,7 @@ from sqlalchemy import insert, select, update
 from conftest import LABELS
 from headrace.data import snapshot
 from headrace.errors import BadInput, NotFound, WrongState
-from headrace.feedback import auditing, reviews
+from headrace.feedback import auditing, reviews, trust
 from headrace.ids import first_id, made_at, new_id
 from headrace.records import Channel, ModelVersion
 from headrace.release import releases
@@ -328,6 +328,22 @@ def test_a_label_of_a_review_outweighs_the_one_of_the_import(place: Place) -> No
     assert (
         snapshot.target_of([line("positive", "import", "i"), line("neutral", "feedback", "b")], task_type) == "positive"
     )
+
+
+def test_of_a_known_question_the_first_answer_counts_and_a_later_one_does_not_show_it(place: Place) -> None:
+    ws, *_ = place
+    plant_answers(place, 5)
+    plant_known(ws, 1)
+    (review,) = reviews.next_of(ws, labeller="ann")
+    assert review.reason == "known"
+    assert [reviews.answer(ws, review.id, said, "ann").answer for said in ("positive", "neutral", "positive")] == [
+        "positive", "neutral", "positive",
+    ]  # fmt: skip
+    with ws.store.write() as conn:
+        reviews.take(ws, conn, "tone", review.id, "neutral", "ann")
+    (kept,) = reviews.listing(ws, state="answered")
+    assert (kept.answer, kept.labeller) == ("positive", "ann")
+    assert [(one.n_asked, one.n_right) for one in trust.judge(ws) if one.source.labeller] == [(1, 0)]
 
 
 def test_two_at_work_at_once_get_different_reviews_first(place: Place) -> None:

@@ -98,6 +98,9 @@ def test_what_cannot_be_asked_or_answered_is_said(served: Server, client: Client
     (one,) = client.next_reviews("tone")
     with pytest.raises(BadInput, match="unknown label"):
         client.answer_review(one["id"], "splendid")
+    with pytest.raises(BadInput, match="kept for who runs the workspace"):
+        client.answer_review(one["id"], "neutral", labeller="owner")
+    assert httpx.post(f"{served.url}/v1/reviews/{one['id']}", json={"skip": True, "labeller": None}).status_code == 422
     for body in ({}, {"answer": "neutral", "skip": True}, {"answer": "neutral", "why": 1}):
         assert httpx.post(f"{served.url}/v1/reviews/{one['id']}", json=body).status_code == 422
     assert httpx.get(f"{served.url}/v1/reviews?task=tone&n=1000").status_code == 422
