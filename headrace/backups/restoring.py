@@ -1,16 +1,19 @@
 """Bring a workspace back from a backup of either kind: checked and finished beside, before anything is replaced."""
 
+import glob
 import os
 import shutil
 import time
 import uuid
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
+
+from filelock import FileLock, Timeout
 
 from headrace import auditing, config_sources
 from headrace.artifacts import MANIFEST as _ARTIFACT
@@ -35,8 +38,9 @@ from headrace.config_sources import FILE_NAME, value_of
 from headrace.errors import AlreadyExists, BadInput, HeadraceError, NotFound, WrongState
 from headrace.lineage import erasing, receipts, tombstones
 from headrace.lineage.tombstones import Tombstone
+from headrace.personal import secret
 from headrace.secret_files import secrets_in
-from headrace.store import at_rest, keys, wal
+from headrace.store import at_rest, channels, keys, wal
 from headrace.store import backups as rows
 from headrace.store.wal import n_frames_of
 from headrace.workspace import STATE_FOLDER, Workspace, is_served, open_workspace
@@ -48,6 +52,9 @@ _ELSEWHERE = {"store.url": "", "artifacts.url": ""}
 """Settings under which a restored workspace reads its own files, wherever those of its origin are."""
 _FILES = ("sign.private_key", "sign.public_keys", "access.certificate", "access.private_key")
 """Settings that name files which no backup holds."""
+_ERASURES_KEY = f"{tombstones.KEYS}/{tombstones.KEY_FILE}"
+LOCK = "lock"
+"""Beside what a restore lays out: held for as long as its process lives."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,8 @@ class Restored:
     """Ids of access keys that it had given an earlier end since, as `key rotate` does."""
     put_aside: str | None
     """Where the workspace is that was there before."""
+    was_another: bool
+    """Whether that is no earlier or later state of this one: its keys, receipts and erasures stay with it."""
     settings_to_change: list[str]
     """Settings of headrace.toml that name other places than the restored files, or files that are in no backup."""
     missing: list[str]
@@ -112,14 +121,15 @@ def restore(
         Unusable: the destination cannot be written.
     """
     began, backup, to = time.monotonic(), plain(source), plain(destination)
-    content = verify(backup, at=at)
-    _check_place(to, replace=replace)
-    given = None if erasures is None else plain(erasures)
-    with unfinished(to) as folder, unfinished(to) as own:
-        _lay_out(content, folder, to)
-        newer, folders = _newer(_own_erasures(content, own), to, given)
+    content, given = verify(backup, at=at), None if erasures is None else plain(erasures)
+    with unfinished(to) as room, FileLock(room / LOCK):
+        _clear_up(to)
+        _check_place(to, replace=replace)
+        folder, is_same = room / "workspace", _is_same(content, to)
+        _lay_out(content, folder, to if is_same else None)
         with open_workspace(folder, overrides=_ELSEWHERE) as ws:
             _check_whole(ws, content, backup)
+            newer, folders = _newer(ws, _own_erasures(content, room / "own"), to, given, is_same=is_same)
             again = erasing.apply(ws, newer, [ws.state_folder, *folders])
             with ws.store.write() as conn:
                 revoked, ended = _ended_again(conn, to, ws.clock())
@@ -127,8 +137,7 @@ def restore(
                 said |= {"revoked_again": revoked, "ended_again": ended}
                 auditing.note(ws, conn, "restore", to.name, facts=said)
         sync_tree(folder)
-        aside = _put_aside(to)
-        os.rename(folder, to)
+        aside = _take_place(folder, to)
     sync(to.parent)
     return Restored(
         path=str(to),
@@ -139,6 +148,7 @@ def restore(
         revoked_again=revoked,
         ended_again=ended,
         put_aside=aside,
+        was_another=aside is not None and not is_same,
         settings_to_change=_settings_to_change(to),
         missing=content.missing,
         seconds=round(time.monotonic() - began, 2),
@@ -259,7 +269,7 @@ def _check_place(to: Path, *, replace: bool) -> None:
         raise AlreadyExists(
             "something is there already", value=str(to), next_step="Choose another folder, or say --replace"
         )
-    if not to.exists() or not any(to.iterdir()):
+    if not _is_taken(to):
         return
     if not (to / FILE_NAME).exists():
         raise AlreadyExists("what is there is no workspace", value=str(to), next_step="Choose another folder")
@@ -273,32 +283,53 @@ def _check_place(to: Path, *, replace: bool) -> None:
         )
 
 
+def _is_taken(to: Path) -> bool:
+    return to.exists() and any(to.iterdir())
+
+
+def _is_same(content: Content, to: Path) -> bool:
+    """Whether a backup is of the workspace that is there: by the key of erasures, which each makes once for itself."""
+    there, own = to / STATE_FOLDER / _ERASURES_KEY, content.files.get(_ERASURES_KEY)
+    return own is not None and there.exists() and there.read_bytes() == own.read_bytes()
+
+
 def _own_erasures(content: Content, folder: Path) -> Path:
     """The erasures that a backup knows of, and their key, in a folder."""
-    for name in (tombstones.FILE, f"{tombstones.KEYS}/{tombstones.KEY_FILE}"):
+    for name in (tombstones.FILE, _ERASURES_KEY):
         if name in content.files:
-            (folder / name).parent.mkdir(mode=0o700, exist_ok=True)
+            (folder / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             shutil.copy2(content.files[name], folder / name)
     return folder
 
 
-def _newer(own: Path, to: Path, given: Path | None) -> tuple[list[Tombstone], list[Path]]:
-    """Every erasure that is known of the workspace, by id, and the folders that may hold the keys."""
+def _newer(
+    ws: Workspace, own: Path, to: Path, given: Path | None, *, is_same: bool
+) -> tuple[list[Tombstone], list[Path]]:
+    """Every erasure that is known of the workspace, by id, and the folders that may hold the keys.
+
+    Args:
+        is_same: the workspace that is there is this one, so that its channels of later are this one's, too.
+    """
     if given is not None and not given.exists():
         raise NotFound(
             "no such file of erasures", value=str(given), next_step=f"It is {STATE_FOLDER}/{tombstones.FILE}"
         )
-    paths = [own / tombstones.FILE, to / STATE_FOLDER / tombstones.FILE, *([] if given is None else [given])]
-    found = {one.id: one for path in paths for one in tombstones.read(path)}
+    with ws.store.read() as conn:
+        ids = {channel.id for channel in channels.listing(conn)}
+    there = to / STATE_FOLDER / tombstones.FILE
+    paths = [own / tombstones.FILE, there, *([] if given is None else [given])]
+    several = [(path, one) for path in paths for one in tombstones.read(path)]
+    found = {one.id: one for path, one in several if path != there or is_same or one.channel_id in ids}
     return [found[name] for name in sorted(found)], [path.parent for path in paths]
 
 
-def _lay_out(content: Content, folder: Path, to: Path) -> None:
-    """The files of a backup where a workspace has them, with the keys and receipts of the one that is replaced."""
+def _lay_out(content: Content, folder: Path, later: Path | None) -> None:
+    """The files of a backup where a workspace has them, with keys and receipts of a later state of it that is there."""
     state = folder / STATE_FOLDER
+    folder.mkdir(mode=0o700)
     for name in (tombstones.KEYS, receipts.FOLDER):
-        if (to / STATE_FOLDER / name).exists():
-            shutil.copytree(to / STATE_FOLDER / name, state / name)
+        if later is not None and (later / STATE_FOLDER / name).exists():
+            shutil.copytree(later / STATE_FOLDER / name, state / name)
     (state / tombstones.KEYS).mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, path in content.files.items():
         inside = Path(name)
@@ -307,7 +338,7 @@ def _lay_out(content: Content, folder: Path, to: Path) -> None:
         else:
             target = state / inside
         target.parent.mkdir(parents=True, exist_ok=True)
-        if not target.exists():
+        if name == secret.FILE or not target.exists():  # that one is what the rows were written with
             shutil.copy2(path, target)
     for path in secrets_in(state):  # a backup that follows keeps no rights of files
         path.chmod(0o600)
@@ -381,13 +412,33 @@ def _settings_to_change(root: Path) -> list[str]:
     return [f"{key} = {value}" for key, value in named.items() if key in _ELSEWHERE or key in lost]
 
 
-def _put_aside(to: Path) -> str | None:
-    """Rename what is there; to what."""
-    if not to.exists():
+def _clear_up(to: Path) -> None:
+    """Mend what restores to the same place left when they were killed."""
+    name = f".{glob.escape(to.name)}.{'[0-9a-f]' * 32}.unfinished/{LOCK}"  # as `unfinished` names it
+    for lock in to.parent.glob(name):
+        with suppress(Timeout), FileLock(lock, timeout=0):
+            shutil.rmtree(lock.parent, ignore_errors=True)
+    leaving = _leaving(to)
+    if leaving.exists():
+        os.rename(leaving, _aside(to) if _is_taken(to) else to)
+
+
+def _take_place(folder: Path, to: Path) -> str | None:
+    """Give the folder its name; where what was there is now. At each moment `_clear_up` knows how far it came."""
+    if not _is_taken(to):
+        os.rename(folder, to)
         return None
-    if not any(to.iterdir()):
-        to.rmdir()
-        return None
-    aside = to.with_name(f"{to.name}.before-{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:4]}")
-    os.rename(to, aside)
+    leaving, aside = _leaving(to), _aside(to)
+    os.rename(to, leaving)
+    os.rename(folder, to)
+    os.rename(leaving, aside)
     return str(aside)
+
+
+def _leaving(to: Path) -> Path:
+    """What is there while another takes its place."""
+    return to.with_name(f"{to.name}.being-replaced")
+
+
+def _aside(to: Path) -> Path:
+    return to.with_name(f"{to.name}.before-{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:4]}")

@@ -96,6 +96,8 @@ def _show_restored(made: "Restored") -> None:
         print(f"  keys that end again as they did: {', '.join(made.ended_again)}")
     if made.put_aside:
         print(f"  what was there before: {made.put_aside}")
+    if made.was_another:
+        print("  that is another workspace: its keys, receipts and erasures stay there, none of them is used here")
     for digest in made.missing:
         print(f"  an artifact that the backup does not have: {digest}")
     for setting in made.settings_to_change:

@@ -13,7 +13,7 @@ from headrace.errors import BadConfig, Damaged, HeadraceError, NotFound
 from headrace.personal import mapping, secret
 from headrace.secret_files import secrets_in
 from headrace.store import backups as rows
-from headrace.store import ledger, lineage, subjects, versions, wal
+from headrace.store import ledger, lineage, versions, wal
 from headrace.workspace import Workspace
 
 _OLD = timedelta(days=1)
@@ -81,15 +81,15 @@ def _certificate(ws: Workspace) -> Iterator[Finding]:
 
 def _lost_mapping(ws: Workspace) -> Iterator[Finding]:
     """Surrogates that stand for nothing any more, since a key is gone."""
-    with ws.store.read() as conn:
-        is_kept = subjects.is_any(conn)
-    for name, lost in (
-        (mapping.FILE, "what surrogates stand for"),
-        (secret.FILE, "that the same has the same surrogate"),
-    ):
-        if is_kept and not (ws.state_folder / name).exists():
-            advice = "Bring the file back from the disk or backup that has it, before more comes in"
-            yield error("secrets", f"a key is gone, and with it {lost}", ws.state_folder / name, advice)
+    n_lost, n_people = mapping.lost(ws)
+    if n_lost:
+        told = f"{ws.state_folder / mapping.FILE}, of {n_lost} of {n_people} people"
+        advice = "Bring the file back from the disk that has it, before more comes in; the next erasure drops the rest"
+        yield error("secrets", "a key is gone, and with it what surrogates stand for", told, advice)
+    path = ws.state_folder / secret.FILE
+    if n_people and not path.exists():
+        advice = "Bring the file back from the disk or backup that has it, before more comes in"
+        yield error("secrets", "a key is gone, and with it that the same has the same surrogate", path, advice)
 
 
 def signatures(ws: Workspace) -> Iterator[Finding]:

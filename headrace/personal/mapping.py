@@ -68,26 +68,34 @@ def keep(ws: Workspace, conn: "Connection", channel_id: str, several: Sequence[K
         return
     secret, now = secret_of(ws.state_folder), ws.clock()
     ids = {one.subject: _subject_id(secret, channel_id, one.subject) for one in several}
-    known = subjects.wrapped_keys(conn, ids.values())
-    master = None
-    for subject_id in set(ids.values()) - known.keys():
-        master = master or _master(ws.state_folder)
-        known[subject_id] = master.encrypt(_new_key()).decode()
-        subjects.add_key(conn, subject_id, channel_id=channel_id, wrapped=known[subject_id], now=now)
+    keys = _keys_of(ws, conn, channel_id, set(ids.values()))
     rows = {digest(secret, ids[one.subject], one.kind, one.surrogate): one for one in several}
     there = subjects.there(conn, rows)
     fresh = {row_id for row_id in rows if row_id not in there or there[row_id] < now - _KEPT_ANEW_AFTER}
     subjects.remove_values(conn, fresh & there.keys())
-    keys = {}
     for row_id in sorted(fresh):
         one = rows[row_id]
         subject_id = ids[one.subject]
-        if subject_id not in keys:
-            keys[subject_id] = _unwrapped(master or (master := _master(ws.state_folder)), known[subject_id])
         ciphertext = keys[subject_id].encrypt(one.value.encode("utf-8", "surrogatepass")).decode()
         subjects.add(
             conn, row_id, subject_id=subject_id, kind=one.kind, surrogate=one.surrogate, ciphertext=ciphertext, now=now
         )
+
+
+def _keys_of(ws: Workspace, conn: "Connection", channel_id: str, subject_ids: set[str]) -> dict[str, "Fernet"]:
+    """The key of each person, a new one for those who have none that opens."""
+    from cryptography.fernet import Fernet
+
+    master = _master(ws.state_folder)
+    wrapped = subjects.wrapped_keys(conn, subject_ids)
+    keys = {name: key for name in wrapped if (key := _unwrapped(master, wrapped[name])) is not None}
+    if lost := wrapped.keys() - keys.keys():  # under a master key that a restore did not bring back
+        subjects.remove(conn, lost)
+    for name in sorted(subject_ids - keys.keys()):
+        new = _new_key()
+        subjects.add_key(conn, name, channel_id=channel_id, wrapped=master.encrypt(new).decode(), now=ws.clock())
+        keys[name] = Fernet(new)
+    return keys
 
 
 def reveal(ws: Workspace, surrogate: str) -> list[Revealed]:
@@ -102,11 +110,30 @@ def reveal(ws: Workspace, surrogate: str) -> list[Revealed]:
     if not rows:
         raise NotFound("nothing is kept of this surrogate", value=surrogate, next_step="See privacy.keep_mapping")
     master = _master(ws.state_folder)
-    found = [
-        (row.kind, _unwrapped(master, row.wrapped).decrypt(row.ciphertext.encode()).decode("utf-8", "surrogatepass"))
-        for row in rows
-    ]
+    found: list[tuple[str, str]] = []
+    for row in rows:
+        key = _unwrapped(master, row.wrapped)
+        if key is None:
+            raise Damaged(
+                "what was kept cannot be opened with the master key that is here",
+                value=FILE,
+                next_step="Put the key back that was there; a backup does not have it",
+            )
+        found.append((row.kind, key.decrypt(row.ciphertext.encode()).decode("utf-8", "surrogatepass")))
     return [Revealed(kind, surrogate, value) for kind, value in dict.fromkeys(found)]
+
+
+def lost(ws: Workspace) -> tuple[int, int]:
+    """Of how many people the master key, if it is there, does not open the key; and how many have one."""
+    with ws.store.read() as conn:
+        wrapped = [one for _, one in subjects.all_wrapped(conn)]
+    if not wrapped:
+        return 0, 0
+    try:
+        master = _fernets(_lines(ws.state_folder / FILE))
+    except (OSError, ValueError):  # it is gone, or no key
+        return len(wrapped), len(wrapped)
+    return sum(_unwrapped(master, one) is None for one in wrapped), len(wrapped)
 
 
 def shred(ws: Workspace, channel_id: str, people: Iterable[str] | None) -> int:
@@ -131,15 +158,25 @@ def shred(ws: Workspace, channel_id: str, people: Iterable[str] | None) -> int:
 
 
 def _renew(ws: Workspace, path: Path) -> None:
-    """Wrap all keys under a new master key; killed at any moment, both are there until it is done again."""
+    """Wrap all keys under a new master key; killed at any moment, both are there until it is done again.
+
+    People go whose key is under another master key, of before a restore: nobody can open it.
+    """
+    from cryptography.fernet import InvalidToken
+
     lines = _lines(path)
     if len(lines) == 1:
         lines = [_new_key().decode(), *lines]
         _write(path, lines)
     both = _fernets(lines)
     with ws.store.write() as conn:
+        gone = []
         for subject_id, wrapped in subjects.all_wrapped(conn):
-            subjects.rewrap(conn, subject_id, both.rotate(wrapped.encode()).decode())
+            try:
+                subjects.rewrap(conn, subject_id, both.rotate(wrapped.encode()).decode())
+            except InvalidToken:
+                gone.append(subject_id)
+        subjects.remove(conn, gone)
     _write(path, lines[:1])
 
 
@@ -171,17 +208,14 @@ def _fernets(lines: Sequence[str]) -> "MultiFernet":
     return MultiFernet([Fernet(line) for line in lines])
 
 
-def _unwrapped(master: "MultiFernet", wrapped: str) -> "Fernet":
+def _unwrapped(master: "MultiFernet", wrapped: str) -> "Fernet | None":
+    """The key of a person; None: another master key wrapped it."""
     from cryptography.fernet import Fernet, InvalidToken
 
     try:
         return Fernet(master.decrypt(wrapped.encode()))
     except InvalidToken:
-        raise Damaged(
-            "what was kept cannot be opened with the master key that is here",
-            value=FILE,
-            next_step="Put the key back that was there; a backup does not have it",
-        ) from None
+        return None
 
 
 def _write(path: Path, lines: Sequence[str]) -> None:

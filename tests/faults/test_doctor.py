@@ -25,6 +25,7 @@ from headrace.data import channels, importing
 from headrace.doctor import environment, stored
 from headrace.doctor.finding import Finding
 from headrace.errors import NotFound
+from headrace.personal import mapping
 from headrace.release import controls
 from headrace.secret_files import write_secret
 from headrace.workspace import init, open_workspace
@@ -303,6 +304,20 @@ def test_a_key_of_the_database_that_others_may_read(root: Path) -> None:
         assert [one.value for one in stored.secrets(set_so)] == [f"{key_file}, 644"]
         key_file.chmod(0o640)  # a group that was chosen
         assert list(stored.secrets(set_so)) == []
+
+
+def test_a_master_key_that_fits_only_some_people(root: Path) -> None:
+    """Catches a lost key that is not told of any more, since what came in later made another."""
+    with open_workspace(root) as ws, ws.store.write() as conn:
+        (channel_id,) = conn.exec_driver_sql("SELECT id FROM channels").scalars()
+        mapping.keep(ws, conn, channel_id, [mapping.Kept("jane", "e-mail", "jane@shop.org", "kim@personal.example")])
+    assert found(root) == []
+    with open_workspace(root) as ws, ws.store.write() as conn:
+        (ws.state_folder / mapping.FILE).unlink()
+        mapping.keep(ws, conn, channel_id, [mapping.Kept("joe", "e-mail", "joe@shop.org", "lee@personal.example")])
+    (lost,) = found(root)
+    assert lost.problem.endswith("what surrogates stand for")
+    assert str(lost.value).endswith("of 1 of 2 people")
 
 
 def test_the_doctor_leaves_rights_as_they_are(root: Path) -> None:
