@@ -395,7 +395,7 @@ def _remove_rows(ws: Workspace, rows: Rows) -> dict[str, int]:
         while n:
             with ws.store.write() as conn:
                 n = erasures.remove_some(conn, step, _REMOVED_AT_ONCE)
-            n_removed[step.table.name] += n
+            n_removed[step.table.name] += n if step.instead is None else 0
     with ws.store.write() as conn:
         erasures.forget_errors(conn)
         if rows.doomed.whole_channel:

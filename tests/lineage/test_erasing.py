@@ -113,7 +113,7 @@ def test_what_is_others_stays(template: tuple[Path, Furnished], root: Path, kind
         }
     else:
         assert sorted(left) == sorted([TEXT, OTHERS, OTHERS])  # of a file, those of the person's own unit went
-        assert went == {"examples": 1, "labels": 2, "predictions": 1, "feedback": 3, "reviews": 1} | {
+        assert went == {"examples": 1, "labels": 2, "predictions": 1, "feedback": 3, "reviews": 2} | {
             "labellers": 1, "suspensions": 1
         }  # fmt: skip
 
