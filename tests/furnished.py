@@ -75,7 +75,7 @@ def furnish(ws: Workspace, folder: Path) -> Furnished:
         for table, row_id in ((schema.runs, version.run_id), (schema.model_versions, version.id)):
             conn.execute(update(table).where(table.c.id == row_id).values(snapshot_id=frozen.id))
     example = next(row.example_id for row in snapshot.rows(ws, frozen) if row.text == TEXT)
-    _review_and_suspend(ws, example, theirs)
+    _review_and_suspend(ws, example, asked, theirs)
     _leave_behind(ws)
     return Furnished(example, asked, moved[0], said.id, replace(version, snapshot_id=frozen.id))
 
@@ -93,13 +93,14 @@ def answer(ws: Workspace, version: ModelVersion, text: str, *, unit: str, days: 
     return one.id
 
 
-def _review_and_suspend(ws: Workspace, example: str, prediction: str) -> None:
+def _review_and_suspend(ws: Workspace, example: str, asked: str, prediction: str) -> None:
     channel_id, now = channels.find(ws, "web").id, ws.clock()
     review = {
         "task": "tone", "channel_id": channel_id, "reason": "random", "prediction_id": prediction, "priority": 1.0,
         "created_at": now, **ORIGIN,
     }  # fmt: skip
     answered = {"state": "answered", "answer": "positive", "labeller": NAME, "answered_at": now}
+    audited = answered | {"reason": "audit", "probability": 0.5}
     about = {"prediction_id": None, "example_id": example, "state": "open"}
     suspended = {
         "id": new_id("suspension"), "task": "tone", "channel_id": channel_id, "labeller": NAME, "since": now,
@@ -115,8 +116,8 @@ def _review_and_suspend(ws: Workspace, example: str, prediction: str) -> None:
         "log_path": "", "created_at": now, **ORIGIN,
     }  # fmt: skip
     with ws.store.write() as conn:
-        conn.execute(insert(schema.reviews).values(id=new_id("review"), **(review | answered)))
-        conn.execute(insert(schema.reviews).values(id=new_id("review"), **(review | about)))
+        for own in (answered, audited, audited | {"prediction_id": asked}, about):
+            conn.execute(insert(schema.reviews).values(id=new_id("review"), **(review | own)))
         conn.execute(insert(schema.suspensions).values(**suspended))
         conn.execute(insert(schema.known_answers).values(**known))
         conn.execute(insert(schema.jobs).values(**failed))

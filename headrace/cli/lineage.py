@@ -238,9 +238,10 @@ def _due(one: Mapping[str, Any]) -> str:
     if not one["versions"]:
         return "no version used it"
     used = f"{', '.join(one['versions'])} used it"
-    if one["rebuilt_at"] is not None:
-        return f"{used}; rebuilt on {one['rebuilt_at']:%Y-%m-%d}"
-    return f"{used}; to be replaced by {one['retrain_by']:%Y-%m-%d}{', which is over' if one['is_late'] else ''}"
+    if not one["in_charge"]:
+        return f"{used}; none is in charge"
+    made = f"; {', '.join(one['made'])} made, not in charge everywhere yet" if one["made"] else ""
+    return f"{used}; to be replaced by {one['retrain_by']:%Y-%m-%d}{', which is over' if one['is_late'] else ''}{made}"
 
 
 def _show_erased(done: "Erased") -> None:

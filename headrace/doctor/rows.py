@@ -111,8 +111,10 @@ def work(ws: Workspace) -> Iterator[Finding]:
             advice = "Finish it: headrace erase with the same options"
             yield error("work", "an erasure was begun and not finished", erasure["id"], advice)
         elif erasure["is_late"]:
-            told = f"{erasure['id']}: {', '.join(erasure['versions'])}"
-            yield warning("work", "versions still use what was erased", told, "Run: headrace erase --rebuild")
+            told = f"{erasure['id']}: {', '.join(erasure['in_charge'])}"
+            is_made = erasure["rebuilt_at"] is not None
+            advice = "Release one that did not: headrace release start" if is_made else "Run: headrace erase --rebuild"
+            yield warning("work", "versions in charge used what was erased", told, advice)
     yield from _releases(ws)
 
 

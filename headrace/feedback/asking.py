@@ -5,8 +5,8 @@ as the release starts and thrown by a hash of the answer's id, says which are as
 reviewers answer to these counts, unless release.labels says otherwise: corrections that users send by themselves come
 for answers that looked wrong to them, and audits are drawn more often where the control is in doubt. For a margin, one
 that is skipped, or answered by somebody who does not count, counts as a loss. So does one whose text the log did not
-keep, since nobody can be asked about it. Where a reviewer is erased while the release is open, what he
-or she answered leaves the count, and those differences say nothing.
+keep, since nobody can be asked about it. Where a reviewer is erased while the release is open, what he or she answered
+waits for somebody else.
 
 Evidence may be counted up to any answer that does not hang on who is right (see stats/noninferiority.py): up to the
 first difference that waits for a reviewer, and up to now with those that wait as losses.

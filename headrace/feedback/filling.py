@@ -48,8 +48,8 @@ def fill(ws: Workspace, task: str | None = None, *, suspects: Sequence[str] = ()
     """Open the reviews that are due; may be called at any time, and again.
 
     Audits: every one that was drawn, and again where who answered counts nothing. Disagreements: up to
-    `feedback.review_rows`, the newest first. Beyond those, `feedback.review_rows` in all: half at random, half the
-    suspects and the most useful.
+    `feedback.review_rows`, the newest first. Beyond those, `feedback.review_rows` in all: half at random, as far as
+    there are answers, half the suspects and the most useful.
 
     Args:
         suspects: ids of examples whose label is suspected of being wrong, the likeliest first.

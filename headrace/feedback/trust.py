@@ -18,6 +18,7 @@ from headrace.feedback.sources import Said, Source, covered, gather, source_of
 from headrace.records import Interval, Settled
 from headrace.stats import annotators, intervals
 from headrace.stats.annotators import Gate
+from headrace.store import runs, snapshots
 from headrace.store.votes import OWNER
 from headrace.tasks import TASK_TYPES, TaskType
 from headrace.workspace import Workspace
@@ -49,8 +50,26 @@ class SourceTrust:
 
 
 def judge(ws: Workspace, task: str | None = None) -> tuple[SourceTrust, ...]:
-    """Every source that said anything, by channel: the channel itself, then its labellers."""
-    return judged(gather(ws, ws.task_name(task)), ws.settings.feedback)
+    """Every source that said anything, by channel: the channel itself, then its labellers.
+
+    One that harmed held-out rows when the newest snapshot was frozen is said to count 0, as it did there.
+    """
+    name = ws.task_name(task)
+    harmful = _harmful(ws, name)
+    return tuple(
+        replace(one, weight=0.0, reason=f"does not count in the newest snapshot: {why}; else {one.reason}")
+        if (why := harmful.get(str(one.source)))
+        else one
+        for one in judged(gather(ws, name), ws.settings.feedback)
+    )
+
+
+def _harmful(ws: Workspace, task: str) -> dict[str, str]:
+    """Source to how it harms held-out rows, by the facts of the newest snapshot (headrace/trusting.py)."""
+    with ws.store.read() as conn:
+        frozen = snapshots.listing(conn, task)
+        artifact = runs.find_artifact(conn, frozen[-1].artifact) if frozen else None
+    return {} if artifact is None else artifact.facts.get("trust", {}).get("harmful", {})
 
 
 def settled(ws: Workspace, task: str | None = None) -> dict[str, Settled]:

@@ -142,6 +142,14 @@ def used(ws: Workspace, held: Sequence[Held], earliest: datetime | None) -> Affe
     )
 
 
+def in_charge(ws: Workspace) -> set[str]:
+    """Names of the versions that answer now, for any task in any channel."""
+    with ws.store.read() as conn:
+        versions = lineage.versions(conn)
+        ids = {i for task in {one["task"] for one in versions} for i in ledger.controls(conn, task).values()}
+    return {name_of(one) for one in versions if one["id"] in ids}
+
+
 def ways(
     runs: Sequence[Line], versions: Sequence[Line], held: Sequence[Held], earliest: datetime | None
 ) -> dict[str, str]:

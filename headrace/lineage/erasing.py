@@ -395,7 +395,7 @@ def _remove_rows(ws: Workspace, rows: Rows) -> dict[str, int]:
         while n:
             with ws.store.write() as conn:
                 n = erasures.remove_some(conn, step, _REMOVED_AT_ONCE)
-            n_removed[step.table.name] += n
+            n_removed[step.table.name] += n if step.instead is None else 0
     with ws.store.write() as conn:
         erasures.forget_errors(conn)
         if rows.doomed.whole_channel:
@@ -434,9 +434,13 @@ def write_receipt(ws: Workspace, erasure: Erasure, *, done_at: datetime) -> Path
 
 
 def listing(ws: Workspace) -> list[dict[str, Any]]:
-    """Every erasure, oldest first: what it was about, which versions used it, and by when to replace them."""
+    """Every erasure, oldest first: what it was about, which versions used it, and by when to replace them.
+
+    Until none of those versions is `in_charge`, the day counts. `made` are those that `rebuild` trained without it.
+    """
     with ws.store.read() as conn:
         found = erasures.listing(conn)
+    in_charge = affected.in_charge(ws)
     return [
         {
             "id": one.id,
@@ -445,9 +449,11 @@ def listing(ws: Workspace) -> list[dict[str, Any]]:
             "at": one.at,
             "state": one.facts["state"],
             "versions": one.facts["versions"],
+            "in_charge": [name for name in one.facts["versions"] if name in in_charge],
+            "made": [line["version"] for line in one.facts.get("rebuilt", ()) if line["version"] is not None],
             "retrain_by": one.retrain_by,
             "rebuilt_at": one.rebuilt_at,
-            "is_late": bool(one.facts["versions"]) and one.rebuilt_at is None and one.retrain_by < ws.clock(),
+            "is_late": not in_charge.isdisjoint(one.facts["versions"]) and one.retrain_by < ws.clock(),
         }
         for one in found
     ]

@@ -7,7 +7,7 @@ from typing import Any
 from headrace import loop, warm_start
 from headrace import per_channel as adapting
 from headrace.errors import WrongState
-from headrace.lineage import erasing
+from headrace.lineage import affected, erasing
 from headrace.release import controls
 from headrace.store import erasures
 from headrace.store.erasures import Erasure
@@ -79,24 +79,20 @@ def way_of(in_charge: Collection[str], used: Collection[str], adapters: Sequence
         used: names of the versions that used the rows.
         adapters: version and channel, of versions of which only adapters did.
     """
-    affected = sorted(set(in_charge) & set(used))
-    if in_charge and not affected:
+    touched = sorted(set(in_charge) & set(used))
+    if in_charge and not touched:
         return Way("nothing", reason="what is in charge did not use it")
-    own = {line["channel"] for line in adapters if line["version"] in affected}
-    only_adapters = {line["version"] for line in adapters} >= set(affected)
+    own = {line["channel"] for line in adapters if line["version"] in touched}
+    only_adapters = {line["version"] for line in adapters} >= set(touched)
     if len(in_charge) == 1 and only_adapters and len(own) == 1:
         (channel,) = own
-        return Way("adapter", channel, f"of {affected[0]} only the adapter of {channel} used it")
-    return Way("all", reason=f"the shared model of {', '.join(affected) or 'every version'} may hold some of it")
+        return Way("adapter", channel, f"of {touched[0]} only the adapter of {channel} used it")
+    return Way("all", reason=f"the shared model of {', '.join(touched) or 'every version'} may hold some of it")
 
 
 def _in_charge(ws: Workspace, task: str) -> list[str]:
     """Names of the versions that answer for a task in any channel; none where no release was ever started."""
-    try:
-        serving = controls.serving(ws, task)
-    except WrongState:
-        return []
-    return sorted({serving.control.name, *(one.name for one in serving.channels.values())})
+    return sorted(name for name in affected.in_charge(ws) if _is_of(name, task))
 
 
 def _refuse_handing_on(ws: Workspace, task: str, used: Collection[str]) -> None:

@@ -1,7 +1,8 @@
 """Rows taken out for good, and the tombstones that say so.
 
 What goes is a list of steps, each a table with a condition; the order respects who refers to whom. A step is taken in
-short transactions, so that a server's writes find gaps, and can be taken again after a kill.
+short transactions, so that a server's writes find gaps, and can be taken again after a kill. A question that was drawn
+stays, without what was answered: it was drawn all the same, and a figure of those alone that others answered is none.
 """
 
 import json
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Table, Text, and_, cast, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Table, Text, and_, cast, delete, func, insert, not_, or_, select, update
 from sqlalchemy.engine import Connection
 
 from headrace.store import schema
@@ -33,6 +34,10 @@ _WITH_TEXTS = {
     _PREDICTIONS: (_PREDICTIONS.c.text, _PREDICTIONS.c.text_pair),
     _KNOWN: (_KNOWN.c.text, _KNOWN.c.text_pair),
     _FEEDBACK: (_FEEDBACK.c.comment,),
+}
+_OPEN_AGAIN: Mapping[str, Any] = {
+    "state": "open",
+    **dict.fromkeys(("answer", "labeller", "key_id", "answered_at")),
 }
 _NOTHING_TOLD: Mapping[str, Any] = {"description": "", "owner": "", "licence": ""}
 
@@ -72,10 +77,12 @@ class Step(NamedTuple):
     table: Table
     key: Any
     condition: ColumnElement[bool]
+    instead: Mapping[str, Any] | None = None
+    """What the rows hold afterwards, which stay then; None: they go."""
 
 
 def steps(doomed: Doomed) -> Iterator[Step]:
-    """What to delete, in order."""
+    """What to delete or to empty, in order."""
     yield from _of_channel(doomed.channel_id) if doomed.whole_channel else _of_lists(doomed)
     key = schema.split_groups.c.group_key
     yield Step(schema.split_groups, key, key.not_in(select(_EXAMPLES.c.group_key)))
@@ -144,7 +151,11 @@ def _of_labellers(channel_id: str, names: Sequence[str]) -> Iterator[Step]:
     predictions = select(_PREDICTIONS.c.id).where(_PREDICTIONS.c.channel_id == channel_id)
     mine = and_(_LABELLERS.c.channel_id == channel_id, _LABELLERS.c.name.in_(names))
     labellers = select(_LABELLERS.c.id).where(mine)
-    yield Step(_REVIEWS, _REVIEWS.c.id, and_(_REVIEWS.c.channel_id == channel_id, _REVIEWS.c.labeller.in_(names)))
+    reviewed = and_(_REVIEWS.c.channel_id == channel_id, _REVIEWS.c.labeller.in_(names))
+    there = select(_PREDICTIONS.c.id).where(_PREDICTIONS.c.id == _REVIEWS.c.prediction_id).correlate(_REVIEWS).exists()
+    is_drawn = and_(_REVIEWS.c.probability.is_not(None), there)
+    yield Step(_REVIEWS, _REVIEWS.c.id, and_(reviewed, is_drawn), _OPEN_AGAIN)
+    yield Step(_REVIEWS, _REVIEWS.c.id, and_(reviewed, not_(is_drawn)))
     said = and_(_FEEDBACK.c.labeller.in_(names), _FEEDBACK.c.prediction_id.in_(predictions))
     yield Step(_FEEDBACK, _FEEDBACK.c.id, said)
     yield Step(_LABELS, _LABELS.c.id, _LABELS.c.labeller_id.in_(labellers))
@@ -160,7 +171,7 @@ def counts(conn: Connection, doomed: Doomed) -> dict[str, int]:
     keys: dict[str, set[Any]] = {}
     for step in steps(doomed):
         name = step.table.name
-        if name == SIDES:
+        if name == SIDES or step.instead is not None:
             continue
         if doomed.whole_channel:  # one step a table
             found[name] = conn.execute(select(func.count()).select_from(step.table).where(step.condition)).scalar_one()
@@ -185,11 +196,12 @@ def kept_texts(conn: Connection, doomed: Doomed) -> Iterator[str]:
 
 
 def remove_some(conn: Connection, step: Step, n: int) -> int:
-    """Delete up to `n` rows of a step; how many went."""
+    """Delete or empty up to `n` rows of a step; how many."""
     if conn.dialect.name == "sqlite":
         conn.exec_driver_sql("PRAGMA secure_delete=ON")  # also where the disk has no room to rewrite the file later
     some = select(step.key).where(step.condition).limit(n)
-    return conn.execute(delete(step.table).where(step.condition, step.key.in_(some))).rowcount
+    change = delete(step.table) if step.instead is None else update(step.table).values(**step.instead)
+    return conn.execute(change.where(step.condition, step.key.in_(some))).rowcount
 
 
 def forget_channel(conn: Connection, channel_id: str) -> None:

@@ -1,5 +1,6 @@
 """`history row`, `erase`, `backup` and `restore` through the real command line. Catches: an erasure that nobody was
-asked about, a verb that prints less than it did, the ledger's own verb lost to the new one below it.
+asked about, a verb that prints less than it did, the ledger's own verb lost to the new one below it, a version that is
+due no more because another one was made.
 """
 
 import json
@@ -10,9 +11,11 @@ import pytest
 
 from conftest import LABELS, Say
 from furnished import CORE, NAME, Furnished, furnish, holders
+from headrace import loop
 from headrace.cli import lineage
 from headrace.release import controls
 from headrace.workspace import init
+from planted import plant_version
 
 
 @pytest.fixture
@@ -90,3 +93,11 @@ def test_erased_listed_and_its_receipt_checked(say: Say, made: Furnished, root: 
     assert (status, "erased again" in text, "what was there before" in text) == (0, True, True)
     assert holders(root, NAME) == []
     assert say("restore", str(tmp_path / "b"), str(root))[0] == 2
+
+
+def test_what_was_made_without_it_is_due_until_it_is_in_charge(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "train", lambda ws, **_: {"version": plant_version(ws).name})
+    assert "headrace release start 2" in say("erase", "--labeller", NAME, "--channel", "web", "--yes", "--rebuild")[1]
+    assert say("erase")[1].rstrip().endswith("; tone/2 made, not in charge everywhere yet")
+    assert say("release", "promote", "2", "--reason", "it is clean")[0] == 0
+    assert say("erase")[1].rstrip().endswith("tone/1 used it; none is in charge")

@@ -1,7 +1,8 @@
 """What reviewers are asked in a shadow release.
 
 Catches: a difference that is not asked about, or twice, or because somebody corrected it; a correction, a skipped or a
-late answer that counts as a win; inputs counted beyond what was seen.
+late answer that counts as a win; inputs counted beyond what was seen; a difference that nobody is asked about again
+once its reviewer is erased.
 """
 
 from dataclasses import replace
@@ -15,6 +16,7 @@ from headrace.doctor import rows
 from headrace.feedback import asking, reviews, suspensions
 from headrace.feedback.outcomes import evidence
 from headrace.ids import made_at
+from headrace.lineage import erasing
 from headrace.records import Channel, Release
 from headrace.release import controls, releases
 from headrace.store.reviews import Review
@@ -109,6 +111,23 @@ def test_skipped_suspended_and_lost_texts_are_losses(workspace: Workspace) -> No
     assert asked_of(workspace, release).settled == {"a": Compared(3, wins=1, losses=2)}
     suspensions.suspend(workspace, "a", "bot", because="it answers everything")
     assert asked_of(workspace, release).settled == {"a": Compared(3, losses=3)}
+
+
+def test_what_somebody_answered_who_is_erased_waits_for_another(workspace: Workspace) -> None:
+    release, channel = started(workspace)
+    plant(workspace, channel, SAME, WIN, LOSS, WIN)
+    reviews.fill(workspace)
+    first, second, third = asked_about(workspace)
+    for one, labeller in ((first, "anna"), (second, "bob"), (third, "anna")):
+        answer(workspace, one, labeller=labeller)
+    erasing.erase(workspace, labeller="anna", channel=channel.name)
+    found = asked_of(workspace, release)
+    assert found.looked_at == {"a": Compared(4, losses=1, n_waiting=2)}
+    assert found.settled == {"a": Compared(1)}
+    assert [one.id for one in asked_about(workspace)] == [first.id, third.id]
+    for one in asked_about(workspace):
+        answer(workspace, one, labeller="bob")
+    assert asked_of(workspace, release).settled == {"a": Compared(4, wins=2, losses=1)}
 
 
 def test_a_channel_without_reviewers_holds_back_the_whole_or_itself_alone(workspace: Workspace) -> None:

@@ -1,5 +1,6 @@
 """What frozen vectors say against labels. Catches: labels that people vouch for held back by a model, honest people of
-rare or hard rows called harmful, a hostile one that gets away, a model that knows nothing and accuses all the same."""
+rare or hard rows called harmful, a hostile one that gets away, a model that knows nothing and accuses all the same, a
+source that is listed as counting and does not."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from crowds import Crowd
 from headrace import trusting
 from headrace.config import FeedbackTable, TaskTable
 from headrace.errors import MissingExtra
+from headrace.feedback import trust
 from headrace.feedback.influence import doubts
 from headrace.feedback.settling import HARMFUL, SUSPECTED, Doubts, Settlement, settle
 from headrace.feedback.sources import Said, Source
@@ -148,3 +150,20 @@ def test_without_the_training_parts_the_step_is_left_out_and_said(
     assert "pip install 'headrace[train]'" in facts["left_out"]
     assert facts["n_examples"] > 40
     assert trusting.freeze(crowd.ws).n_from_feedback == facts["n_examples"]
+
+
+def test_who_harms_is_listed_as_counting_nothing_and_why(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    crowd = Crowd(workspace, n_rows=300)
+    for who in ("ann", "mallory"):
+        crowd.say(who, [(f"{who} about {i}", LABELS[i % 3]) for i in range(40)])
+    trusting.collect(crowd.ws)
+    found = Doubts(harmful={Source("web", "mallory"): "held-out rows lose"})
+    monkeypatch.setattr(trusting.vectors, "of_inputs", lambda *_, **__: None)
+    monkeypatch.setattr(trusting.influence, "doubts", lambda *_: found)
+
+    def listed() -> dict[str, tuple[float, bool]]:
+        return {str(one.source): (one.weight, "held-out rows lose" in one.reason) for one in trust.judge(crowd.ws)}
+
+    assert listed()["web/mallory"] == (0.5, False)
+    trusting.freeze(crowd.ws)
+    assert listed() == {"web": (1.0, False), "web/ann": (0.5, False), "web/mallory": (0.0, True)}

@@ -1,8 +1,11 @@
 """Rebuilding. Catches: a training of all channels where one adapter would do; an adapter alone where the shared model
-holds some of it too; a version that is called clean and is not.
+holds some of it too; a version that is called clean and is not; a deadline that ends before the version has gone, or
+after another one took its place.
 """
 
 import json
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import pytest
 
 from furnished import NAME, Furnished, furnish
 from headrace import loop
+from headrace.doctor import rows
 from headrace.errors import WrongState
 from headrace.lineage import erasing, rebuilding
 from headrace.lineage.rebuilding import Way, way_of
@@ -73,6 +77,34 @@ def test_what_is_in_charge_is_trained_again_and_the_receipt_says_so(
     assert erasing.listing(workspace)[0]["rebuilt_at"] is not None
     assert rebuilding.rebuild(workspace) == []
     assert len(trained) == 1
+
+
+def test_a_version_is_late_for_as_long_as_it_is_in_charge(
+    workspace: Workspace, made: Furnished, trained: list[dict[str, Any]]
+) -> None:
+    controls.ensure_control(workspace, "tone", actor="serve")
+    done = erasing.erase(workspace, example=made.example)
+    later = replace(workspace, clock=lambda: done.retrain_by + timedelta(days=1))
+
+    def standing() -> tuple[list[str], list[str], bool]:
+        (one,) = erasing.listing(later)
+        return one["in_charge"], one["made"], one["is_late"]
+
+    def advised() -> list[str]:
+        return [one.advice for one in rows.work(later) if "used" in one.problem or "use what" in one.problem]
+
+    assert standing() == (["tone/1"], [], True)
+    assert ["--rebuild" in one for one in advised()] == [True]
+    rebuilding.rebuild(workspace)
+    assert standing() == (["tone/1"], ["tone/2"], True)
+    assert ["release start" in one for one in advised()] == [True]
+    releases.promote(workspace, "2", channel="phone", reason="it is clean")
+    assert standing() == (["tone/1"], ["tone/2"], True)
+    releases.promote(workspace, "2", reason="it is clean")
+    assert standing() == ([], ["tone/2"], False)
+    assert advised() == []
+    releases.promote(workspace, "1", reason="the old one was better")
+    assert standing() == (["tone/1"], ["tone/2"], True)
 
 
 def test_two_erasures_are_answered_by_one_training(
