@@ -88,6 +88,17 @@ def test_secrets_caches_and_logs_stay_at_home(root: Path, tmp_path: Path) -> Non
     assert stat.S_IMODE((tmp_path / "b" / "keys" / "erasures.key").stat().st_mode) == 0o600
 
 
+@pytest.mark.parametrize("name", ["ws/b", "ws/.headrace/b", "link/b", "ws/../link/../ws/b"])
+def test_a_backup_is_never_inside_of_its_workspace(root: Path, tmp_path: Path, name: str) -> None:
+    """Catches: one that is lost with what it is a backup of."""
+    (tmp_path / "link").symlink_to(root)
+    with open_workspace(root) as ws, pytest.raises(BadInput, match="inside"):
+        backups.backup(ws, tmp_path / name)
+    with open_workspace(tmp_path / "link") as ws, pytest.raises(BadInput, match="inside"):
+        backups.backup(ws, tmp_path / name)
+    assert not (root / "b").exists()
+
+
 @given(place=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255), data=st.data())
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_flipped_byte_anywhere_is_seen_before_anything_is_touched(

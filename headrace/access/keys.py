@@ -120,14 +120,20 @@ def rotate(
     if not timedelta() <= overlap <= _MOST_OVERLAP:
         problem = f"an overlap is between nothing and {_MOST_OVERLAP.days} days"
         raise BadInput(problem, value=str(overlap), next_step="Leave it out for a day")
-    if (stands := standing(old, now)) != "valid":
-        raise WrongState(f"the key is {stands}", value=key_id, next_step="Make another: headrace key create")
     if expires_at is None and old.expires_at is not None:
         expires_at = now + min(old.expires_at - old.created_at, _END - now)
     _check(old.name, old.scopes, expires_at, now)
     made_id = key_id[: len(PREFIXES[0])] + _random(_ID_CHARS)
     record = replace(old, id=made_id, created_at=now, expires_at=expires_at, last_used_at=None, replaces=old.id)
-    return _write(ws, record, "key.rotate", lambda conn: rows.expire(conn, old.id, now + overlap))
+
+    def end_old(conn: "Connection") -> None:
+        found = rows.find(conn, old.id)  # once more: it may have been revoked since
+        assert found is not None  # no key is ever deleted
+        if (stands := standing(found, now)) != "valid":
+            raise WrongState(f"the key is {stands}", value=key_id, next_step="Make another: headrace key create")
+        rows.expire(conn, old.id, now + overlap)
+
+    return _write(ws, record, "key.rotate", end_old)
 
 
 def revoke(ws: Workspace, key_id: str) -> ApiKey:

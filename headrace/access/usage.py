@@ -32,6 +32,8 @@ class UsageLine:
 class Usage:
     """What was used, and all of it together."""
 
+    names: list[str]
+    """Of `names` of every line."""
     lines: list[UsageLine]
     total: Used
 
@@ -57,7 +59,7 @@ def usage(ws: Workspace, *, by: Sequence[str] = BY, month: str | None = None) ->
         for since in months:
             found = rows.totals(conn, by, since=since, until=_next(since))
             lines += [UsageLine(f"{since:%Y-%m}", names, used) for names, used in found if used != Used()]
-    return Usage(lines, sum((line.used for line in lines), Used()))
+    return Usage(rows.names_of(by), lines, sum((line.used for line in lines), Used()))
 
 
 def as_json(found: Usage) -> dict[str, Any]:
@@ -76,7 +78,7 @@ def write_csv(found: Usage, path: Path | str) -> None:
     Raises:
         Unusable: the file cannot be written.
     """
-    names = ["month", *(found.lines[0].names if found.lines else ()), *COUNTS]
+    names = ["month", *found.names, *COUNTS]
     try:
         with Path(path).open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, names)

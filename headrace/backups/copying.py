@@ -18,7 +18,7 @@ from headrace.access.keys import PEPPER
 from headrace.artifacts import file_hash, sync
 from headrace.backups import sealed
 from headrace.config_sources import FILE_NAME
-from headrace.errors import AlreadyExists, NotFound, Unusable
+from headrace.errors import AlreadyExists, BadInput, NotFound, Unusable
 from headrace.files import names
 from headrace.lineage import receipts, tombstones
 from headrace.personal import secret
@@ -58,11 +58,13 @@ def backup(ws: Workspace, destination: Path | str) -> Backup:
 
     Raises:
         AlreadyExists: something is there.
+        BadInput: the folder is inside of the workspace.
         WrongState: the database is no SQLite file; the message says what to run instead.
         Damaged: an artifact, or the copy of the database, is not sound.
         Unusable: the folder cannot be written.
     """
     began, to = time.monotonic(), plain(destination)
+    check_outside(to, ws)
     if to.exists():
         raise AlreadyExists("something is there already", value=str(to), next_step="Choose another folder")
     with unfinished(to) as folder:
@@ -127,6 +129,15 @@ def chains_of(ws: Workspace) -> dict[str, int | None]:
 
 def plain(path: Path | str) -> Path:
     return Path(os.path.abspath(path))
+
+
+def check_outside(to: Path, ws: Workspace) -> None:
+    """
+    Raises:
+        BadInput: the folder is inside of the workspace.
+    """
+    if to.resolve().is_relative_to(ws.root.resolve()):
+        raise BadInput("a backup inside of what it is a backup of", value=str(to), next_step="Choose another folder")
 
 
 def check_plain(folder: Path) -> None:

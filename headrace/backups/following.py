@@ -20,9 +20,19 @@ from typing import Any
 
 from headrace.artifacts import sync
 from headrace.backups import generations, sealed
-from headrace.backups.copying import FORM, chains_of, kept_files, note_place, place_of, plain, unwritable
+from headrace.backups.copying import (
+    FORM,
+    chains_of,
+    check_outside,
+    kept_files,
+    listed,
+    note_place,
+    place_of,
+    plain,
+    unwritable,
+)
 from headrace.backups.generations import BASE, FOLLOWED, Entry, Generation, Kept, Pool
-from headrace.errors import AlreadyExists, BadInput, HeadraceError, NotFound, WrongState
+from headrace.errors import AlreadyExists, HeadraceError, NotFound, WrongState
 from headrace.lineage import tombstones
 from headrace.store import backups as rows
 from headrace.store.wal import Log, LogLost
@@ -76,8 +86,7 @@ def follow(
         Unusable: the folder cannot be written from the start.
     """
     to, stop = plain(destination), stop or threading.Event()
-    if to.is_relative_to(ws.root):
-        raise BadInput("a backup inside of what it is a backup of", value=str(to), next_step="Choose another folder")
+    check_outside(to, ws)
     try:
         pool = _claim(to, tombstones.key_name(tombstones.key_of(ws.state_folder)))
     except OSError as error:
@@ -229,6 +238,8 @@ class _Mirror:
         self._ws, self._pool, self._before = ws, pool, before
         self._files: dict[str, tuple[tuple[int, int, int], Entry]] = {}
         self._artifacts: dict[str, dict[str, Entry]] = {}
+        self._coming: dict[str, dict[str, Entry]] = {}
+        """The artifact that is being copied, whole or not."""
         self._wanted: list[str] = []
         self._copying: Future[None] | None = None
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="headrace-artifacts")
@@ -286,25 +297,32 @@ class _Mirror:
             self._copying.result()
 
     def forget_all_but(self, entries: list[Entry]) -> None:
-        """Delete files of the pool that nobody needs."""
-        with self._lock:  # no artifact is half in the pool
+        """Delete files of the pool that nobody needs, also those of an artifact that was erased while it was copied."""
+        with self._lock:
+            self._coming = {digest: files for digest, files in self._coming.items() if digest in self._wanted}
             mine = [entry for _, entry in self._files.values()]
-            mine += [entry for files in self._artifacts.values() for entry in files.values()]
-            self._pool.keep_only([*entries, *mine])
+            artifacts = [*self._artifacts.values(), *self._coming.values()]
+            mine += [entry for files in artifacts for entry in files.values()]
+            self._pool.keep_only([*entries, *mine], with_drafts=bool(self._coming))
 
     def _copy_artifacts(self, digests: list[str]) -> None:
         for digest in digests:
             try:
                 folder = self._ws.artifacts.get(digest)
+                files = listed(folder)
                 with self._lock:
-                    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-                    name = place_of(digest)
-                    entries = {f"{name}/{path.relative_to(folder).as_posix()}": self._pool.add(path) for path in paths}
-                    self._artifacts[digest] = entries
+                    self._coming = {digest: {f"{place_of(digest)}/{name}": entry for name, entry in files.items()}}
+                for name in files:  # without the lock, which whoever copies commits takes
+                    self._pool.add(folder / name)
+                with self._lock:
+                    self._artifacts |= self._coming
             except NotFound:  # of versions whose files were removed
                 continue
             except (OSError, HeadraceError) as error:
                 _log.warning("an artifact is not in the backup: %s", error)
+            finally:
+                with self._lock:
+                    self._coming = {}
 
     def said(self) -> tuple[Entry, list[str]]:
         """All files by their names, as a file of the pool, and the artifacts that are not among them."""

@@ -31,6 +31,7 @@ from headrace.version import VERSION
 FOLLOWED = "headrace-follow.json"
 BASE, HEAD, STEPS = "base.db", "head.json", "steps.jsonl"
 _PREFIX = "generation-"
+_DRAFT = "draft-"
 _READ_BYTES = 1 << 20
 _COMMITS = 2**32  # at which their number begins anew
 
@@ -69,15 +70,20 @@ class Pool:
         check(self.place(entry), entry)
         return json.loads(self.place(entry).read_text("utf-8"))
 
-    def keep_only(self, entries: Iterable[Entry]) -> None:
-        """Delete all others."""
+    def keep_only(self, entries: Iterable[Entry], *, with_drafts: bool) -> None:
+        """Delete all others.
+
+        Args:
+            with_drafts: keep what is being added beside, too. Without it that addition fails.
+        """
         kept = {entry["sha256"] for entry in entries}
         for path in self._folder.rglob("*"):
-            if path.is_file() and path.name not in kept:
-                path.unlink()
+            is_kept = path.name in kept or (with_drafts and path.name.startswith(_DRAFT))
+            if path.is_file() and not is_kept:
+                path.unlink(missing_ok=True)
 
     def _add(self, parts: Iterator[bytes]) -> Entry:
-        draft, digest, n_bytes = self._folder / f"draft-{os.getpid()}-{id(parts)}", hashlib.sha256(), 0
+        draft, digest, n_bytes = self._folder / f"{_DRAFT}{os.getpid()}-{id(parts)}", hashlib.sha256(), 0
         try:
             with draft.open("wb") as file:
                 for part in parts:

@@ -40,8 +40,7 @@ def _show(found: "Usage") -> None:
     if not found.lines:
         print("Nothing was used yet.")
         return
-    names = list(found.lines[0].names)
     rows = [(line.month, *line.names.values(), *vars(line.used).values()) for line in found.lines]
-    total = ("total", *("" for _ in names), *vars(found.total).values())
-    headings = ("month", *names, *(name.removeprefix("n_") for name in COUNTS))
+    total = ("total", *("" for _ in found.names), *vars(found.total).values())
+    headings = ("month", *found.names, *(name.removeprefix("n_") for name in COUNTS))
     table(headings, [*rows, total])

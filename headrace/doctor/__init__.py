@@ -12,7 +12,7 @@ from pathlib import Path
 from headrace import config_sources
 from headrace.config import StoreTable
 from headrace.doctor import database, environment, rows, stored
-from headrace.doctor.finding import Finding, error
+from headrace.doctor.finding import Finding, of_error
 from headrace.errors import HeadraceError, NotFound
 from headrace.workspace import Workspace, open_workspace
 
@@ -61,7 +61,7 @@ def examine(root: Path | str = ".") -> Examined:
     try:
         settings, _ = config_sources.load(root)
     except HeadraceError as fault:
-        return Examined([_of(fault, "settings")], [], [*_BEFORE, *_INSIDE])
+        return Examined([of_error("settings", fault)], [], [*_BEFORE, *_INSIDE])
     found = [one for part in _BEFORE.values() for one in part(root, settings.store)]
     looked_at, left_out = list(_BEFORE), []
     if any(one.severity != "note" and one.part == "database" for one in found):
@@ -72,10 +72,6 @@ def examine(root: Path | str = ".") -> Examined:
                 found += [one for part in _INSIDE.values() for one in part(ws)]
             looked_at += [name for name in _INSIDE if name not in looked_at]
         except HeadraceError as fault:
-            found, left_out = [*found, _of(fault, "workspace")], list(_INSIDE)
+            found, left_out = [*found, of_error("workspace", fault)], list(_INSIDE)
     order = ("error", "warning", "note")
     return Examined(sorted(found, key=lambda one: order.index(one.severity)), looked_at, left_out)
-
-
-def _of(fault: HeadraceError, part: str) -> Finding:
-    return error(part, fault.problem, fault.value, fault.next_step)

@@ -7,7 +7,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from headrace.config import StoreTable
-from headrace.doctor.finding import Finding, error, note, warning
+from headrace.doctor.finding import Finding, error, note, of_error, warning
+from headrace.errors import HeadraceError
 from headrace.store import at_rest
 from headrace.store.backups import faults_in
 from headrace.store.migrations import NEWEST
@@ -51,8 +52,15 @@ def _content(path: Path, key_file: str) -> Iterator[Finding]:
         with closing(at_rest.connect(f"file:{quote(str(path))}?mode=ro", key_file, uri=True)) as conn:
             faults = faults_in(conn)
             (revision,) = conn.execute("SELECT version_num FROM alembic_version").fetchone() or (None,)
+    except HeadraceError as fault:  # of its key
+        yield of_error(_PART, fault)
+        return
     except at_rest.errors() as fault:
-        yield error(_PART, f"the database is damaged, or none of headrace: {fault}", path, _RESTORE)
+        if key_file:
+            yield of_error(_PART, at_rest.unreadable(path, key_file))
+        else:
+            problem = f"the database is damaged, encrypted, or none of headrace: {fault}"
+            yield error(_PART, problem, path, f"Set store.key_file if it is encrypted. {_RESTORE}")
         return
     for one in faults:
         yield error(_PART, f"the database is damaged: {one}", path, _RESTORE)

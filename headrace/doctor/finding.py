@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from headrace.errors import HeadraceError
+
 Severity = Literal["error", "warning", "note"]
 """error: something does not work or is lost; warning: it soon will be; note: good to know."""
 
@@ -21,6 +23,10 @@ class Finding:
 
 def error(part: str, problem: str, value: object, advice: str) -> Finding:
     return Finding("error", part, problem, None if value is None else str(value), advice)
+
+
+def of_error(part: str, fault: HeadraceError) -> Finding:
+    return error(part, fault.problem, fault.value, fault.next_step)
 
 
 def warning(part: str, problem: str, value: object, advice: str) -> Finding:

@@ -6,13 +6,18 @@ The key file has the key and the salt, so that a copy of the database and the pa
 import sqlite3
 import string
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from headrace.errors import BadConfig, MissingExtra, Unusable
 
 _N_DIGITS = 96  # 32 bytes of key, 16 of salt: zetetic.net/sqlcipher/sqlcipher-api, PRAGMA key
-_MAKE = "Make one: openssl rand -hex 48 > FILE; and keep a copy of it apart from backups"
+_PUT_BACK = (
+    "Put the key back that the database was made with. For a new database make one: openssl rand -hex 48 > FILE; and "
+    "keep a copy of it apart from backups"
+)
 
 
 def dbapi(key_file: str) -> Any:
@@ -62,10 +67,35 @@ def key_in(key_file: str) -> str:
     try:
         digits = Path(key_file).read_text("ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise Unusable(f"the database's key cannot be read: {error}", value=key_file, next_step=_MAKE) from None
+        raise Unusable(f"the database's key cannot be read: {error}", value=key_file, next_step=_PUT_BACK) from None
     if len(digits) != _N_DIGITS or set(digits) - set(string.hexdigits):
-        raise BadConfig(f"store.key_file has not {_N_DIGITS} hexadecimal digits", value=key_file, next_step=_MAKE)
+        raise BadConfig(f"store.key_file has not {_N_DIGITS} hexadecimal digits", value=key_file, next_step=_PUT_BACK)
     return digits
+
+
+def unreadable(database: Path | str, key_file: str) -> Unusable:
+    """What to say of a database that was opened with a key and cannot be read."""
+    if _is_plain(database, key_file):
+        return Unusable(
+            "the database is not encrypted; store.key_file is for new ones",
+            value=str(database),
+            next_step="Leave it out, or make a new one with it: HEADRACE_STORE__KEY_FILE=FILE headrace init FOLDER",
+        )
+    return Unusable(
+        "the database cannot be read with this key, or is damaged",
+        value=f"{database}, {key_file}",
+        next_step="Put the key there that it was made with; with that one, restore it: headrace restore BACKUP FOLDER",
+    )
+
+
+def _is_plain(database: Path | str, key_file: str) -> bool:
+    # By the library: to close a file of our own would drop all locks that this process has on the database.
+    try:
+        with closing(dbapi(key_file).connect(f"file:{quote(str(database))}?mode=ro", uri=True)) as raw:
+            raw.execute("SELECT count(*) FROM sqlite_master")
+    except errors():
+        return False
+    return True
 
 
 def errors(*others: type[Exception]) -> tuple[type[Exception], ...]:

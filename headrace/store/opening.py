@@ -5,6 +5,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from headrace.errors import Damaged, Unavailable, Unusable, WrongState
+from headrace.store import at_rest
 from headrace.store.engine import Store, shown
 from headrace.store.migrations import upgrade
 
@@ -47,13 +48,9 @@ def open_store(url: str, *, lock_path: Path, busy_timeout_s: float = 60, key_fil
 
 
 def _unreadable(error: Exception, url: str, key_file: str) -> Damaged | Unusable:
-    problem = error.problem if isinstance(error, Damaged) else str(getattr(error, "orig", error))
     if key_file:
-        return Unusable(
-            f"the store cannot be read with this key: {problem}",
-            value=key_file,
-            next_step="Put the key there that the database was made with; with that one, restore from a backup",
-        )
+        return at_rest.unreadable(str(sa.engine.make_url(url).database), key_file)
+    problem = error.problem if isinstance(error, Damaged) else str(getattr(error, "orig", error))
     return Damaged(
         f"the store is not a database that can be read: {problem}",
         value=shown(url),

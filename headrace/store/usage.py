@@ -90,6 +90,11 @@ def span(conn: Connection) -> tuple[datetime, datetime] | None:
     return None if first is None else (first, last)
 
 
+def names_of(by: Sequence[str]) -> list[str]:
+    """What `totals` names each combination by."""
+    return [name for one in by for name in _NAMES[one]]
+
+
 def totals(
     conn: Connection, by: Sequence[str], *, since: datetime, until: datetime
 ) -> list[tuple[dict[str, str], Used]]:
@@ -101,7 +106,8 @@ def totals(
     Returns:
         For each combination: `key` with `key_name`, `channel` by name and `task`, those of `by`; and its counts.
     """
-    columns = [_NAMED[name] for one in by for name in _NAMES[one]]
+    names = names_of(by)
+    columns = [_NAMED[name] for name in names]
     query = (
         select(*columns, *(func.sum(_USAGE.c[name]) for name in _COUNTS))
         .select_from(
@@ -112,7 +118,6 @@ def totals(
         .where(_USAGE.c.hour >= since, _USAGE.c.hour < until)
         .group_by(*columns)
     )
-    names = [name for one in by for name in _NAMES[one]]
     found = []
     for row in conn.execute(query):
         said, counts = row[: len(names)], row[len(names) :]

@@ -207,6 +207,22 @@ def test_rotation_never_lets_a_key_live_longer(ws: Workspace) -> None:
     assert keys.find(ws, one.record.id).expires_at == NOW + timedelta(hours=1)
 
 
+def test_a_key_that_is_revoked_while_it_is_rotated_has_no_successor(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches: who revokes a leaked key leaves its holder a valid one."""
+    one, pepper = made(ws), keys._made_pepper
+
+    def revoke_first(ws: Workspace) -> bytes:
+        keys.revoke(ws, one.record.id)
+        return pepper(ws)
+
+    monkeypatch.setattr(keys, "_made_pepper", revoke_first)
+    with pytest.raises(WrongState, match="the key is revoked"):
+        keys.rotate(ws, one.record.id)
+    assert [key.id for key in keys.listing(ws)] == [one.record.id]
+
+
 def test_a_server_that_had_keys_stays_closed(ws: Workspace) -> None:
     one = made(ws)
     ring = Keyring(ws)

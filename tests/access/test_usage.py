@@ -44,6 +44,18 @@ def test_hours_fall_into_their_months_also_over_new_year(workspace: Workspace) -
     assert usage(workspace, month="2025-01").lines == []
 
 
+@pytest.mark.parametrize("by", [BY, ("task",), ()])
+def test_a_csv_has_the_same_columns_before_anything_was_used(
+    workspace: Workspace, tmp_path: Path, by: tuple[str, ...]
+) -> None:
+    headers = []
+    for _ in range(2):
+        write_csv(usage(workspace, by=by), tmp_path / "usage.csv")
+        headers.append((tmp_path / "usage.csv").read_text().splitlines()[0])
+        put(workspace, {Place("k", "c", "tone", hour(11, 1, 0)): SOME})
+    assert headers[0] == headers[1]
+
+
 places = st.builds(
     Place,
     st.sampled_from(["", "k1", "k2"]),

@@ -4,6 +4,7 @@ command which is not there."""
 import json
 import os
 import re
+import secrets
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -318,6 +319,29 @@ def test_a_master_key_that_fits_only_some_people(root: Path) -> None:
     (lost,) = found(root)
     assert lost.problem.endswith("what surrogates stand for")
     assert str(lost.value).endswith("of 1 of 2 people")
+
+
+@pytest.mark.parametrize(
+    ("made_with", "set_to", "said"),
+    [
+        ("", "a.key", "is not encrypted.*headrace init"),
+        ("a.key", "b.key", r"cannot be read with this key.*b\.key.*headrace restore"),
+        ("a.key", "gone.key", r"cannot be read.*gone\.key.*Put the key back"),
+        ("a.key", "", r"damaged.*store\.key_file"),
+    ],
+)
+def test_a_key_that_is_not_the_databases_is_a_finding(tmp_path: Path, made_with: str, set_to: str, said: str) -> None:
+    """Catches: a doctor that ends with it, or that calls a sound database damaged and has it replaced."""
+    pytest.importorskip("sqlcipher3", reason="needs headrace[encrypted]")
+    for name in ("a.key", "b.key"):
+        (tmp_path / name).write_text(secrets.token_hex(48))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEADRACE_STORE__KEY_FILE", made_with and str(tmp_path / made_with))
+        init(tmp_path / "ws", task="tone", labels=LABELS).close()
+    add_settings(tmp_path / "ws", "[store]", f'key_file = "{set_to and tmp_path / set_to}"')
+    (one,) = [one for one in found(tmp_path / "ws") if one.part == "database"]
+    assert one.severity == "error"
+    assert re.search(said, f"{one.problem}: {one.value}. {one.advice}")
 
 
 def test_the_doctor_leaves_rights_as_they_are(root: Path) -> None:

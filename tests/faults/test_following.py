@@ -163,6 +163,63 @@ def test_an_artifact_that_comes_while_files_are_listed_is_listed_or_missing(
     assert pool.read_json(listing) == {}
 
 
+def test_commits_do_not_wait_for_an_artifact_that_is_being_copied(
+    ws: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches: a backup that stands still for as long as a large artifact takes."""
+    begun, may_go_on, add = threading.Event(), threading.Event(), generations.Pool.add
+
+    def add_slowly(pool: generations.Pool, path: Path) -> generations.Entry:
+        if threading.current_thread().name.startswith("headrace-artifacts"):
+            begun.set()
+            assert may_go_on.wait(3 * SOON_S)
+        return add(pool, path)
+
+    monkeypatch.setattr(generations.Pool, "add", add_slowly)
+    with followed(ws.root, tmp_path / "f") as told:
+        try:
+            digest = recorded_artifact(ws)
+            assert begun.wait(SOON_S)
+            write(ws, 0, 5)
+            at = datetime.now(UTC)
+            eventually(lambda: backups.newest_at(tmp_path / "f") > at)
+            assert backups.restore(tmp_path / "f", tmp_path / "live").missing == [digest]
+            assert written(tmp_path / "live") == list(range(5))
+        finally:
+            may_go_on.set()
+    assert told[-1].missing == []
+    assert backups.restore(tmp_path / "f", tmp_path / "end").missing == []
+
+
+@pytest.mark.parametrize("is_wanted", [True, False])
+def test_of_a_half_copied_artifact_nothing_is_deleted_unless_it_was_erased(
+    ws: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_wanted: bool
+) -> None:
+    """Catches: a listing with files that a generation that ended took along; files of an erased one that stay."""
+    digest, pool = recorded_artifact(ws), generations.Pool(tmp_path / "files")
+    mirror, sync, n_swept = following._Mirror(ws, pool, {}), generations.sync, 0
+
+    def sweep_before(path: Path) -> None:
+        """Beside every draft that is whole, and not in its place yet."""
+        nonlocal n_swept
+        if path.is_file():
+            mirror._wanted = [digest] if is_wanted else []
+            mirror.forget_all_but([])
+            n_swept += 1
+        sync(path)
+
+    monkeypatch.setattr(generations, "sync", sweep_before)
+    mirror.renew_artifacts(is_new=True)
+    mirror.wait()
+    monkeypatch.undo()
+    there = {path.name for path in (tmp_path / "files").rglob("*") if path.is_file()}
+    listing, missing = mirror.said()
+    mirror.close()
+    assert (n_swept > 1, missing) == (is_wanted, [])
+    assert {entry["sha256"] for entry in pool.read_json(listing).values()} == there
+    assert bool(there) == is_wanted
+
+
 def test_a_log_that_others_reset_begins_a_new_generation(ws: Workspace, tmp_path: Path) -> None:
     with followed(ws.root, tmp_path / "f") as told:
         write(ws, 0, 5)

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from conftest import LABELS
 from headrace.backups import backup, restore
 from headrace.config_sources import FILE_NAME
 from headrace.data.importing import import_rows
 from headrace.errors import BadConfig, Damaged, MissingExtra, Unusable
 from headrace.store import at_rest, examples
-from headrace.workspace import Workspace, open_workspace
+from headrace.workspace import Workspace, init, open_workspace
 from planted import plant_channel
 
 pytest.importorskip("sqlcipher3", reason="needs headrace[encrypted]")
@@ -91,15 +92,46 @@ def test_the_wrong_key_and_none_are_refused_and_change_nothing(root: Path, tmp_p
         assert n_examples(ws) == 50
 
 
+def test_a_key_for_a_database_that_has_none_is_refused_and_changes_nothing(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    """Catches: a sound database that is called damaged."""
+    workspace.close()
+    database = workspace.state_folder / "headrace.db"
+    before = database.read_bytes()
+    with pytest.raises(Unusable, match=r"is not encrypted.*headrace init"):
+        open_workspace(workspace.root, overrides={"store.key_file": str(key_in(tmp_path))})
+    assert database.read_bytes() == before
+
+
+def test_a_workspace_is_encrypted_as_the_page_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches: a database that `init` makes without the key."""
+    key_file = key_in(tmp_path)
+    monkeypatch.setenv("HEADRACE_STORE__KEY_FILE", str(key_file))
+    init(tmp_path / "shop", task="tone", labels=LABELS).close()
+    monkeypatch.delenv("HEADRACE_STORE__KEY_FILE")
+    with (tmp_path / "shop" / FILE_NAME).open("a") as file:
+        file.write(f'[store]\nkey_file = "{key_file}"\n')
+    with open_workspace(tmp_path / "shop") as ws:
+        with_rows(ws, tmp_path)
+        assert n_examples(ws) == 50
+    assert files_with_it(tmp_path / "shop") == []
+
+
 @pytest.mark.parametrize(
-    ("key_file", "error"),
-    [("beside.key", BadConfig), ("/nowhere/headrace.key", Unusable), ("{tmp}/short.key", BadConfig)],
+    ("key_file", "error", "said"),
+    [
+        ("beside.key", BadConfig, "absolute"),
+        ("/nowhere/headrace.key", Unusable, "Put the key back"),
+        ("{tmp}/short.key", BadConfig, "Put the key back"),
+    ],
 )
 def test_a_key_that_cannot_be_used_is_said_plainly(
-    workspace: Workspace, tmp_path: Path, key_file: str, error: type[Exception]
+    workspace: Workspace, tmp_path: Path, key_file: str, error: type[Exception], said: str
 ) -> None:
+    """Catches: no advice but to make another key, for what only the old one opens."""
     (tmp_path / "short.key").write_text("abc")
-    with pytest.raises(error, match="key"):
+    with pytest.raises(error, match=said):
         open_workspace(workspace.root, overrides={"store.key_file": key_file.format(tmp=tmp_path)})
 
 
