@@ -124,6 +124,12 @@ def _header(reader: Iterator[list[str]], lines: _Lines, path: Path) -> list[str]
     """The first line that is not empty."""
     try:
         while not (header := next(reader)):
+            if lines.too_long:
+                raise BadInput(
+                    f"the header has more than {_MAX_LINE_CHARS:,} characters",
+                    value=f"{lines.too_long[:40]}...",
+                    next_step="Give a file with a line of column names first",
+                )
             lines.next_record()
     except StopIteration:
         raise BadInput("the file is empty", value=str(path), next_step="Give a file with a header and rows") from None
