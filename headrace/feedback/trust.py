@@ -13,12 +13,10 @@ from datetime import datetime
 import numpy as np
 
 from headrace.config import FeedbackTable
-from headrace.feedback import settling
 from headrace.feedback.sources import Said, Source, covered, gather, source_of
-from headrace.records import Interval, Settled
+from headrace.records import Interval
 from headrace.stats import annotators, intervals
 from headrace.stats.annotators import Gate
-from headrace.tasks import TASK_TYPES, TaskType
 from headrace.workspace import Workspace
 
 _N_RECENT = 20
@@ -50,18 +48,6 @@ class SourceTrust:
 def judge(ws: Workspace, task: str | None = None) -> tuple[SourceTrust, ...]:
     """Every source that said anything, by channel: the channel itself, then its labellers."""
     return judged(gather(ws, ws.task_name(task)), ws.settings.feedback)
-
-
-def settled(ws: Workspace, task: str | None = None) -> dict[str, Settled]:
-    """Example id to what the feedback on it amounts to, as far as that can be told without vectors.
-
-    Examples with labels that are no feedback are not in it, nor those of the test side.
-    """
-    name = ws.task_name(task)
-    said = gather(ws, name)
-    task_type: TaskType = TASK_TYPES.get(ws.task(name).type)(ws.task(name))
-    settings = ws.settings.feedback
-    return dict(settling.settle(said, weights_of(judged(said, settings)), task_type, settings).settled)
 
 
 NotCounted = Callable[[Source, datetime], bool]
