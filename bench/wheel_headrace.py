@@ -207,10 +207,11 @@ class Wheel:
         found = trusting.settlement(self._ws, task=TASK)
         frozen = trusting.frozen(self._ws, found, task=TASK)
         control = controls.serving(self._ws, TASK).control
-        if trusting.n_new(self._ws, found, self._snapshot_of(control), frozen) < _MIN_NEW:
+        now = snapshot.rows(self._ws, frozen)
+        if trusting.n_new(self._ws, found, self._snapshot_of(control), now) < _MIN_NEW:
             return "waiting"
         candidate = self._fitted(frozen)
-        rows = snapshot.rows(self._ws, frozen, "test")
+        rows = [row for row in now if row.side == "test"]
         places = np.array([self._place[row.text] for row in rows])
         outputs = (self._logits(version, places).astype(np.float32) for version in (control, candidate))
         compared = comparison.compare(self._task_type, rows, *outputs)

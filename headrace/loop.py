@@ -275,7 +275,7 @@ def improve(
     newest = max((serving.control, *serving.channels.values()), key=lambda version: version.number)
     settlement = trusting.settlement(ws, task=name, report=report)
     old, new = snapshot.find(ws, newest.snapshot_id), trusting.frozen(ws, settlement, task=name)
-    n_new = trusting.n_new(ws, settlement, old, new)
+    n_new = trusting.n_new(ws, settlement, old, snapshot.rows(ws, new))
     needed = ws.settings.feedback.min_new_labels if min_new_labels is None else min_new_labels
     if n_new < needed:
         return {"step": "waiting", "n_new_labels": n_new, "n_needed": needed, "feedback": settlement.facts}

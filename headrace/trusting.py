@@ -9,12 +9,14 @@ from pathlib import Path
 from headrace import vectors
 from headrace.data import snapshot, split
 from headrace.data.sources import Options, open_source
-from headrace.errors import BadInput, MissingExtra
-from headrace.feedback import influence, known, labels, suspensions, trust
+from headrace.errors import BadInput, MissingExtra, WrongState
+from headrace.feedback import drift, influence, known, labels, suspensions, trust
 from headrace.feedback.settling import DISPUTED, SUSPECTED, Doubts, Settlement, settle, worth
 from headrace.feedback.sources import gather
-from headrace.records import Input, Snapshot, SnapshotRow, Suspension
-from headrace.store import examples, runs
+from headrace.feedback.triggers import Facts
+from headrace.records import Input, ModelVersion, Settled, Snapshot, SnapshotRow, Suspension
+from headrace.store import examples, runs, snapshots, versions
+from headrace.store.votes import OF_SOURCES
 from headrace.tasks import TASK_TYPES, TaskType
 from headrace.tasks.inputs import parse_input
 from headrace.workspace import Workspace
@@ -95,18 +97,63 @@ def collect(ws: Workspace, *, task: str | None = None) -> tuple[int, list[Suspen
     return labels.to_labels(ws, name), suspensions.watch(ws, name)
 
 
-def n_new(ws: Workspace, found: Settlement, old: Snapshot, new: Snapshot) -> int:
-    """Labels that count and that came after an older snapshot: checked rows, and feedback by what it is worth."""
-    if old.content_hash == new.content_hash:
+def n_new(ws: Workspace, found: Settlement, old: Snapshot, rows: Sequence[SnapshotRow]) -> int:
+    """Labels that count and came after an older snapshot, each by what it is worth; 0 where its rows are the same.
+
+    Args:
+        rows: those of now, as `found` has them be.
+    """
+    if snapshot.hash_of(rows) == old.content_hash:
         return 0
-    n_checked = (new.n_rows - new.n_from_feedback) - (old.n_rows - old.n_from_feedback)
-    if old.erased_at is not None:  # rows of it went, and would stand against those that came
-        with ws.store.read() as conn:
-            since = examples.labelled_since(conn, old.task, old.created_at)
-        n_checked = len({example_id for example_id, origin in since if origin != "feedback"})
-    fresh = {vote.example_id for vote in found.counted if vote.labelled_at > old.created_at}
+    with ws.store.read() as conn:
+        came = examples.labelled_since(conn, old.task, old.created_at)
+    own = {one.example_id for one in came if snapshot.is_checked(one, found.settled.get(one.example_id, Settled()))}
+    fresh = own | {vote.example_id for vote in found.counted if vote.labelled_at > old.created_at}
     settings = ws.settings.feedback
-    return max(0, n_checked) + round(sum(worth(found.settled[example_id], settings) for example_id in fresh))
+    return round(sum(worth(row.weight, settings) for row in rows if row.example_id in fresh))
+
+
+def trigger_facts(ws: Workspace, *, task: str | None = None, report: Report = silent) -> Facts:
+    """What is known now of whether a new version is due (headrace/feedback/triggers.py).
+
+    Raises:
+        NotFound: no such task.
+        WrongState: the task has no version.
+    """
+    name = ws.task_name(task)
+    with ws.store.read() as conn:
+        made = versions.listing(conn, name)
+    if not made:
+        raise WrongState("the task has no model version", value=name, next_step="Make one first: headrace train")
+    newest = made[-1]
+    n_new_labels, n_held_back = _since(ws, made, report)
+    worse = [one for one in drift.open_alarms(ws, name) if one.touches_accuracy and one.at > newest.created_at]
+    return Facts(
+        newest=newest.name,
+        newest_at=newest.created_at,
+        now=ws.clock(),
+        n_new_labels=n_new_labels,
+        n_held_back=n_held_back,
+        alarms=tuple(one.in_words for one in worse),
+    )
+
+
+def _since(ws: Workspace, made: Sequence[ModelVersion], report: Report) -> tuple[int, int]:
+    """New labels that count since the newest of the versions made, and examples with new feedback that does not."""
+    old = snapshot.find(ws, made[-1].snapshot_id)
+    with ws.store.read() as conn:
+        came = examples.labelled_since(conn, old.task, old.created_at)
+    if not came:  # what labels amount to takes vectors of rows
+        return 0, 0
+    found = settlement(ws, task=old.task, report=report)
+    rows, _ = snapshot.current(ws, old.task, found.settled)
+    of_sources = {one.example_id for one in came if one.origin in OF_SOURCES}
+    back = [found.settled[example_id] for example_id in of_sources & found.settled.keys()]
+    n_held_back = sum(one.held_back is not None and not one.reviewers for one in back)
+    with ws.store.read() as conn:
+        same = snapshots.with_hash(conn, old.task, snapshot.hash_of(rows))
+    is_made = same is not None and same.id in {version.snapshot_id for version in made}
+    return 0 if is_made else n_new(ws, found, old, rows), n_held_back
 
 
 def add_known(

@@ -132,7 +132,7 @@ def _watch(ws: Workspace, task: str, _report: Report) -> Iterator[Step]:
     yield _step(ws, task, "watch", said + left_out, {"alarms": [alarm.id for alarm in watched.alarms]})
 
 
-def _decide(ws: Workspace, task: str, _report: Report) -> Iterator[Step]:
+def _decide(ws: Workspace, task: str, report: Report) -> Iterator[Step]:
     """Carry out what the policy says of the open release, if there is one."""
     release = controls.serving(ws, task).release
     if release is None:
@@ -142,7 +142,7 @@ def _decide(ws: Workspace, task: str, _report: Report) -> Iterator[Step]:
     facts = {"release": release.id, "verdict": decision.verdict, "ledger": [line.id for line in written]}
     if controls.serving(ws, task).release is None:
         yield _step(ws, task, decision.verdict, decision.reason, facts)
-    elif (why := _gives_way(ws, task, release)) is not None:
+    elif (why := _gives_way(ws, task, release, report)) is not None:
         line = releases.stop(ws, task=task, reason=why, actor=_ACTOR)
         yield _step(ws, task, "stop", why, facts | {"ledger": [line.id]})
     else:
@@ -150,21 +150,25 @@ def _decide(ws: Workspace, task: str, _report: Report) -> Iterator[Step]:
         yield _step(ws, task, "advance" if written else "hold", said, facts)
 
 
-def _gives_way(ws: Workspace, task: str, release: Release) -> str | None:
+def _gives_way(ws: Workspace, task: str, release: Release, report: Report) -> str | None:
     """Why a release that is not decided ends; None where it goes on."""
     most = ws.settings.release.max_days
     if not most or ws.clock() - release.started_at < timedelta(days=most):
         return None
-    due = triggers.judge(triggers.facts(ws, task), ws.settings.feedback)
+    due = _due(ws, task, report)
     if not due.fires:
         return None
     return f"undecided after {most:g} days (release.max_days), and a newer version is due: {due.reason}"
 
 
+def _due(ws: Workspace, task: str, report: Report) -> triggers.Trigger:
+    return triggers.judge(trusting.trigger_facts(ws, task=task, report=report), ws.settings.feedback)
+
+
 def _improve(ws: Workspace, task: str, report: Report) -> Iterator[Step]:
     """Make and try a new version, if one is due or was when a process died."""
     note = _folder(ws) / f"loop-{task}.due"
-    due = triggers.judge(triggers.facts(ws, task), ws.settings.feedback)
+    due = _due(ws, task, report)
     if due.fires:
         why = f"a new version is due: {due.reason}"
     elif note.exists():
@@ -174,7 +178,8 @@ def _improve(ws: Workspace, task: str, report: Report) -> Iterator[Step]:
         return
     yield _step(ws, task, "due", why, {"kind": due.kind})
     _write(note, {"why": why})
-    result = loop.improve(ws, task=task, min_new_labels=1, report=report)
+    least = None if due.kind == "labels" else 1  # age, drift and what was begun ask for a version of fewer
+    result = loop.improve(ws, task=task, min_new_labels=least, report=report)
     note.unlink(missing_ok=True)
     yield _step(ws, task, result["step"], _in_words(result), _facts_of(result))
 

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import update
 
 from conftest import LABELS, sentences, write_jsonl
-from headrace import making
+from headrace import labelling, making, trusting
 from headrace import per_channel as adapting
 from headrace.data import channels, importing, snapshot
 from headrace.export.artifact import ArtifactFacts
@@ -41,6 +41,13 @@ def plant(ws: Workspace, *, agreement: float = 1.0) -> ModelVersion:
     measured = {"agreement": share, "rows_per_s": {"exported": 1.0, "checkpoint": 1.0}, "main_metric": "macro_f1"}
     plant_evaluation(ws, version, {**measured, "overall": {"n": 1}, "channels": {}})
     return version
+
+
+def relabel(ws: Workspace, folder: Path, n: int) -> int:
+    """Who runs the workspace gives the first imported rows another label, by a file; how many labels were taken."""
+    rows = [row for row in snapshot.rows(ws, trusting.freeze(ws)) if row.origin == "import"][:n]
+    lines = [{labelling.ID: row.example_id, "text": row.text, "label": wrong(row)} for row in rows]
+    return labelling.import_labels(ws, write_jsonl(folder / "labels.jsonl", lines)).n_labels
 
 
 def answer_with(

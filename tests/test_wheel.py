@@ -1,6 +1,6 @@
 """The loop that runs by itself. Catches: a label that is lost or a version that is never tried because a process died,
 two releases at once, two processes at once, a ledger that fills with "nothing new", a loop that cannot be stopped or
-that gives up, a release that is never decided and stands in the way."""
+that gives up, a release that is never decided and stands in the way, a version that is due for ever and never made."""
 
 import dataclasses
 import os
@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from conftest import sentences, write_jsonl
+from conftest import LABELS, sentences, write_jsonl
 from headrace import reviewing, wheel
 from headrace.data import channels, importing, snapshot
 from headrace.errors import JobFailed, WrongState
@@ -31,6 +31,7 @@ from headrace.records import Decision
 from headrace.release import controls, ledger
 from headrace.store import schema
 from headrace.workspace import Workspace, open_workspace, utc_now
+from released import relabel
 from wheel_drill import N_CORRECTIONS, OVERRIDES, correct, make, stand_in, turn
 
 TIMEOUT_S = 60
@@ -130,6 +131,35 @@ def test_without_anything_new_it_waits_and_says_for_what(ws: Workspace) -> None:
     last = turn(ws)[-1]
     assert (last.step, last.facts) == ("wait", {})
     assert "a new version needs 20" in last.said
+
+
+def test_rows_that_were_labelled_anew_make_a_version_and_those_of_a_version_that_was_made_do_not(
+    ws: Workspace, tmp_path: Path
+) -> None:
+    turn(ws)
+    said = []
+    for _ in LABELS:  # the last time they have the labels again that they had in version 2
+        with ws.store.write() as conn:
+            conn.execute(schema.releases.update().values(state="rejected"))
+        relabel(ws, tmp_path, n=60)
+        said.append([step.step for step in turn(ws)][3:])
+    assert said == [["due", "shadow"], ["due", "shadow"], ["wait"]]
+
+
+@pytest.mark.parametrize(("kind", "least"), [("labels", None), ("drift", 1), ("schedule", 1)])
+def test_a_version_for_its_labels_needs_as_many_as_when_made_by_hand(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch, kind: str, least: int | None
+) -> None:
+    asked = []
+
+    def improve(*_: Any, min_new_labels: int | None, **__: Any) -> dict[str, Any]:
+        asked.append(min_new_labels)
+        return {"step": "waiting", "n_new_labels": 0}
+
+    monkeypatch.setattr(wheel.loop, "improve", improve)
+    monkeypatch.setattr(wheel.triggers, "judge", lambda *_: wheel.triggers.Trigger(True, kind, "a test"))
+    turn(ws)
+    assert asked == [least]
 
 
 def test_a_release_that_goes_into_its_next_stage_is_left_to_its_traffic(

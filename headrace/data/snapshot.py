@@ -142,7 +142,7 @@ def resolved(
         one = labels[0]
         side = side_of.get(one.group_key)
         found = None if settled is None else settled.get(one.example_id, _UNSETTLED)
-        checked = [label for label in labels if _is_checked(label, found)]
+        checked = [label for label in labels if is_checked(label, found)]
         if side is None or side == split.EXCLUDED:
             left_out["resembles both sides" if side else "not split yet"] += 1
         elif side == "test" and not checked:
@@ -162,7 +162,7 @@ def _row(one: LabelledRow, side: Side, target: Any, weight: float, origin: str) 
     return SnapshotRow(one.example_id, one.channel, one.key, one.text, target, side, weight, origin, one.text_pair)
 
 
-def _is_checked(label: LabelledRow, found: Settled | None) -> bool:
+def is_checked(label: LabelledRow, found: Settled | None) -> bool:
     """Whether a label is the example's own: any but feedback, and of reviews those of who counts fully.
 
     Args:

@@ -103,7 +103,7 @@ def settle(
         "n_counted": len(votes) - sum(held.values()),
         "held_back": dict(sorted(held.items())),
         "n_examples": len(rows),
-        "n_trusted": round(sum(worth(one, settings) for one in rows), 1),
+        "n_trusted": round(sum(worth(one.weight, settings) for one in rows), 1),
         "n_capped_sources": sum(factor < 1 for factor in factors.values()),
         "max_source_share": share,
         "harmful": {str(source): why for source, why in doubts.harmful.items()},
@@ -112,9 +112,9 @@ def settle(
     return Settlement(found, counted, own, facts)
 
 
-def worth(one: Settled, settings: FeedbackTable) -> float:
-    """How many labels an example with feedback counts as, where labels are counted: 1 unless it was capped."""
-    return min(1.0, one.weight / (settings.new_source_weight or 1.0))
+def worth(weight: float, settings: FeedbackTable) -> float:
+    """How many labels an example of a weight counts as, where labels are counted: 1 unless it was capped."""
+    return min(1.0, weight / (settings.new_source_weight or 1.0))
 
 
 def _heard(

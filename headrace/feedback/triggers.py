@@ -1,8 +1,8 @@
 """Whether a new version is due: enough new labels that count, answers that have become worse, or age.
 
 A count of events is none of the three: what came back is as good as those who sent it, so only labels that trust lets
-through are counted, and of drift only what audits say has made answers worse. Without a single new label that counts
-nothing is due, since the same rows give the same version.
+through are counted, by their weight, and of drift only what audits say has made answers worse. Without a single new
+label that counts nothing is due, since the same rows give the same version. Facts are gathered by headrace/trusting.py.
 """
 
 from dataclasses import dataclass
@@ -10,11 +10,6 @@ from datetime import datetime
 from typing import Literal
 
 from headrace.config import FeedbackTable
-from headrace.errors import WrongState
-from headrace.feedback import drift, trust
-from headrace.store import examples, snapshots, versions
-from headrace.store.votes import OF_SOURCES
-from headrace.workspace import Workspace
 
 _DAY_S = 86_400.0
 Kind = Literal["labels", "drift", "schedule", "none"]
@@ -29,7 +24,7 @@ class Facts:
     newest_at: datetime
     now: datetime
     n_new_labels: int
-    """Examples with a label that counts and that the newest version's snapshot did not have."""
+    """By what they are worth; 0 where a version was made of the rows of now."""
     n_held_back: int = 0
     """Examples with new feedback that does not count for now."""
     alarms: tuple[str, ...] = ()
@@ -58,35 +53,3 @@ def judge(facts: Facts, settings: FeedbackTable) -> Trigger:
     held_back = f"; those of {facts.n_held_back:,} examples are held back" if facts.n_held_back else ""
     worse = "answers are worse, but there is nothing new to learn from: " if facts.alarms else ""
     return Trigger(False, "none", f"{worse}{new}, a new version needs {settings.min_new_labels:,}{held_back}")
-
-
-def facts(ws: Workspace, task: str | None = None) -> Facts:
-    """What is known now.
-
-    Raises:
-        NotFound: no such task.
-        WrongState: the task has no version.
-    """
-    task = ws.task_name(task)
-    with ws.store.read() as conn:
-        known = versions.listing(conn, task)
-        if not known:
-            raise WrongState("the task has no model version", value=task, next_step="Make one first: headrace train")
-        newest = known[-1]
-        frozen = snapshots.find(conn, newest.snapshot_id)
-        assert frozen is not None  # the version refers to it
-        fresh = examples.labelled_since(conn, task, frozen.created_at)
-    settled = trust.settled(ws, task) if fresh else {}
-    heard = {example_id for example_id, one in settled.items() if one.reviewers}
-    own = {name for name, origin in fresh if origin not in OF_SOURCES or (origin == "review" and name in heard)}
-    back = {name for name, origin in fresh if origin in OF_SOURCES and name in settled.keys() - heard}
-    held_back = {example_id for example_id in back if settled[example_id].held_back is not None}
-    worse = [one for one in drift.open_alarms(ws, task) if one.touches_accuracy and one.at > newest.created_at]
-    return Facts(
-        newest=newest.name,
-        newest_at=newest.created_at,
-        now=ws.clock(),
-        n_new_labels=len(own | back - held_back),
-        n_held_back=len(held_back - own),
-        alarms=tuple(one.in_words for one in worse),
-    )

@@ -13,14 +13,12 @@ from datetime import datetime
 import numpy as np
 
 from headrace.config import FeedbackTable
-from headrace.feedback import settling
 from headrace.feedback.sources import Said, Source, covered, gather, source_of
-from headrace.records import Interval, Settled
+from headrace.records import Interval
 from headrace.stats import annotators, intervals
 from headrace.stats.annotators import Gate
 from headrace.store import runs, snapshots
 from headrace.store.votes import OWNER
-from headrace.tasks import TASK_TYPES, TaskType
 from headrace.workspace import Workspace
 
 _N_RECENT = 20
@@ -70,18 +68,6 @@ def _harmful(ws: Workspace, task: str) -> dict[str, str]:
         frozen = snapshots.listing(conn, task)
         artifact = runs.find_artifact(conn, frozen[-1].artifact) if frozen else None
     return {} if artifact is None else artifact.facts.get("trust", {}).get("harmful", {})
-
-
-def settled(ws: Workspace, task: str | None = None) -> dict[str, Settled]:
-    """Example id to what the feedback on it amounts to, as far as that can be told without vectors.
-
-    Examples with labels that are no feedback are not in it, nor those of the test side.
-    """
-    name = ws.task_name(task)
-    said = gather(ws, name)
-    task_type: TaskType = TASK_TYPES.get(ws.task(name).type)(ws.task(name))
-    settings = ws.settings.feedback
-    return dict(settling.settle(said, weights_of(judged(said, settings)), task_type, settings).settled)
 
 
 NotCounted = Callable[[Source, datetime], bool]

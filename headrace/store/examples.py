@@ -20,7 +20,8 @@ _LABELLERS = schema.labellers
 _EXAMPLES = schema.examples
 _LABELS = schema.labels
 _GROUPS = schema.split_groups
-_DONE = select(schema.imports.c.id).where(schema.imports.c.state == "done").scalar_subquery()
+_IMPORTS = schema.imports
+_DONE = select(_IMPORTS.c.id).where(_IMPORTS.c.state == "done").scalar_subquery()
 
 
 class Known(NamedTuple):
@@ -159,12 +160,11 @@ def labelled_rows(conn: Connection, task: str, *, unlabelled: bool = False) -> I
     return (LabelledRow(*row) for row in conn.execute(_labelled(task, unlabelled=unlabelled)))
 
 
-def labelled_since(conn: Connection, task: str, since: datetime) -> set[tuple[str, str]]:
-    """(example id, origin of the label) of labels of a task that were given, or given anew, after an instant."""
-    query = select(_LABELS.c.example_id, _LABELS.c.origin).where(
-        _LABELS.c.task == task, _LABELS.c.created_at > since, _visible(_LABELS)
-    )
-    return {(example_id, origin) for example_id, origin in conn.execute(query)}
+def labelled_since(conn: Connection, task: str, since: datetime) -> list[LabelledRow]:
+    """A line per label of a task that was given, given anew, or of an import that was done after an instant."""
+    at = func.coalesce(_IMPORTS.c.finished_at, _LABELS.c.created_at, type_=schema.Instant)
+    query = _labelled(task, unlabelled=False).outerjoin(_IMPORTS, _IMPORTS.c.id == _LABELS.c.import_id)
+    return [LabelledRow(*row) for row in conn.execute(query.where(at > since))]
 
 
 def _labelled(task: str, *, unlabelled: bool) -> Select[Any]:

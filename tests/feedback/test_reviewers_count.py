@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+import released
 from audited import Answer, plant_log
 from conftest import LABELS, write_jsonl
 from crowds import DAY, Crowd
-from headrace import labelling, trusting, valuing
+from headrace import labelling, loop, trusting, valuing
 from headrace.data import snapshot
-from headrace.feedback import accuracy, drift, filling, known, reviews, suspensions, triggers, trust
+from headrace.feedback import accuracy, drift, filling, known, reviews, suspensions, trust
 from headrace.records import SnapshotRow
 from headrace.release import controls
 from headrace.store import drift as streams
@@ -97,12 +98,14 @@ def test_of_an_example_that_came_as_feedback_a_full_review_says_what_it_is_and_o
 def test_reviews_of_who_does_not_count_make_no_new_version_due(
     crowd: Crowd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ws, file, first = crowd.ws, flipped(crowd.ws, tmp_path), trusting.freeze(crowd.ws)
-    monkeypatch.setattr(triggers.snapshots, "find", lambda *_: first)
-    labelling.import_labels(ws, file, labeller="mallory")
-    assert triggers.facts(ws).n_new_labels == 0
-    labelling.import_labels(ws, file, labeller="anna")
-    assert triggers.facts(ws).n_new_labels == 150
+    ws, file = crowd.ws, flipped(crowd.ws, tmp_path)
+    released.plant(ws)
+    controls.ensure_control(ws)
+    monkeypatch.setattr(loop, "train", lambda *_, **__: pytest.fail("made a version"))
+    for labeller, n in (("mallory", 0), ("anna", 150)):
+        labelling.import_labels(ws, file, labeller=labeller)
+        assert trusting.trigger_facts(ws).n_new_labels == n
+        assert loop.improve(ws, min_new_labels=1000)["n_new_labels"] == n
 
 
 def audits(crowd: Crowd, n: int = 200) -> None:

@@ -1,22 +1,25 @@
 """When a new version is due. Catches: feedback that does not count counted, the same labels counted again for each
-look, drift that harms nobody, a version made again of the same rows, a schedule that nothing can satisfy."""
+look, rows that no version is made of counted as new, an import missed that went on while a snapshot was frozen, drift
+that harms nobody, a version made again of the same rows, a schedule that nothing can satisfy."""
 
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select, update
 
 import released
 from conftest import sentences, write_jsonl
+from headrace import trusting
 from headrace.config import FeedbackTable
-from headrace.data import importing
+from headrace.data import importing, split
 from headrace.errors import WrongState
 from headrace.feedback import labels as feedback_labels
-from headrace.feedback import suspensions, triggers
+from headrace.feedback import suspensions
 from headrace.feedback.triggers import Facts, judge
 from headrace.ids import new_id
-from headrace.store import channels
+from headrace.store import channels, schema
 from headrace.store import drift as rows
 from headrace.workspace import Workspace
 from planted import NOON, plant_answer, plant_correction, plant_version
@@ -47,9 +50,9 @@ def test_the_rule(facts: Facts, settings: FeedbackTable, kind: str) -> None:
 
 def test_without_a_version_nothing_can_be_due(workspace: Workspace) -> None:
     with pytest.raises(WrongState, match="no model version"):
-        triggers.facts(workspace)
+        trusting.trigger_facts(workspace)
     plant_version(workspace)
-    assert triggers.facts(workspace).n_new_labels == 0
+    assert trusting.trigger_facts(workspace).n_new_labels == 0
 
 
 def test_labels_count_from_the_newest_version_on_and_feedback_as_far_as_trust_lets_it(
@@ -57,27 +60,44 @@ def test_labels_count_from_the_newest_version_on_and_feedback_as_far_as_trust_le
 ) -> None:
     released.fill(workspace, tmp_path, n_rows=60)
     version = released.plant(workspace)
-    assert triggers.facts(workspace).n_new_labels == 0
+    assert trusting.trigger_facts(workspace).n_new_labels == 0
     with workspace.store.read() as conn:
         web = channels.find(conn, "web")
     assert web is not None
     later = sentences(7, seed=5, channel="later")
     importing.import_rows(workspace, "web", write_jsonl(tmp_path / "later.jsonl", later))
-    assert triggers.facts(workspace).n_new_labels == 7
+    assert trusting.trigger_facts(workspace).n_new_labels == 7
     liar, honest = "liar", "honest"
     for place, who in enumerate([liar] * 4 + [honest] * 4):
         text = f"something quite new number {place} of {who} {'x' * place}"
         answer, _ = plant_answer(workspace, web, version, "neutral", text=text)
         plant_correction(workspace, answer, "positive", labeller=who)
     feedback_labels.to_labels(workspace)
-    with_all = triggers.facts(workspace)
+    with_all = trusting.trigger_facts(workspace)
     suspensions.suspend(workspace, "web", labeller=liar, because="by hand")
-    without = triggers.facts(workspace)
+    without = trusting.trigger_facts(workspace)
     assert with_all.n_new_labels + with_all.n_held_back > 7
     assert without.n_new_labels < with_all.n_new_labels
     assert without.n_held_back > with_all.n_held_back
     released.plant(workspace)
-    assert triggers.facts(workspace).n_new_labels == 0
+    assert trusting.trigger_facts(workspace).n_new_labels == 0
+
+
+def test_an_import_counts_from_its_end_on_and_only_with_rows_that_can_be_learnt_from(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    released.fill(workspace, tmp_path, n_rows=60)
+    released.plant(workspace)
+    importing.import_rows(workspace, "web", write_jsonl(tmp_path / "b.jsonl", sentences(9, seed=5, channel="b")))
+    with workspace.store.write() as conn:  # as if it had begun before the snapshot was frozen
+        conn.execute(update(schema.labels).values(created_at=NOON))
+    assert trusting.trigger_facts(workspace).n_new_labels == 9
+    with workspace.store.write() as conn:
+        groups = select(schema.examples.c.group_key).where(schema.examples.c.key.in_(["b-0", "b-1"]))
+        conn.execute(
+            update(schema.split_groups).where(schema.split_groups.c.group_key.in_(groups)).values(side=split.EXCLUDED)
+        )
+    assert trusting.trigger_facts(workspace).n_new_labels == 7
 
 
 def test_alarms_count_that_harm_and_that_the_newest_version_is_no_answer_to(workspace: Workspace) -> None:
@@ -93,10 +113,10 @@ def test_alarms_count_that_harm_and_that_the_newest_version_is_no_answer_to(work
         rows.add_alarm(
             conn, id=new_id("alarm"), stream="classes", evidence=harmless, at=NOON + timedelta(days=1), **same
         )
-    assert triggers.facts(workspace).alarms == ()
+    assert trusting.trigger_facts(workspace).alarms == ()
     with workspace.store.write() as conn:
         rows.add_alarm(
             conn, id=new_id("alarm"), stream="errors", evidence=evidence, at=NOON + timedelta(days=1), **same
         )
-    (said,) = triggers.facts(workspace).alarms
+    (said,) = trusting.trigger_facts(workspace).alarms
     assert "accuracy is affected" in said

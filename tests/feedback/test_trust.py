@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select
 
+import released
 from conftest import LABELS, sentences
 from crowds import DAY, Crowd
 from headrace import loop, trusting
@@ -315,6 +316,28 @@ def test_only_labels_that_count_make_a_new_version(crowd: Crowd, monkeypatch: py
     assert found["feedback"]["n_labels"] == 208
     crowd.say("new", [(text, "positive") for text in texts[:40]])
     assert 20 < loop.improve(ws)["n_new_labels"] < 50
+
+
+def test_one_source_with_many_labels_makes_no_version_due(crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop and `improve` count alike, by weight: caps and what vectors say against labels included."""
+    ws = crowd.ws
+    released.plant(ws)
+    controls.ensure_control(ws)
+    monkeypatch.setattr(loop, "train", lambda *_, **__: pytest.fail("made a version"))
+    crowd.say("flood", [(f"flooded {i}", "negative") for i in range(140)])
+    for i in range(50):
+        crowd.say(f"one-{i}", [(f"by one {i}", "positive")])
+    trusting.collect(ws)
+    found = trusting.settlement(ws).facts
+    assert found["n_examples"] > 150
+    assert found["n_capped_sources"] == 1
+    by_weight = round(found["n_trusted"])
+    assert trusting.trigger_facts(ws).n_new_labels == by_weight < 70
+    assert loop.improve(ws, min_new_labels=1000)["n_new_labels"] == by_weight
+    rows = {row.text: row.example_id for row in snapshot.rows(ws, trusting.freeze(ws))}
+    ones = frozenset(example_id for text, example_id in rows.items() if text.startswith("by one"))
+    monkeypatch.setattr(trusting, "_doubts", lambda *_: trusting.Doubts(suspects=ones))
+    assert trusting.trigger_facts(ws).n_new_labels == by_weight - len(ones) < 20
 
 
 def test_labels_that_the_task_has_no_more_are_passed_over(crowd: Crowd) -> None:
