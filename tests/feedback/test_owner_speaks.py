@@ -72,9 +72,9 @@ def test_an_answer_of_theirs_is_a_label_as_imported_ones_are_and_the_latest_coun
     assert weights(ws) == {"web/anonymous": 0.5}
     found = trusting.settlement(ws)
     assert (found.facts["n_labels"], found.facts["held_back"]) == (1, {"the example has a label of its own": 1})
-    assert trusting.n_new(ws, found, before, trusting.frozen(ws, found)) == 1
+    assert trusting.n_new(ws, found, before, snapshot.rows(ws, trusting.frozen(ws, found))) == 1
     with ws.store.read() as conn:
-        fresh = examples.labelled_since(conn, "tone", before.created_at)
+        fresh = {(one.example_id, one.origin) for one in examples.labelled_since(conn, "tone", before.created_at)}
         lines = [line.value for line in examples.labelled_rows(conn, "tone") if line.origin == "owner"]
     assert (row.example_id, "owner") in fresh
     assert lines == ["negative"]
