@@ -55,6 +55,10 @@ class Asked:
     predicted: list[str]
     """Ids of the answers to TEXTS."""
 
+    @property
+    def backup(self) -> Path:
+        return self.root.with_name("backup")
+
 
 @pytest.fixture(scope="module", params=["mask", "replace"])
 def asked(
@@ -80,7 +84,7 @@ def asked(
     with open_workspace(root, overrides={"serve.log_keep_rows": 0}) as ws:
         assert retention.move(ws).n_rows
         freeze(ws)
-        backups.backup(ws, root / "backup")
+        backups.backup(ws, found.backup)
     return found
 
 
@@ -206,8 +210,9 @@ def _read(path: Path) -> Iterator[bytes]:
 def test_nothing_that_is_kept_holds_them(asked: Asked) -> None:
     suffixes = {path.suffix for path in asked.root.rglob("*") if path.is_file()}
     assert {".db", ".parquet", ".log", ".jsonl", ".json"} <= suffixes, "the search has something to search"
-    assert (asked.root / "backup" / "headrace.db").exists()
     assert _holding(asked.root, SECRET) == []
+    assert (asked.backup / "headrace.db").exists()
+    assert _holding(asked.backup, SECRET) == []
 
 
 def test_nothing_that_is_answered_repeats_them(asked: Asked) -> None:
