@@ -130,8 +130,8 @@ def migrate(ws: "Workspace", tell: Tell) -> None:
 def backup(ws: "Workspace", tell: Tell) -> None:
     from headrace import backups
 
-    if not (ws.root / "b").exists():
-        backups.backup(ws, ws.root / "b")
+    if not ws.root.with_name("b").exists():
+        backups.backup(ws, ws.root.with_name("b"))
     tell("backup")
 
 
@@ -234,7 +234,7 @@ def _points(runner: "Runner", template: Path, script: str, folder: Path) -> list
 
 def _copy(template: Path, script: str, folder: Path) -> Path:
     root = folder / "ws"
-    for one in (root, root.with_name("f")):
+    for one in (root, root.with_name("b"), root.with_name("f")):
         shutil.rmtree(one, ignore_errors=True)
     shutil.copytree(template / ("old" if script == "migrate" else "now"), root)
     (folder / "acked").unlink(missing_ok=True)
@@ -348,8 +348,8 @@ def _of_backups(ws: "Workspace", told: list[str]) -> Iterator[str]:
     from headrace import backups
     from headrace.workspace import open_workspace
 
-    if (ws.root / "b").exists():
-        backups.verify(ws.root / "b")
+    if ws.root.with_name("b").exists():
+        backups.verify(ws.root.with_name("b"))
     if "followed" not in told:
         return
     with tempfile.TemporaryDirectory() as name:
