@@ -9,14 +9,13 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 from typer.testing import CliRunner
 
 from conftest import LABELS, write_jsonl
 from furnished import NAME, furnish, holders
 from headrace import backups
 from headrace.access import keys
-from headrace.backups import copying, restoring
+from headrace.backups import copying
 from headrace.cli.main import app
 from headrace.data import channels, importing
 from headrace.errors import AlreadyExists
@@ -95,7 +94,7 @@ def test_what_another_restore_to_the_same_place_works_in_is_left(root: Path, tmp
     """Catches a living process whose folder is taken for a dead one's."""
     with open_workspace(root) as ws:
         backups.backup(ws, tmp_path / "b")
-    with copying.unfinished(tmp_path / "again") as room, FileLock(room / restoring.LOCK):
+    with copying.unfinished(tmp_path / "again") as room:
         backups.restore(tmp_path / "b", tmp_path / "again")
         assert room.exists()
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _CALLS = ("pwrite64", "fdatasync", "fsync", "rename", "renameat2", "unlink", "ftruncate", "link")
 _TIMEOUT_S = 60
 _SEED = 1
+_LATER = "said after the backup"
 
 Tell = Callable[[str], None]
 
@@ -149,6 +150,14 @@ def follow(ws: "Workspace", tell: Tell) -> None:
         tell("followed")
 
 
+def restore(ws: "Workspace", tell: Tell) -> None:
+    """Over a workspace that had more since."""
+    from headrace import backups
+
+    backups.restore(ws.root.with_name("b"), ws.root.with_name("r"), replace=True)
+    tell("restored")
+
+
 def erase(ws: "Workspace", tell: Tell) -> None:
     from furnished import NAME
     from headrace.errors import NotFound
@@ -162,7 +171,7 @@ def erase(ws: "Workspace", tell: Tell) -> None:
 
 SCRIPTS: dict[str, Callable[["Workspace", Tell], None]] = {
     "feedback": feedback, "publish": publish, "promote": promote, "rollback": rollback, "keys": keys,
-    "migrate": migrate, "backup": backup, "follow": follow, "erase": erase,
+    "migrate": migrate, "backup": backup, "follow": follow, "restore": restore, "erase": erase,
 }  # fmt: skip
 
 
@@ -174,15 +183,20 @@ def _facts(ws: "Workspace") -> dict[str, Any]:
 
 
 def _template(folder: Path) -> Path:
-    """Two workspaces: one of now, with two versions and something of a person; one of the first tables."""
+    """Two workspaces: one of now, with two versions and something of a person; one of the first tables.
+
+    Of the first a backup, and a copy that had feedback since.
+    """
     from conftest import LABELS
     from furnished import furnish
+    from headrace import backups
+    from headrace.feedback import intake
     from headrace.lineage import receipts, tombstones
     from headrace.release import controls
-    from headrace.workspace import init
+    from headrace.workspace import init, open_workspace
     from stub_model import plant_stub
 
-    root = folder / "template" / "now"
+    root, later = folder / "template" / "now", folder / "template" / "later"
     with init(root, task="tone", labels=LABELS) as ws:
         made = furnish(ws, root)
         controls.ensure_control(ws, "tone")
@@ -190,6 +204,11 @@ def _template(folder: Path) -> Path:
         tombstones.key_of(ws.state_folder)
         receipts.make_key(ws)
         (root / "facts.json").write_text(json.dumps({"predictions": [made.prediction]}))
+    with open_workspace(root) as ws:
+        backups.backup(ws, root.with_name("backup"))
+    shutil.copytree(root, later)
+    with open_workspace(later) as ws:
+        intake.give(ws, made.prediction, comment=_LATER, labeller="user", idempotency_key="later")
     _old_workspace(folder / "template" / "old")
     return folder / "template"
 
@@ -234,11 +253,19 @@ def _points(runner: "Runner", template: Path, script: str, folder: Path) -> list
 
 def _copy(template: Path, script: str, folder: Path) -> Path:
     root = folder / "ws"
-    for one in (root, root.with_name("b"), root.with_name("f")):
+    for one in (root, *(path for name in "bfr" for path in _places(root, name))):
         shutil.rmtree(one, ignore_errors=True)
     shutil.copytree(template / ("old" if script == "migrate" else "now"), root)
+    if script == "restore":
+        shutil.copytree(template / "backup", root.with_name("b"))
+        shutil.copytree(template / "later", root.with_name("r"))
     (folder / "acked").unlink(missing_ok=True)
     return root
+
+
+def _places(root: Path, name: str) -> list[Path]:
+    """Folders of a name beside a workspace, and what of them a restore put aside or left."""
+    return [*root.parent.glob(name), *root.parent.glob(f"{name}.b*"), *root.parent.glob(f".{name}.*")]
 
 
 class Runner:
@@ -290,27 +317,35 @@ def _crash(runner: Runner, template: Path, script: str, point: tuple[str, int], 
 
 
 def _faults(root: Path, script: str, told: list[str]) -> Iterator[str]:
-    from headrace import auditing
     from headrace.errors import HeadraceError
-    from headrace.release import ledger
     from headrace.workspace import open_workspace
 
     try:
         with open_workspace(root) as ws:
+            yield from _unsound(ws)
             with ws.store.read() as conn:
-                for check in ("integrity_check", "foreign_key_check"):
-                    yield from (str(row) for row in conn.exec_driver_sql(f"PRAGMA {check}") if tuple(row) != ("ok",))
                 yield from _of_acknowledged(conn, script, told)
-                recorded = list(conn.exec_driver_sql("SELECT digest FROM artifacts WHERE kind = 'stub'").scalars())
-            for name, verify in (("ledger", ledger.verify), ("audit log", auditing.verify)):
-                if verify(ws)["first_broken"] is not None:
-                    yield f"the {name} is broken"
-            for digest in {*recorded, *ws.artifacts.digests()}:
-                ws.artifacts.get(digest)
             yield from _of_charge(ws, script)
             yield from _of_backups(ws, told)
+        if script == "restore":
+            yield from _of_restored(root, told)
     except HeadraceError as error:
         yield f"{error}"
+
+
+def _unsound(ws: "Workspace") -> Iterator[str]:
+    from headrace import auditing
+    from headrace.release import ledger
+
+    with ws.store.read() as conn:
+        for check in ("integrity_check", "foreign_key_check"):
+            yield from (str(row) for row in conn.exec_driver_sql(f"PRAGMA {check}") if tuple(row) != ("ok",))
+        recorded = list(conn.exec_driver_sql("SELECT digest FROM artifacts WHERE kind = 'stub'").scalars())
+    for name, verify in (("ledger", ledger.verify), ("audit log", auditing.verify)):
+        if verify(ws)["first_broken"] is not None:
+            yield f"the {name} is broken"
+    for digest in {*recorded, *ws.artifacts.digests()}:
+        ws.artifacts.get(digest)
 
 
 def _of_acknowledged(conn: "Connection", script: str, told: list[str]) -> Iterator[str]:
@@ -362,12 +397,31 @@ def _of_backups(ws: "Workspace", told: list[str]) -> Iterator[str]:
         yield f"followed, and not in the backup: {sorted(missing)}"
 
 
+def _of_restored(root: Path, told: list[str]) -> Iterator[str]:
+    """What is replaced is kept whole, wherever it is; a restore that said so took its place."""
+    from headrace.workspace import open_workspace
+
+    place, holders = root.with_name("r"), []
+    for one in (path for path in _places(root, "r") if not path.name.startswith(".")):
+        with open_workspace(one) as ws:
+            yield from (f"{one.name}: {fault}" for fault in _unsound(ws))
+            with ws.store.read() as conn:
+                query = "SELECT 1 FROM feedback WHERE comment = ?"
+                if conn.exec_driver_sql(query, (_LATER,)).first():
+                    holders.append(one)
+    if not holders:
+        yield "what was to be replaced is gone"
+    if "restored" in told and (place in holders or not place.exists()):
+        yield "it said that it restored, and did not"
+
+
 def _of_the_end(root: Path, script: str) -> Iterator[str]:
     from furnished import NAME, holders
 
     if script == "erase" and (found := holders(root, NAME)):
         yield f"erased, and in {found}"
-    yield from (f"left over: {path.name}" for path in root.glob(".headrace/scratch/new-*"))
+    left = [*root.glob(".headrace/scratch/new-*"), *root.parent.glob(".[bfr].*"), *root.parent.glob("*.being-replaced")]
+    yield from (f"left over: {path.name}" for path in left)
 
 
 def serve_runs() -> None:

@@ -1,5 +1,6 @@
 """A backup of one moment: a folder of plain files. `headrace-backup.json` lists each with its size and SHA-256."""
 
+import glob
 import json
 import os
 import shutil
@@ -12,6 +13,8 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from headrace import auditing, retention
 from headrace.access.keys import PEPPER
@@ -34,6 +37,8 @@ ARTIFACTS = "artifacts"
 FORM = 2
 _PLACE = "backup.json"
 """In the state folder."""
+_LOCK = "lock"
+"""In the folder that a backup or a restore works in: held for as long as its process lives."""
 _PATIENCE_S = 60
 
 
@@ -67,7 +72,9 @@ def backup(ws: Workspace, destination: Path | str) -> Backup:
     check_outside(to, ws)
     if to.exists():
         raise AlreadyExists("something is there already", value=str(to), next_step="Choose another folder")
-    with unfinished(to) as folder:
+    with unfinished(to) as room:
+        folder = room / "backup"
+        folder.mkdir(mode=0o700)
         made_at, chains = ws.clock().isoformat(), chains_of(ws)
         with retention.only_one(ws, wait_s=_PATIENCE_S):  # so that no prediction is in neither of the two
             ws.store.copy_to(folder / DATABASE)
@@ -175,16 +182,20 @@ def check_sound(conn: sqlite3.Connection, path: Path) -> None:
 
 @contextmanager
 def unfinished(to: Path) -> Iterator[Path]:
-    """A folder beside the destination, gone unless it was renamed."""
-    folder = to.with_name(f".{to.name}.{uuid.uuid4().hex}.unfinished")
+    """A folder beside the destination to work in, gone at the end; those of processes that were killed go before."""
+    for lock in to.parent.glob(f".{glob.escape(to.name)}.{'[0-9a-f]' * 32}.unfinished/{_LOCK}"):
+        with suppress(Timeout), FileLock(lock, timeout=0):
+            shutil.rmtree(lock.parent, ignore_errors=True)
+    room = to.with_name(f".{to.name}.{uuid.uuid4().hex}.unfinished")
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700)
-        yield folder
+        room.mkdir(mode=0o700)
+        with FileLock(room / _LOCK):
+            yield room
     except (OSError, shutil.Error) as error:
         raise unwritable(error, to) from None
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(room, ignore_errors=True)
 
 
 def unwritable(error: Exception, to: Path) -> Unusable:

@@ -1,19 +1,16 @@
 """Bring a workspace back from a backup of either kind: checked and finished beside, before anything is replaced."""
 
-import glob
 import os
 import shutil
 import time
 import uuid
 from collections.abc import Mapping
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
-
-from filelock import FileLock, Timeout
 
 from headrace import auditing, config_sources
 from headrace.artifacts import MANIFEST as _ARTIFACT
@@ -53,8 +50,6 @@ _ELSEWHERE = {"store.url": "", "artifacts.url": ""}
 _FILES = ("sign.private_key", "sign.public_keys", "access.certificate", "access.private_key")
 """Settings that name files which no backup holds."""
 _ERASURES_KEY = f"{tombstones.KEYS}/{tombstones.KEY_FILE}"
-LOCK = "lock"
-"""Beside what a restore lays out: held for as long as its process lives."""
 
 
 @dataclass(frozen=True)
@@ -122,8 +117,8 @@ def restore(
     """
     began, backup, to = time.monotonic(), plain(source), plain(destination)
     content, given = verify(backup, at=at), None if erasures is None else plain(erasures)
-    with unfinished(to) as room, FileLock(room / LOCK):
-        _clear_up(to)
+    with unfinished(to) as room:
+        _finish_renames(to)
         _check_place(to, replace=replace)
         folder, is_same = room / "workspace", _is_same(content, to)
         _lay_out(content, folder, to if is_same else None)
@@ -412,19 +407,15 @@ def _settings_to_change(root: Path) -> list[str]:
     return [f"{key} = {value}" for key, value in named.items() if key in _ELSEWHERE or key in lost]
 
 
-def _clear_up(to: Path) -> None:
-    """Mend what restores to the same place left when they were killed."""
-    name = f".{glob.escape(to.name)}.{'[0-9a-f]' * 32}.unfinished/{LOCK}"  # as `unfinished` names it
-    for lock in to.parent.glob(name):
-        with suppress(Timeout), FileLock(lock, timeout=0):
-            shutil.rmtree(lock.parent, ignore_errors=True)
+def _finish_renames(to: Path) -> None:
+    """Mend what a restore to the same place left when it was killed between two renames."""
     leaving = _leaving(to)
     if leaving.exists():
         os.rename(leaving, _aside(to) if _is_taken(to) else to)
 
 
 def _take_place(folder: Path, to: Path) -> str | None:
-    """Give the folder its name; where what was there is now. At each moment `_clear_up` knows how far it came."""
+    """Give the folder its name; where what was there is now. At each moment `_finish_renames` knows how far it came."""
     if not _is_taken(to):
         os.rename(folder, to)
         return None
