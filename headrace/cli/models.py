@@ -286,7 +286,7 @@ def predict(
 
 def _is_file(text: str) -> bool:
     """Whether a text is the name of a file of rows."""
-    from headrace.offline.formats import FORMATS
+    from headrace.offline.naming import FORMATS
 
     return Path(text).suffix.lower() in FORMATS and Path(text).is_file()
 

@@ -1,7 +1,7 @@
 """Answer the rows of a file: without a server, without a log, and in memory that does not grow with the file.
 
 `table` is the file that is read, `formats` (with `parquet`) the one that is written, `parts` what is done so far,
-`channels` which adapters answer.
+`channels` which adapters answer, `naming` what suffixes and columns mean.
 Every row of the source ends in exactly one of two files: the answers, or the bad rows beside them.
 """
 
@@ -18,7 +18,8 @@ from headrace import signing
 from headrace.data.checking import Checker, put_aside
 from headrace.errors import BadInput
 from headrace.offline.channels import Channels
-from headrace.offline.formats import PREFIX, Format, format_of, json_text
+from headrace.offline.formats import Format, format_of, json_text
+from headrace.offline.naming import PREFIX
 from headrace.offline.parts import Mark, Parts
 from headrace.offline.table import Table, open_table
 from headrace.personal.policies import door_of, privacy_of

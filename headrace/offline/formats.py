@@ -10,27 +10,14 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from headrace import cells
 from headrace.errors import BadInput
+from headrace.offline.naming import FORMATS, PREFIX, suffixes
+from headrace.offline.table import Table
 from headrace.registry import resolve
 
-if TYPE_CHECKING:
-    from headrace.offline.table import Table
-
-PREFIX = "predicted_"
-"""Before the names of an answer's parts, as columns."""
-FORMATS = {
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".tab": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-}
 _TARGETS = {
     "csv": "headrace.offline.formats:Csv",
     "jsonl": "headrace.offline.formats:Jsonl",
@@ -46,7 +33,7 @@ Line = Mapping[str, Any]
 class Format(Protocol):
     """One way to write rows with answers."""
 
-    def __init__(self, path: Path, table: "Table") -> None: ...
+    def __init__(self, path: Path, table: Table) -> None: ...
 
     def write(self, path: Path, lines: Sequence[Line], answer_names: Sequence[str]) -> None:
         """Write one part."""
@@ -57,7 +44,7 @@ class Format(Protocol):
         ...
 
 
-def format_of(path: Path, table: "Table") -> Format:
+def format_of(path: Path, table: Table) -> Format:
     """The format of a file to be written.
 
     Raises:
@@ -71,14 +58,10 @@ def format_of(path: Path, table: "Table") -> Format:
     return made
 
 
-def suffixes() -> str:
-    return ", ".join(FORMATS)
-
-
 class Csv:
     """Delimited text with a header, quoted as RFC 4180 says; tabs for .tsv and .tab."""
 
-    def __init__(self, path: Path, table: "Table") -> None:
+    def __init__(self, path: Path, table: Table) -> None:
         self._delimiter = "," if path.suffix.lower() == ".csv" else "\t"
         self._names = table.names
 
@@ -99,7 +82,7 @@ class Csv:
 class Jsonl:
     """One object per line."""
 
-    def __init__(self, path: Path, table: "Table") -> None:
+    def __init__(self, path: Path, table: Table) -> None:
         pass
 
     def write(self, path: Path, lines: Sequence[Line], answer_names: Sequence[str]) -> None:

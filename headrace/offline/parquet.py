@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headrace.errors import BadInput
-from headrace.offline.formats import PREFIX, Line, json_text
+from headrace.offline.formats import Line, json_text
+from headrace.offline.naming import PREFIX
 from headrace.offline.table import Table
 
 _TYPES = {"text": pa.string(), "integer": pa.int64(), "number": pa.float64(), "truth": pa.bool_(), "json": pa.string()}

@@ -9,7 +9,7 @@ from typing import Any
 from headrace.data.importing import with_parts
 from headrace.data.sources import SOURCES, Options, Source, file_at
 from headrace.errors import BadInput, WrongState
-from headrace.offline.formats import FORMATS, PREFIX, suffixes
+from headrace.offline.naming import FORMATS, PREFIX, suffixes
 from headrace.records import RawRow
 from headrace.registry import resolve
 from headrace.tasks import TASK_TYPES, TaskType
