@@ -16,6 +16,7 @@ import random
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -98,6 +99,8 @@ class Soak:
         self._server, self._ws, self._rate, self._swap_every_s = server, ws, rate, swap_every_s
         self._asker, self._rng, self._samples = Asker(server.url), random.Random(SEED), Samples()
         self._counts: dict[str, int] = dict.fromkeys(("requests", "feedback", "failed", "swaps"), 0)
+        self._failures: Counter[str] = Counter()
+        """What failed requests got; 0: no answer."""
         self._recent: list[Reply] = []
         self._acknowledged: dict[str, set[str]] = {"feedback": set(), "ledger": set()}
         """Table to the ids that somebody was told are there."""
@@ -130,7 +133,10 @@ class Soak:
 
     def _note(self, reply: Reply, kind: str) -> None:
         self._counts[kind] += 1
-        self._counts["failed"] += reply.status != 200
+        if reply.status != 200:
+            self._counts["failed"] += 1
+            said = reply.said.partition(b"\r\n\r\n")[2].decode()
+            self._failures[f"{kind}: {reply.status} {said[:200]}"] += 1
 
     async def _swap(self) -> None:
         from headrace.release import releases
@@ -158,7 +164,8 @@ class Soak:
             if n % 60 == 0:
                 mib = seen.server_rss[-1] / _MIB, seen.workers_rss[-1] / _MIB, seen.disk_bytes[-1] / _MIB
                 told = "server {:.1f} MiB, workers {:.1f} MiB, disk {:.1f} MiB".format(*mib)
-                print(f"{n / 60:.0f} of {seconds / 60:.0f} min: {told}, {self._counts}", flush=True)
+                failures = f", {dict(self._failures.most_common(5))}" if self._failures else ""
+                print(f"{n / 60:.0f} of {seconds / 60:.0f} min: {told}, {self._counts}{failures}", flush=True)
 
     def _figures(self, seconds: float) -> list[Measured]:
         seen, counts = self._samples, self._counts

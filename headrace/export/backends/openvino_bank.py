@@ -118,9 +118,13 @@ def _biased(product: Any) -> Any:
 
 
 def _add(product: Any, update: Any) -> None:
-    """Add an update (R, L, D_out) to a product, for all who read it."""
-    readers = list(product.output(0).get_target_inputs())
-    total = ops.add(product.output(0), update)
+    """Add an update (R, L, D_out) to a product and its bias, for all who read them.
+
+    Not before the bias: a product that is followed by its bias does both at once.
+    """
+    biased = _biased(product)
+    readers = list(biased.output(0).get_target_inputs())
+    total = ops.add(biased.output(0), update)
     for reader in readers:
         reader.replace_source_output(total.output(0))
 
