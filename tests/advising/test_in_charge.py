@@ -4,6 +4,7 @@ only where there is a version."""
 
 import itertools
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from sqlalchemy import update
 
 from advised import check, verdicts
 from conftest import LABELS
+from headrace import vectors
 from headrace.advising import advise_business, advise_domain, advise_technical, business
 from headrace.advising.case import Case
 from headrace.cli import advising as verbs
@@ -21,13 +23,13 @@ from headrace.export import checkpoint
 from headrace.export import load as load_artifact
 from headrace.records import Artifact
 from headrace.release import controls
-from headrace.store import runs, schema
+from headrace.store import channels, runs, schema, versions
 from headrace.workspace import Workspace, open_workspace
-from planted import NOON
+from planted import NOON, plant_answer
 from stub_model import install_plugin, plant_stub, stub_artifact
 from vectored import make_up_vectors, plant_rows
 
-CHECKPOINT_LOAD = checkpoint.load
+CHECKPOINT_LOAD, OF_INPUTS = checkpoint.load, vectors.of_inputs
 
 
 @pytest.fixture
@@ -62,16 +64,30 @@ def test_a_class_that_the_served_precision_hurts(ws: Workspace) -> None:
     assert 0.1 < wrong.pop() < 0.25  # half of a third
 
 
-def test_without_torch_the_mentor_says_so_and_goes_on(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torch_the_mentors_say_so_and_go_on(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "load", CHECKPOINT_LOAD)
-    monkeypatch.delitem(sys.modules, "headrace.export.backends.hf", raising=False)
-    monkeypatch.setitem(sys.modules, "torch", None)
-    said = advise_technical(ws)["sentences"]
-    for about in ("method", "precision"):
+    technical = _without_torch(monkeypatch, lambda: advise_technical(ws)["sentences"])
+    monkeypatch.setattr(vectors, "of_inputs", OF_INPUTS)
+    with ws.store.read() as conn:
+        channel, version = channels.listing(conn)[0], versions.listing(conn, "tone")[0]
+    plant_answer(ws, channel, version, LABELS[0], text="asked")
+    business = _without_torch(monkeypatch, lambda: advise_business(ws)["sentences"])
+    domain = _without_torch(monkeypatch, lambda: advise_domain(ws)["sentences"])
+    for said, about in [(technical, "method"), (technical, "precision"), (business, "training"), (domain, "scope")]:
         (one,) = check(said, about)
         assert one["verdict"] == "not known"
         assert "pip install 'headrace[train]'" in one["text"]
-    assert {"more-labels", "label-noise"} <= {one["about"] for one in said}
+    assert {"more-labels", "label-noise"} <= {one["about"] for one in technical}
+    assert "cost" in {one["about"] for one in business}
+    assert "fairness" in {one["about"] for one in domain}
+
+
+def _without_torch(monkeypatch: pytest.MonkeyPatch, advise: Callable[[], Any]) -> Any:
+    with monkeypatch.context() as patched:
+        for module in ("headrace.export.backends.hf", "headrace.finetune.embeddings"):
+            patched.delitem(sys.modules, module, raising=False)
+        patched.setitem(sys.modules, "torch", None)
+        return advise()
 
 
 def test_costs_and_what_training_gains(
