@@ -1,8 +1,9 @@
 """What do channel adapters gain on channels that differ, and what do a thousand cost that do not?
 
 Quality: VADER's four channels in a workspace. A shared model (`freeze`), one trained longer by as many passes as the
-adapters take, and the shared one with the adapters that were kept; all exported, asked for the traffic rows, which
-nothing was trained or chosen on. Won and lost rows are those of the version with adapters, beside the other.
+adapters take, and the shared one with the adapters that were kept, those of the upper half of the layers and those of
+all; all exported, asked for the traffic rows, which nothing was trained or chosen on. Won and lost rows are those of
+the version with adapters, beside the other.
 
 Many: 1,000 channels of ten rows each, drawn from the same rows at random, so that no adapter can help. How long their
 adapters take, how many are kept (each a mistake), and how much faster some of them train in one pass than each alone.
@@ -29,7 +30,7 @@ from bench.reporting import Measured, write
 EPOCHS = 2
 _N_TOGETHER = 40  # channels that are also trained each alone
 _ROWS_EACH = 10  # of the many channels: half to learn from, half to decide by
-_WAYS = ("shared", "as long", "adapters")
+_WAYS = ("shared", "as long", "adapters in all layers", "adapters")
 
 
 def main() -> int:
@@ -79,17 +80,18 @@ def quality(job: Mapping[str, Any]) -> dict[str, Any]:
         of_channel = np.array([name for _, name in asked])
         targets = np.array([prepare.label_of(row["mean"]) for row, _ in asked])
         found: dict[str, Any] = {"seconds": {}, "right": {}, "macro_f1": {}}
-        for way in ("adapters", "as long"):
-            with headrace.open_workspace(root, overrides=_settings(job["seed"], longer=way == "as long")) as ws:
+        trained = ("adapters", "adapters in all layers", "as long")
+        for way in trained:
+            with headrace.open_workspace(root, overrides=_settings(job["seed"], way)) as ws:
                 started = time.perf_counter()
-                headrace.train(ws, per_channel=way == "adapters")
+                headrace.train(ws, per_channel=way != "as long")
                 found["seconds"][way] = time.perf_counter() - started
         with headrace.open_workspace(root) as ws:
             with ws.store.read() as conn:
                 made = sorted(versions.listing(conn, "tone"), key=lambda one: one.number)
                 kept = [one.channel for one in adapters.of_version(conn, made[1].id) if one.is_kept]
             task_type = TASK_TYPES.get("text-classification")(ws.task("tone"))
-            for way, version in zip(("shared", "adapters", "as long"), made, strict=True):
+            for way, version in zip(("shared", *trained), made, strict=True):
                 outputs, facts = per_channel.answers_of(ws, version, [r["text"] for r, _ in asked], list(of_channel))
                 right = np.array(ws.task("tone").labels)[outputs.argmax(axis=1)] == targets
                 for name in ("all", *prepare.CHANNELS):
@@ -100,11 +102,13 @@ def quality(job: Mapping[str, Any]) -> dict[str, Any]:
     return {**found, "kept": kept, "peak_bytes": processes.peak_bytes()}
 
 
-def _settings(seed: int, *, longer: bool) -> dict[str, Any]:
+def _settings(seed: int, way: str) -> dict[str, Any]:
     from headrace.config import FinetuneTable
 
-    epochs = EPOCHS + (FinetuneTable().per_channel.epochs if longer else 0)
+    epochs = EPOCHS + (FinetuneTable().per_channel.epochs if way == "as long" else 0)
     own = {"method": "freeze", "epochs": epochs, "seed": seed, "evals_per_epoch": 1, "patience": int(epochs)}
+    if way == "adapters in all layers":
+        own["per_channel.frozen_layers"] = 0
     return {f"finetune.{name}": value for name, value in own.items()}
 
 
@@ -205,7 +209,7 @@ def _of_quality(found: Sequence[Mapping[str, Any]]) -> list[Measured]:
         for way in _WAYS:
             values = [one["macro_f1"][name][way] for one in found]
             measured.append(_spread(f"{name}: macro-F1, {way}", values, ""))
-        for other in _WAYS[:2]:
+        for other in _WAYS[:-1]:
             pairs = [(np.array(one["right"][name]["adapters"]), np.array(one["right"][name][other])) for one in found]
             points = [100 * float((own - plain).mean()) for own, plain in pairs]
             won = round(statistics.fmean(int((own > plain).sum()) for own, plain in pairs))
@@ -215,7 +219,8 @@ def _of_quality(found: Sequence[Mapping[str, Any]]) -> list[Measured]:
         if name != "all":
             kept = sum(name in one["kept"] for one in found)
             measured.append(Measured(f"{name}: kept an adapter", kept, "seeds", vs=f"of {len(found)} seeds"))
-    for way, what in (("adapters", "shared model and adapters"), ("as long", "the shared model, as long")):
+    told = {"adapters": "shared model and adapters", "adapters in all layers": "adapters in all layers, after those"}
+    for way, what in {**told, "as long": "the shared model, as long"}.items():
         measured.append(_spread(f"seconds, {what}", [one["seconds"][way] for one in found], "s"))
     return measured
 

@@ -1,10 +1,11 @@
 """What do channel adapters cost when they are served: rows/s, memory, and the time to add one?
 
 One int8 graph of the built-in base model without room for adapters (the single model), and one with room, holding 1,
-10, 100 and 1,000 of rank 8 on query and value of every layer, each with a head of its own; every row asks for a random
-one of them. Both answer the same texts in the same batches, in turn, several rounds; so do rows without an adapter, and
-calls each of one adapter, as a client's request is. Also: the same rows in batches as they come, packed, beside the
-padded batches of the same rows that a graph without packing needs.
+10, 100 and 1,000 as `train --per-channel` makes them by default (rank 8, query and value, upper half of the layers),
+each with a head of its own; every row asks for a random one of them. Both answer the same texts in the same batches, in
+turn, several rounds; so do rows without an adapter, calls each of one adapter, as a client's request is, and as many
+mixed adapters that update all layers. Also: the same rows in batches as they come, packed, beside the padded batches of
+the same rows that a graph without packing needs.
 
 Run: python -m bench.bank [--rows 2048] [--rounds 5] [--adapters 1 10 100 1000]
 """
@@ -13,7 +14,7 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,18 @@ from bench import processes
 from bench.prediction import TASK, demo_texts, read_rows, untrained
 from bench.reporting import Measured, write
 from headrace.checkpoints import low_rank
-from headrace.checkpoints.low_rank import LowRank
+from headrace.config import FinetuneTable, PerChannelTable
 from headrace.export import BACKENDS, load, write_facts
+from headrace.finetune.banked import Layout, as_low_rank
+from headrace.finetune.channel_adapters import open_shared
 
 SEED = 1
-RANK, WIDTH, N_LAYERS = 8, 384, 6
-TARGETS = [f"bert.encoder.layer.{i}.attention.self.{part}" for i in range(N_LAYERS) for part in ("query", "value")]
 _ASKED = "the single model; asked 0.95"
 BATCH_ROWS = 64  # of a call, as a busy worker's batch has them
-_N_ADDED = 20  # adapters whose adding is timed
+_WAYS = {
+    "mixed": " mixed in each batch", "one a call": ", one of them a call", "none": ", rows without one",
+    "all layers": " mixed, which update all layers",
+}  # fmt: skip
 
 
 def exported(checkpoint: Path, folder: Path, calibration: Sequence[str], bank: dict[str, Any] | None) -> Any:
@@ -43,16 +47,20 @@ def exported(checkpoint: Path, folder: Path, calibration: Sequence[str], bank: d
     return load(folder)[0]
 
 
-def make_adapter(folder: Path, seed: int) -> Path:
+def layouts(checkpoint: Path) -> dict[str, Layout]:
+    """What adapters update by default, and what they do in all layers."""
+    tables = {"default": PerChannelTable(), "all": PerChannelTable(frozen_layers=0)}
+    return {name: open_shared(checkpoint, TASK, FinetuneTable(per_channel=own)).layout for name, own in tables.items()}
+
+
+def room(layout: Layout) -> dict[str, Any]:
+    return {"targets": list(layout.widths), "rank": layout.rank}
+
+
+def make_adapter(folder: Path, layout: Layout, seed: int) -> Path:
     """An adapter with random weights, which cost what learnt ones do."""
-    rng = np.random.default_rng(seed)
-
-    def draw(*shape: int) -> Any:
-        return (rng.normal(size=shape) / 50).astype(np.float32)
-
-    updates = {name: (draw(RANK, WIDTH), draw(WIDTH, RANK)) for name in TARGETS}
-    head = (draw(len(TASK.labels), WIDTH), draw(len(TASK.labels)))
-    low_rank.write(folder, LowRank(2.0, updates, head, "classifier"), base="shared")
+    vector = np.random.default_rng(seed).normal(size=layout.n_numbers).astype(np.float32) / 50
+    low_rank.write(folder, as_low_rank(layout, vector), base="shared")
     return folder
 
 
@@ -70,13 +78,15 @@ def rates(ways: dict[str, Callable[[], Any]], n_rows: int, n_rounds: int) -> dic
 
 
 def ways_of(
-    single: Any, bank: Any, texts: Sequence[str], calls: Sequence[slice], mixed: Sequence[Any]
+    single: Any, banks: Mapping[str, Any], texts: Sequence[str], calls: Sequence[slice], picked: Mapping[str, Any]
 ) -> dict[str, Callable[[], Any]]:
+    bank, mixed = banks["default"], picked["default"]
     return {
         "single": lambda: [single.logits(texts[c]) for c in calls],
         "mixed": lambda: [bank.logits(texts[c], mixed[c]) for c in calls],
         "one a call": lambda: [bank.logits(texts[c], [mixed[c.start]] * len(texts[c])) for c in calls],
         "none": lambda: [bank.logits(texts[c]) for c in calls],
+        "all layers": lambda: [banks["all"].logits(texts[c], picked["all"][c]) for c in calls],
     }
 
 
@@ -99,31 +109,41 @@ def main() -> None:
         rng.shuffle(texts)
         calibration, texts = texts[:300], texts[300 : 300 + given.rows]
         checkpoint = untrained(folder / "checkpoint")
-        single = exported(checkpoint, folder / "single", calibration, None)
-        bank = exported(checkpoint, folder / "bank", calibration, {"targets": TARGETS, "rank": RANK})
+        single, like = exported(checkpoint, folder / "single", calibration, None), layouts(checkpoint)
+        banks = {name: exported(checkpoint, folder / name, calibration, room(like[name])) for name in like}
         calls = [slice(i, i + BATCH_ROWS) for i in range(0, len(texts), BATCH_ROWS)]
         figures = padded_or_packed(single, texts, calls, given.rounds)
-        before, held = processes.resident_bytes(), []
+        held: dict[str, list[Any]] = {name: [] for name in banks}
         for n in sorted(given.adapters):
-            added_s = []
-            while len(held) < n:
-                place = make_adapter(folder / "adapter" / str(len(held)), len(held))
-                started = time.perf_counter()
-                held.append(bank.adapter(bank.add_adapter(place)))
-                added_s.append(time.perf_counter() - started)
-            mixed = [held[i] for i in rng.integers(0, n, size=len(texts))]
-            found = rates(ways_of(single, bank, texts, calls, mixed), len(texts), given.rounds)
+            figures += added(banks, like, held, n, folder / "adapter")
+            drawn = rng.integers(0, n, size=len(texts))
+            picked = {name: [mine[i] for i in drawn] for name, mine in held.items()}
+            found = rates(ways_of(single, banks, texts, calls, picked), len(texts), given.rounds)
             print(f"{n} adapters: {statistics.median(found['mixed']):.0f} rows/s", flush=True)
-            figures += [
-                compared(f"{n:,} adapters mixed in each batch", found["mixed"], found["single"], _ASKED),
-                compared(f"{n:,} adapters, one of them a call", found["one a call"], found["single"], _ASKED),
-                compared(f"{n:,} adapters, rows without one", found["none"], found["single"], _ASKED),
-                Measured(f"{n:,} adapters: memory above the bank alone", processes.resident_bytes() - before, "bytes"),
-                Measured(
-                    f"{n:,} adapters: time to add one", statistics.median(added_s[-_N_ADDED:]), "s", high=max(added_s)
-                ),
-            ]
+            for way, what in _WAYS.items():
+                figures.append(compared(f"{n:,} adapters{what}", found[way], found["single"], _ASKED))
     write("bank", figures, [SEED])
+
+
+def added(
+    banks: Mapping[str, Any], like: Mapping[str, Layout], held: dict[str, list[Any]], n: int, place: Path
+) -> list[Measured]:
+    """Fill the banks up to `n` adapters; what that cost the default one."""
+    before, seconds = processes.resident_bytes(), []
+    for name, bank in banks.items():
+        n_before = len(held[name])
+        while len(held[name]) < n:
+            make_adapter(place, like[name], len(held[name]))
+            started = time.perf_counter()
+            held[name].append(bank.adapter(bank.add_adapter(place)))
+            seconds.append(time.perf_counter() - started)
+        if name == "default":
+            own, more = list(seconds), processes.resident_bytes() - before
+            what = f"{n:,} adapters: memory of the last {n - n_before:,}"
+    return [
+        Measured(what, more, "bytes"),
+        Measured(f"{n:,} adapters: time to add one", statistics.median(own), "s", high=max(own)),
+    ]
 
 
 def padded_or_packed(single: Any, texts: Sequence[str], calls: Sequence[slice], n_rounds: int) -> list[Measured]:

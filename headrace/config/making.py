@@ -115,7 +115,9 @@ class PerChannelTable(Table):
     rank: Annotated[int, Field(ge=1, le=64)] = 8
     """Rank of the low-rank updates of a channel's adapter."""
     targets: tuple[str, ...] = ()
-    """Last names of the linear layers that adapters update; none: query and value of every attention layer."""
+    """Last names of the linear layers that adapters update; none: query and value of attention."""
+    frozen_layers: Annotated[int, Field(ge=0)] | None = None
+    """Lowest layers that adapters leave as they are, unless `targets` has a path in them; None: half of them."""
     epochs: Annotated[float, Field(gt=0)] = 5
     """Passes over each channel's training rows."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from headrace.checkpoints.low_rank import LowRank
 from headrace.checkpoints.network import Network
 from headrace.errors import BadInput
+from headrace.finetune.methods.parts import n_frozen_layers
 
 SCALE = 2.0  # of the updates; what finetune.adapter has too, with its alpha of 16 over a rank of 8
 _QUERY_OR_VALUE = (
@@ -61,22 +62,24 @@ class Layout:
         return found
 
 
-def layout_of(network: Network, *, rank: int, names: Sequence[str] = ()) -> Layout:
+def layout_of(network: Network, *, rank: int, names: Sequence[str] = (), frozen_layers: int | None = None) -> Layout:
     """The layout for a network.
 
     Args:
         names: paths of linear layers to update, or last parts of such; none: queries and values of attention layers, or
             all linear layers of attention where a family calls them otherwise.
+        frozen_layers: lowest layers of which only those are updated whose whole path is named; None: half of them.
 
     Raises:
-        BadInput: there are none.
+        BadInput: there are none, or fewer layers than that.
     """
     path_of = {id(module): path for path, module in network.model.named_modules()}
     linears = {path_of[id(m)]: m for m in _layers(network).modules() if isinstance(m, nn.Linear)}
-    wanted = tuple(names) or _QUERY_OR_VALUE
-    found = [path for path in linears if path.rpartition(".")[2] in wanted or path in wanted]
+    wanted, upper = tuple(names) or _QUERY_OR_VALUE, _upper(network, frozen_layers)
+    free = {path for path, module in linears.items() if id(module) in upper}
+    found = [path for path in linears if path in wanted or (path in free and path.rpartition(".")[2] in wanted)]
     if not found and not names:
-        found = [path for path in linears if "attention" in path.lower() or "attn" in path.lower()]
+        found = [path for path in linears if path in free and ("attention" in path.lower() or "attn" in path.lower())]
     if not found:
         known = sorted({path.rpartition(".")[2] for path in linears})
         raise BadInput(
@@ -91,6 +94,15 @@ def layout_of(network: Network, *, rank: int, names: Sequence[str] = ()) -> Layo
         head_path=path_of[id(head)],
         head_shape=None if head.bias is None else (head.out_features, head.in_features),
     )
+
+
+def _upper(network: Network, frozen_layers: int | None) -> set[int]:
+    """Modules that are not in the lowest layers; all where a family has no list of layers."""
+    layers = _layers(network)
+    if isinstance(layers, nn.ModuleList):
+        n_frozen = n_frozen_layers(frozen_layers, len(layers), setting="finetune.per_channel.frozen_layers")
+        layers = layers[n_frozen:]
+    return {id(module) for module in layers.modules()}
 
 
 def _layers(network: Network) -> nn.Module:

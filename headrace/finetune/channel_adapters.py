@@ -107,7 +107,7 @@ def open_shared(
     network.requires_grad_(False).to(device)
     own = settings.per_channel
     rank, names = (int(bank["rank"]), bank["targets"]) if bank else (own.rank, own.targets)
-    layout = layout_of(network, rank=rank, names=names)
+    layout = layout_of(network, rank=rank, names=names, frozen_layers=own.frozen_layers)
     return Shared(network, tokenizer, task, checkpoint, layout, beginning(layout, network, seed=settings.seed))
 
 

@@ -83,6 +83,20 @@ def test_a_family_without_a_list_of_layers_takes_adapters_on_its_attention() -> 
     assert layout.head_path == "classifier"
 
 
+@pytest.mark.parametrize(("frozen", "targets", "places"), [
+    (None, ("query",), {1}), (0, ("query",), {0, 1}), (1, ("query", "{0}"), {0, 1}), (2, ("{0}",), {0}),
+])  # fmt: skip
+def test_adapters_leave_the_lowest_layers_unless_a_path_is_named(
+    checkpoint: Path, frozen: int | None, targets: tuple[str, ...], places: set[int]
+) -> None:
+    lowest = "bert.encoder.layer.0.attention.self.query"
+    own = PerChannelTable(frozen_layers=frozen, targets=tuple(one.format(lowest) for one in targets))
+    widths = open_shared(checkpoint, toy.TASK, FinetuneTable(per_channel=own)).layout.widths
+    assert {int(path.split(".layer.")[1][0]) for path in widths} == places
+    with pytest.raises(BadInput, match=r"2 layers.*per_channel\.frozen_layers = 3"):
+        open_shared(checkpoint, toy.TASK, FinetuneTable(per_channel=PerChannelTable(frozen_layers=3)))
+
+
 def test_a_channel_that_speaks_otherwise_learns_and_the_others_stay(checkpoint: Path, tmp_path: Path) -> None:
     rows = [*rows_of("plain", 120), *rows_of("odd", 120, turned=1), *rows_of("few", 6)]
     adapters = trained(checkpoint, tmp_path, rows)
@@ -169,7 +183,7 @@ def test_peft_answers_as_our_torch_path_does(family: str, tiny_base: Path, tmp_p
     model.save_pretrained(folder)
     transformers.AutoTokenizer.from_pretrained(tiny_base).save_pretrained(folder)
     shared = open_shared(folder, toy.TASK, SETTINGS)
-    assert len(shared.layout.widths) == (2 if family == "modernbert" else 4)
+    assert len(shared.layout.widths) == (1 if family == "modernbert" else 2)  # of the upper of two layers
     rows = [*rows_of("a", 12), *rows_of("b", 12, turned=1)]
     folders = train(shared, SETTINGS, rows, ["a", "b"], tmp_path / "own", silent)
     adapters = {name: low_rank.read(path) for name, path in folders.items()}
@@ -266,7 +280,7 @@ def test_what_cannot_carry_adapters_is_refused_with_the_reason(
         (folder / name).write_text("{}", "utf-8")
         with pytest.raises(BadInput, match=said):
             open_shared(folder, toy.TASK, SETTINGS)
-    own = PerChannelTable(targets=("query", "nonsense"))
+    own = PerChannelTable(targets=("query", "nonsense"), frozen_layers=0)
     found = open_shared(checkpoint, toy.TASK, FinetuneTable(per_channel=own)).layout.widths
     assert [path.rpartition(".")[2] for path in found] == ["query", "query"]
     with pytest.raises(BadInput, match=r"nonsense.*dense, key, query, value"):

@@ -36,6 +36,21 @@ def train_head(network: Network) -> None:
             parameter.requires_grad = not name.startswith("original_module.")  # peft keeps the untrained one too
 
 
+def n_frozen_layers(wanted: int | None, n_layers: int, *, setting: str) -> int:
+    """How many layers stay as they are, counted from the lowest; None: the lower half.
+
+    Raises:
+        BadInput: more than there are.
+    """
+    if wanted is not None and wanted > n_layers:
+        raise BadInput(
+            f"the base model has {n_layers} layers",
+            value=f"{setting} = {wanted}",
+            next_step=f"Set {setting} to {n_layers} or less",
+        )
+    return n_layers // 2 if wanted is None else wanted
+
+
 def layers_of(network: Network) -> nn.ModuleList:
     """The encoder's layers.
 
