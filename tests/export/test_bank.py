@@ -130,7 +130,7 @@ def test_what_does_not_fit_is_refused(bank: Bank, checkpoint: Path, width: int, 
 @pytest.fixture
 def slots(width: int) -> Slots:
     head = {"weight": np.ones((3, width), np.float32), "bias": np.zeros(3, np.float32)}
-    return Slots({name: (width, width) for name in TARGETS}, RANK, head)
+    return Slots([TARGETS[:2], TARGETS[2:]], dict.fromkeys(TARGETS, (width, width)), RANK, head)
 
 
 def test_a_slot_is_nobody_elses_while_somebody_holds_it(slots: Slots, folders: list[Path]) -> None:

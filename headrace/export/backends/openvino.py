@@ -17,7 +17,7 @@ from headrace.checkpoints.windows import outputs_of
 from headrace.config import TaskTable
 from headrace.errors import Damaged
 from headrace.export.artifact import ArtifactFacts
-from headrace.export.backends.slots import OWNERS, PLACES, SLOTS, Slot, Slots, read_head
+from headrace.export.backends.slots import OWNERS, PLACES, SLOTS, Slot, Slots, a_name, b_name, groups_in, read_head
 from headrace.files import openvino_file
 from headrace.records import Input
 from headrace.registry import resolve
@@ -166,8 +166,13 @@ class OpenVINOBank:
             Damaged: the shared head is missing or unreadable.
         """
         self._predictor, inputs = predictor, predictor.inputs
-        widths = {name: tuple(inputs[f"{name}.{side}"][2].get_length() for side in "ab") for name in facts["targets"]}
-        self._slots = Slots(widths, facts["rank"], read_head(folder))
+        groups = groups_in(inputs)
+        widths = {
+            name: (inputs[a_name(own)][2].get_length(), inputs[b_name(name)][2].get_length())
+            for own in groups
+            for name in own
+        }
+        self._slots = Slots(groups, widths, facts["rank"], read_head(folder))
         self._has_owners = OWNERS in inputs
         self._shared: tuple[Any, Mapping[str, Any]] = (None, {})
 

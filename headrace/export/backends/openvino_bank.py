@@ -8,8 +8,9 @@ Dimensions: R rows, L tokens of a row, S adapters of the row that has most, N wi
 head, D_in and D_out of a linear layer.
 
 Inputs it adds: `slots` (R, S), those that a row's windows have, each once; `places` (R, L), where in that list a
-token's own slot is, 1 to S, and 0 where padded; where the head answers by window, `owners` (N,), the slots of all;
-`NAME.a` (C, r, D_in) and `NAME.b` (C, r, D_out) for each target; `head.weight` (C, K, D) and `head.bias` (C, K).
+token's own slot is, 1 to S, and 0 where padded; where the head answers by window, `owners` (N,), the slots of all; for G linear
+layers that read the same, an array (C, G * r, D_in) with their A, and one (C, r, D_out) for the B of each (slots.py has
+their names); `head.weight` (C, K, D) and `head.bias` (C, K).
 """
 
 from collections.abc import Sequence, Set
@@ -20,46 +21,68 @@ import openvino as ov
 from openvino import opset13 as ops
 
 from headrace.errors import BadInput
-from headrace.export.backends.slots import HEAD_BIAS, HEAD_WEIGHT, OWNERS, PLACES, SLOTS
+from headrace.export.backends.slots import HEAD_BIAS, HEAD_WEIGHT, OWNERS, PLACES, SLOTS, a_name, b_name
 
 MARK = "adapter."
 """What the names of the operations that are put in begin with."""
 _PLACE = "/aten::linear/"  # in the names that the tracer gives, after the path of the module
 
 
-def insert(model: Any, targets: Sequence[str], rank: int, head: str) -> Any:
-    """The graph with room for adapters of `rank` beside the linear layers `targets`, and with heads of their own.
+def grouped(model: Any, targets: Sequence[str]) -> list[list[str]]:
+    """Paths of linear layers, those together that read the same.
 
     Args:
         targets: paths of modules as the shared model has them.
-        head: path of the last linear layer.
 
     Raises:
         BadInput: the graph has no such linear layer.
     """
-    products = {name: _product(model, name) for name in (*targets, head)}
+    found: dict[tuple[str, int], list[str]] = {}
+    for name in targets:
+        read = _product(model, name).input_value(0)
+        found.setdefault((read.get_node().get_friendly_name(), read.get_index()), []).append(name)
+    return list(found.values())
+
+
+def insert(model: Any, groups: Sequence[Sequence[str]], rank: int, head: str) -> Any:
+    """The graph with room for adapters of `rank` beside these linear layers, and with heads of their own.
+
+    Args:
+        groups: as `grouped` gives them.
+        head: path of the last linear layer.
+    """
+    products = {name: _product(model, name) for name in (*(name for own in groups for name in own), head)}
     starts = _parameter(model, "starts")
     slots, places = (_named(ops.parameter([-1, -1], np.int64), name) for name in (SLOTS, PLACES))
     added = [slots, places]
     is_own = _is_own(places, slots)
-    for name in targets:
-        d_out, d_in = products[name].input_value(1).get_shape()
-        a = _named(ops.parameter([-1, rank, d_in], np.float32), f"{name}.a")
-        b = _named(ops.parameter([-1, rank, d_out], np.float32), f"{name}.b")
-        added += [a, b]
-        _add(products[name], _update(products[name].input_value(0), a, b, slots, is_own, rank))
+    for own in groups:
+        x, widths = products[own[0]].input_value(0), [products[name].input_value(1).get_shape() for name in own]
+        a = _named(ops.parameter([-1, len(own) * rank, widths[0][1]], np.float32), a_name(own))
+        bs = [
+            _named(ops.parameter([-1, rank, d_out], np.float32), b_name(name))
+            for name, (d_out, _) in zip(own, widths, strict=True)
+        ]
+        added += [a, *bs]
+        for name, update in zip(own, _updates(x, a, bs, slots, is_own, rank), strict=True):
+            _add(products[name], update)
     added += _replace_head(products[head], slots, is_own, by_window=starts is not None)
     return ov.Model(model.get_results(), [*model.get_parameters(), *added], "bank")
 
 
-def _update(x: Any, a: Any, b: Any, slots: Any, is_own: Any, rank: int) -> Any:
-    """(R, L, D_out): each token times the matrices of its own slot, and zero times the others of its row."""
-    zero = _ints(0)
-    rows = [ops.reshape(ops.gather(one, slots, zero), _ints(0, -1, _width(one)), True) for one in (a, b)]
-    inner = ops.matmul(x, rows[0], False, True)  # (R, L, S * r)
-    by_window = ops.reshape(inner, _ints(0, 0, -1, rank), True)
-    kept = ops.multiply(by_window, ops.unsqueeze(is_own, _ints(3)))
-    return ops.matmul(ops.reshape(kept, _ints(0, 0, -1), True), rows[1], False, False)
+def _updates(x: Any, a: Any, bs: Sequence[Any], slots: Any, is_own: Any, rank: int) -> list[Any]:
+    """(R, L, D_out) for each of `bs`: tokens times the matrices of their own slot, and zero times their row's others."""
+    inner = ops.matmul(x, _of_row(a, slots), False, True)  # (R, L, S * G * r)
+    by_slot = ops.reshape(inner, _ints(0, 0, -1, len(bs) * rank), True)
+    kept = ops.multiply(by_slot, ops.unsqueeze(is_own, _ints(3)))
+    parts = ops.split(kept, ops.constant(np.int64(3)), len(bs)).outputs()
+    flat = [ops.reshape(part, _ints(0, 0, -1), True) for part in parts]
+    return [ops.matmul(own, _of_row(b, slots), False, False) for own, b in zip(flat, bs, strict=True)]
+
+
+def _of_row(array: Any, slots: Any) -> Any:
+    """(R, S * n, width) of an array (C, n, width): what the slots of each row have."""
+    return ops.reshape(ops.gather(array, slots, _ints(0)), _ints(0, -1, _width(array)), True)
 
 
 def _is_own(places: Any, slots: Any) -> Any:

@@ -113,12 +113,13 @@ def _with_bank(graph: _Graph, network: Network, bank: Mapping[str, Any], folder:
     path = next(name for name, module in network.model.named_modules() if module is network.head)
     head = {name: value.detach().numpy() for name, value in network.head.state_dict().items()}
     known = {operation.get_friendly_name() for operation in graph.model.get_ordered_ops()}
-    model = openvino_bank.insert(graph.model, bank["targets"], bank["rank"], path)
+    groups = openvino_bank.grouped(graph.model, bank["targets"])
+    model = openvino_bank.insert(graph.model, groups, bank["rank"], path)
     added = openvino_bank.mark(model, known)
     save_file(head, folder / HEAD)
     modules = dict(network.model.named_modules())
     widths = {name: (modules[name].in_features, modules[name].out_features) for name in bank["targets"]}
-    return _Graph(model, graph.first_position, Slots(widths, bank["rank"], head), tuple(added))
+    return _Graph(model, graph.first_position, Slots(groups, widths, bank["rank"], head), tuple(added))
 
 
 def _padded(model: Any, names: Sequence[str]) -> Any:

@@ -7,7 +7,7 @@ Dimensions: C slots, r rank, K outputs of the head, D_in and D_out of a linear l
 
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from headrace.files import safetensors_file
 HEAD = "head.safetensors"
 """The shared model's last linear layer, beside the graph."""
 HEAD_WEIGHT, HEAD_BIAS, SLOTS, PLACES, OWNERS = "head.weight", "head.bias", "slots", "places", "owners"
-"""Inputs of the graph besides `NAME.a` and `NAME.b` of each target (see openvino_bank.py)."""
+"""Inputs of the graph besides those of `a_name` and `b_name` (see openvino_bank.py)."""
+_AND = "+"  # which is in no path of a module
 Arrays = Mapping[str, NDArray[np.float32]]
 
 
@@ -34,6 +35,20 @@ class Slot:
     slot: int
     digest: str
     """Of the weights that lie in the slot."""
+
+
+def a_name(group: Sequence[str]) -> str:
+    """Of the array with the A of linear layers that read the same."""
+    return f"{_AND.join(group)}.a"
+
+
+def b_name(target: str) -> str:
+    return f"{target}.b"
+
+
+def groups_in(names: Iterable[str]) -> list[list[str]]:
+    """What `a_name` was given, from the names of a graph's inputs."""
+    return [name.removesuffix(".a").split(_AND) for name in names if name.endswith(".a")]
 
 
 def read_head(folder: Path) -> Arrays:
@@ -49,21 +64,26 @@ def read_head(folder: Path) -> Arrays:
 class Slots:
     """Room for adapters. Safe to use from several threads."""
 
-    def __init__(self, widths: Mapping[str, Sequence[int]], rank: int, head: Arrays) -> None:
+    def __init__(
+        self, groups: Sequence[Sequence[str]], widths: Mapping[str, Sequence[int]], rank: int, head: Arrays
+    ) -> None:
         """Make slot 0.
 
         Args:
-            widths: paths of linear layers to their D_in and D_out.
+            groups: paths of linear layers, those together that read the same; their A lie in one array.
+            widths: each of them to its D_in and D_out.
             head: the shared model's, `weight` (K, D) and `bias` (K,).
         """
-        self._targets, self._rank = list(widths), rank
+        self._widths, self._rank = dict(widths), rank
+        self._place_of_a = {name: (a_name(own), i * rank) for own in groups for i, name in enumerate(own)}
         self._arrays: dict[str, NDArray[np.float32]] = {
             HEAD_WEIGHT: np.ascontiguousarray(head["weight"][None], dtype=np.float32),
             HEAD_BIAS: np.ascontiguousarray(head["bias"][None], dtype=np.float32),
         }
-        for name, both in widths.items():
-            for side, width in zip("ab", both, strict=True):
-                self._arrays[f"{name}.{side}"] = np.zeros((1, rank, width), dtype=np.float32)
+        for own in groups:
+            self._arrays[a_name(own)] = np.zeros((1, len(own) * rank, widths[own[0]][0]), dtype=np.float32)
+            for name in own:
+                self._arrays[b_name(name)] = np.zeros((1, rank, widths[name][1]), dtype=np.float32)
         self._held: dict[str, Slot] = {}
         self._taken: weakref.WeakValueDictionary[int, Slot] = weakref.WeakValueDictionary()
         self._lock = threading.Lock()
@@ -120,11 +140,10 @@ class Slots:
 
     def _check(self, given: LowRank, folder: Path) -> None:
         problem = None
-        if unknown := sorted(set(given.updates) - set(self._targets)):
+        if unknown := sorted(set(given.updates) - set(self._widths)):
             problem = f"it changes {unknown[0]}, for which the bank has no room"
         for name, (a, b) in given.updates.items():
-            expected = tuple(self._arrays[f"{name}.{side}"].shape[2] for side in "ab") if problem is None else ()
-            if problem is None and (a.shape[1], b.shape[0]) != expected:
+            if problem is None and (a.shape[1], b.shape[0]) != tuple(self._widths[name]):
                 problem = f"{name} has other widths than the model"
             elif problem is None and len(a) > self._rank:
                 problem = f"its rank is {len(a)}, and the bank's is {self._rank}"
@@ -138,21 +157,23 @@ class Slots:
             )
 
     def _write(self, slot: int, given: LowRank) -> None:
-        for name in self._targets:
-            for side in "ab":
-                self._arrays[f"{name}.{side}"][slot] = 0
+        for array in self._arrays.values():
+            array[slot] = 0
         for name, (a, b) in given.updates.items():
-            self._arrays[f"{name}.a"][slot, : len(a)] = a
-            self._arrays[f"{name}.b"][slot, : len(a)] = b.T * np.float32(given.scale)
+            own_a, own_b = self._of(slot, name, len(a))
+            own_a[:], own_b[:] = a, b.T * np.float32(given.scale)
         head = given.head or (self._arrays[HEAD_WEIGHT][0], self._arrays[HEAD_BIAS][0])
         self._arrays[HEAD_WEIGHT][slot], self._arrays[HEAD_BIAS][slot] = head
 
+    def _of(self, slot: int, name: str, rank: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Views (rank, D_in) and (rank, D_out) of a linear layer's A and B in a slot."""
+        joint, start = self._place_of_a[name]
+        return self._arrays[joint][slot, start : start + rank], self._arrays[b_name(name)][slot, :rank]
+
     def _written(self, slot: int, given: LowRank) -> LowRank:
         """What lies in a slot, in the shapes of what was given."""
-        updates = {
-            name: (self._arrays[f"{name}.a"][slot, : len(a)], self._arrays[f"{name}.b"][slot, : len(a)].T)
-            for name, (a, _) in given.updates.items()
-        }
+        views = {name: self._of(slot, name, len(a)) for name, (a, _) in given.updates.items()}
+        updates = {name: (a, b.T) for name, (a, b) in views.items()}
         head: Any = None
         if given.head is not None:
             head = (self._arrays[HEAD_WEIGHT][slot], self._arrays[HEAD_BIAS][slot])
