@@ -103,21 +103,21 @@ def reveal(ws: Workspace, surrogate: str) -> list[Revealed]:
 
     Raises:
         NotFound: nothing is kept of it: the mapping was off, or whose it was is erased.
-        Damaged: the master key is not the one that it was kept with.
+        Damaged: the master key is gone, is none, or is not the one that it was kept with.
     """
     with ws.store.read() as conn:
         rows = subjects.with_surrogate(conn, surrogate)
     if not rows:
         raise NotFound("nothing is kept of this surrogate", value=surrogate, next_step="See privacy.keep_mapping")
-    master = _master(ws.state_folder)
+    master = _master_there(ws.state_folder)
     found: list[tuple[str, str]] = []
     for row in rows:
-        key = _unwrapped(master, row.wrapped)
+        key = None if master is None else _unwrapped(master, row.wrapped)
         if key is None:
             raise Damaged(
-                "what was kept cannot be opened with the master key that is here",
+                f"what was kept cannot be opened: {'no' if master is None else 'another'} master key is here",
                 value=FILE,
-                next_step="Put the key back that was there; a backup does not have it",
+                next_step="Put the master key back that was there; a backup does not have it",
             )
         found.append((row.kind, key.decrypt(row.ciphertext.encode()).decode("utf-8", "surrogatepass")))
     return [Revealed(kind, surrogate, value) for kind, value in dict.fromkeys(found)]
@@ -129,9 +129,8 @@ def lost(ws: Workspace) -> tuple[int, int]:
         wrapped = [one for _, one in subjects.all_wrapped(conn)]
     if not wrapped:
         return 0, 0
-    try:
-        master = _fernets(_lines(ws.state_folder / FILE))
-    except (OSError, ValueError):  # it is gone, or no key
+    master = _master_there(ws.state_folder)
+    if master is None:
         return len(wrapped), len(wrapped)
     return sum(_unwrapped(master, one) is None for one in wrapped), len(wrapped)
 
@@ -195,6 +194,13 @@ def _master(state_folder: Path) -> "MultiFernet":
     if not path.exists():
         write_secret(path, json.dumps([_new_key().decode()]).encode())
     return _fernets(_lines(path))
+
+
+def _master_there(state_folder: Path) -> "MultiFernet | None":
+    try:
+        return _fernets(_lines(state_folder / FILE))
+    except (OSError, ValueError):  # it is gone, or no key
+        return None
 
 
 def _lines(path: Path) -> list[str]:

@@ -55,8 +55,13 @@ def test_ones_own_values_can_be_read(kept: Workspace) -> None:
 
 
 def test_without_the_master_key_nothing_can(kept: Workspace) -> None:
-    (kept.state_folder / mapping.FILE).unlink()
-    with pytest.raises(Damaged, match="master key"):
+    file = kept.state_folder / mapping.FILE
+    file.unlink()
+    with pytest.raises(Damaged, match="no master key"):
+        mapping.reveal(kept, KEPT[0].surrogate)
+    assert not file.exists()  # so that the one that was there can be put back
+    mapping._write(file, [mapping._new_key().decode()])
+    with pytest.raises(Damaged, match="another master key"):
         mapping.reveal(kept, KEPT[0].surrogate)
 
 
