@@ -8,9 +8,9 @@ Dimensions: R rows, L tokens of a row, S adapters of the row that has most, N wi
 head, D_in and D_out of a linear layer.
 
 Inputs it adds: `slots` (R, S), those that a row's windows have, each once; `places` (R, L), where in that list a
-token's own slot is, 1 to S, and 0 where padded; where the head answers by window, `owners` (N,), the slots of all; for G linear
-layers that read the same, an array (C, G * r, D_in) with their A, and one (C, r, D_out) for the B of each (slots.py has
-their names); `head.weight` (C, K, D) and `head.bias` (C, K).
+token's own slot is, 1 to S, and 0 where padded; where the head answers by window, `owners` (N,), the slots of all; for G
+linear layers that read the same, an array (C, G * r, D_in) with their A, and one (C, r, D_out) for the B of each
+(slots.py has their names); `head.weight` (C, K, D) and `head.bias` (C, K).
 """
 
 from collections.abc import Sequence, Set
@@ -71,7 +71,7 @@ def insert(model: Any, groups: Sequence[Sequence[str]], rank: int, head: str) ->
 
 
 def _updates(x: Any, a: Any, bs: Sequence[Any], slots: Any, is_own: Any, rank: int) -> list[Any]:
-    """(R, L, D_out) for each of `bs`: tokens times the matrices of their own slot, and zero times their row's others."""
+    """(R, L, D_out) for each of `bs`: tokens times the matrices of their own slot; those of others count zero."""
     inner = ops.matmul(x, _of_row(a, slots), False, True)  # (R, L, S * G * r)
     by_slot = ops.reshape(inner, _ints(0, 0, -1, len(bs) * rank), True)
     kept = ops.multiply(by_slot, ops.unsqueeze(is_own, _ints(3)))
