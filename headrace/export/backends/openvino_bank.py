@@ -8,8 +8,8 @@ Dimensions: R rows, L tokens of a row, S adapters of the row that has most, N wi
 head, D_in and D_out of a linear layer.
 
 Inputs it adds: `slots` (R, S), those that a row's windows have, each once; `places` (R, L), where in that list a
-token's own slot is, 1 to S, and 0 where padded; where the head answers by window, `owners` (N,), the slots of all; for G
-linear layers that read the same, an array (C, G * r, D_in) with their A, and one (C, r, D_out) for the B of each
+token's own slot is, 1 to S, and 0 where padded; where the head answers by window, `owners` (N,), the slots of all; for
+G linear layers that read the same, an array (C, G * r, D_in) with their A, and one (C, r, D_out) for the B of each
 (slots.py has their names); `head.weight` (C, K, D) and `head.bias` (C, K).
 """
 
