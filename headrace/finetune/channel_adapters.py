@@ -277,17 +277,18 @@ def _trained(
 def _waves(cohort: _Cohort, lengths: Sequence[int], *, budget: int) -> Iterator[list[tuple[int, list[int]]]]:
     """The channels of each wave with their batches, taken from the cohort; who has most to come goes first.
 
-    A wave's padded size stays within `budget` tokens, unless it is one batch.
+    Of those with as much to come, batches of like length go together, since a wave is padded to its longest: its padded
+    size stays within `budget` tokens, unless it is one batch.
     """
-    while any(cohort.batches):
-        order = sorted(range(len(cohort.names)), key=lambda c: -len(cohort.batches[c]))
+
+    def longest_of(c: int) -> int:
+        return max(lengths[i] for i in cohort.batches[c][-1])
+
+    while waiting := [c for c, batches in enumerate(cohort.batches) if batches]:
         wave: list[tuple[int, list[int]]] = []
         n_rows = longest = 0
-        for c in order:
-            if not cohort.batches[c]:
-                break
-            batch = cohort.batches[c][-1]
-            n_then, longest_then = n_rows + len(batch), max(longest, *(lengths[i] for i in batch))
+        for c in sorted(waiting, key=lambda c: (-len(cohort.batches[c]), longest_of(c))):
+            n_then, longest_then = n_rows + len(cohort.batches[c][-1]), max(longest, longest_of(c))
             if wave and n_then * longest_then > budget:
                 break
             wave.append((c, cohort.batches[c].pop()))
