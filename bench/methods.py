@@ -89,7 +89,8 @@ class Job:
 
     @property
     def fingerprint(self) -> str:
-        settings = None if self.settings is None else self.settings.model_dump(mode="json")
+        # without defaults, so that a setting that comes later makes nothing stale
+        settings = None if self.settings is None else self.settings.model_dump(mode="json", exclude_defaults=True)
         caps = [str(corpora.MAX_ROWS), corpora.MAX_VALIDATION, corpora.MAX_TEST, str(corpora.N_SHOTS)]
         facts = [settings, caps, self.max_rows, self.rate_factor, N_THREADS]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
