@@ -47,21 +47,16 @@ def exported(checkpoint: Path, folder: Path, calibration: Sequence[str], bank: d
     return load(folder)[0]
 
 
-def layouts(checkpoint: Path) -> dict[str, Layout]:
-    """What adapters update by default, and what they do in all layers."""
-    tables = {"default": PerChannelTable(), "all": PerChannelTable(frozen_layers=0)}
-    return {name: open_shared(checkpoint, TASK, FinetuneTable(per_channel=own)).layout for name, own in tables.items()}
-
-
-def room(layout: Layout) -> dict[str, Any]:
-    return {"targets": list(layout.widths), "rank": layout.rank}
-
-
-def make_adapter(folder: Path, layout: Layout, seed: int) -> Path:
-    """An adapter with random weights, which cost what learnt ones do."""
-    vector = np.random.default_rng(seed).normal(size=layout.n_numbers).astype(np.float32) / 50
-    low_rank.write(folder, as_low_rank(layout, vector), base="shared")
-    return folder
+def fill(bank: Any, layout: Layout, held: list[Any], n: int, place: Path) -> list[float]:
+    """Add adapters until `n` are held, with random weights, which cost what learnt ones do; the seconds of each."""
+    seconds = []
+    while len(held) < n:
+        vector = np.random.default_rng(len(held)).normal(size=layout.n_numbers).astype(np.float32) / 50
+        low_rank.write(place, as_low_rank(layout, vector), base="shared")
+        started = time.perf_counter()
+        held.append(bank.adapter(bank.add_adapter(place)))
+        seconds.append(time.perf_counter() - started)
+    return seconds
 
 
 def rates(ways: dict[str, Callable[[], Any]], n_rows: int, n_rounds: int) -> dict[str, list[float]]:
@@ -109,13 +104,21 @@ def main() -> None:
         rng.shuffle(texts)
         calibration, texts = texts[:300], texts[300 : 300 + given.rows]
         checkpoint = untrained(folder / "checkpoint")
-        single, like = exported(checkpoint, folder / "single", calibration, None), layouts(checkpoint)
-        banks = {name: exported(checkpoint, folder / name, calibration, room(like[name])) for name in like}
+        tables = {"default": PerChannelTable(), "all": PerChannelTable(frozen_layers=0)}
+        like = {name: open_shared(checkpoint, TASK, FinetuneTable(per_channel=own)) for name, own in tables.items()}
+        single = exported(checkpoint, folder / "single", calibration, None)
+        banks = {name: exported(checkpoint, folder / name, calibration, own.bank) for name, own in like.items()}
         calls = [slice(i, i + BATCH_ROWS) for i in range(0, len(texts), BATCH_ROWS)]
         figures = padded_or_packed(single, texts, calls, given.rounds)
         held: dict[str, list[Any]] = {name: [] for name in banks}
         for n in sorted(given.adapters):
-            figures += added(banks, like, held, n, folder / "adapter")
+            before = processes.resident_bytes()
+            seconds = fill(banks["default"], like["default"].layout, held["default"], n, folder / "adapter")
+            what, more = f"{n:,} adapters: memory of the last {len(seconds):,}", processes.resident_bytes() - before
+            figures.append(Measured(what, more, "bytes"))
+            what = f"{n:,} adapters: time to add one"
+            figures.append(Measured(what, statistics.median(seconds), "s", high=max(seconds)))
+            fill(banks["all"], like["all"].layout, held["all"], n, folder / "adapter")
             drawn = rng.integers(0, n, size=len(texts))
             picked = {name: [mine[i] for i in drawn] for name, mine in held.items()}
             found = rates(ways_of(single, banks, texts, calls, picked), len(texts), given.rounds)
@@ -123,27 +126,6 @@ def main() -> None:
             for way, what in _WAYS.items():
                 figures.append(compared(f"{n:,} adapters{what}", found[way], found["single"], _ASKED))
     write("bank", figures, [SEED])
-
-
-def added(
-    banks: Mapping[str, Any], like: Mapping[str, Layout], held: dict[str, list[Any]], n: int, place: Path
-) -> list[Measured]:
-    """Fill the banks up to `n` adapters; what that cost the default one."""
-    before, seconds = processes.resident_bytes(), []
-    for name, bank in banks.items():
-        n_before = len(held[name])
-        while len(held[name]) < n:
-            make_adapter(place, like[name], len(held[name]))
-            started = time.perf_counter()
-            held[name].append(bank.adapter(bank.add_adapter(place)))
-            seconds.append(time.perf_counter() - started)
-        if name == "default":
-            own, more = list(seconds), processes.resident_bytes() - before
-            what = f"{n:,} adapters: memory of the last {n - n_before:,}"
-    return [
-        Measured(what, more, "bytes"),
-        Measured(f"{n:,} adapters: time to add one", statistics.median(own), "s", high=max(own)),
-    ]
 
 
 def padded_or_packed(single: Any, texts: Sequence[str], calls: Sequence[slice], n_rounds: int) -> list[Measured]:

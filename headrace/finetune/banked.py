@@ -76,10 +76,10 @@ def layout_of(network: Network, *, rank: int, names: Sequence[str] = (), frozen_
     path_of = {id(module): path for path, module in network.model.named_modules()}
     linears = {path_of[id(m)]: m for m in _layers(network).modules() if isinstance(m, nn.Linear)}
     wanted, upper = tuple(names) or _QUERY_OR_VALUE, _upper(network, frozen_layers)
-    free = {path for path, module in linears.items() if id(module) in upper}
+    free = [path for path, module in linears.items() if module in upper]
     found = [path for path in linears if path in wanted or (path in free and path.rpartition(".")[2] in wanted)]
     if not found and not names:
-        found = [path for path in linears if path in free and ("attention" in path.lower() or "attn" in path.lower())]
+        found = [path for path in free if "attention" in path.lower() or "attn" in path.lower()]
     if not found:
         known = sorted({path.rpartition(".")[2] for path in linears})
         raise BadInput(
@@ -96,13 +96,13 @@ def layout_of(network: Network, *, rank: int, names: Sequence[str] = (), frozen_
     )
 
 
-def _upper(network: Network, frozen_layers: int | None) -> set[int]:
+def _upper(network: Network, frozen_layers: int | None) -> set[nn.Module]:
     """Modules that are not in the lowest layers; all where a family has no list of layers."""
     layers = _layers(network)
     if isinstance(layers, nn.ModuleList):
         n_frozen = n_frozen_layers(frozen_layers, len(layers), setting="finetune.per_channel.frozen_layers")
         layers = layers[n_frozen:]
-    return {id(module) for module in layers.modules()}
+    return set(layers.modules())
 
 
 def _layers(network: Network) -> nn.Module:

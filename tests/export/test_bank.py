@@ -16,7 +16,7 @@ from headrace.checkpoints import low_rank
 from headrace.checkpoints.low_rank import LowRank, weights_digest
 from headrace.errors import Damaged, NotFound
 from headrace.export import BACKENDS, load, write_facts
-from headrace.export.backends.slots import HEAD, Slots, read_head
+from headrace.export.backends.slots import HEAD, Slots, a_name, b_name, read_head
 from headrace.tasks import Bank
 from small_checkpoint import TASK, TEXTS, make_checkpoint
 
@@ -130,7 +130,8 @@ def test_what_does_not_fit_is_refused(bank: Bank, checkpoint: Path, width: int, 
 @pytest.fixture
 def slots(width: int) -> Slots:
     head = {"weight": np.ones((3, width), np.float32), "bias": np.zeros(3, np.float32)}
-    return Slots([TARGETS[:2], TARGETS[2:]], dict.fromkeys(TARGETS, (width, width)), RANK, head)
+    names = [a_name(TARGETS[:2]), a_name(TARGETS[2:]), *map(b_name, TARGETS)]
+    return Slots(dict.fromkeys(names, width), RANK, head)
 
 
 def test_a_slot_is_nobody_elses_while_somebody_holds_it(slots: Slots, folders: list[Path]) -> None:

@@ -17,7 +17,7 @@ from headrace.checkpoints.windows import outputs_of
 from headrace.config import TaskTable
 from headrace.errors import Damaged
 from headrace.export.artifact import ArtifactFacts
-from headrace.export.backends.slots import OWNERS, PLACES, SLOTS, Slot, Slots, a_name, b_name, groups_in, read_head
+from headrace.export.backends.slots import OWNERS, PLACES, SLOTS, Slot, Slots, read_head, widths_in
 from headrace.files import openvino_file
 from headrace.records import Input
 from headrace.registry import resolve
@@ -166,13 +166,7 @@ class OpenVINOBank:
             Damaged: the shared head is missing or unreadable.
         """
         self._predictor, inputs = predictor, predictor.inputs
-        groups = groups_in(inputs)
-        widths = {
-            name: (inputs[a_name(own)][2].get_length(), inputs[b_name(name)][2].get_length())
-            for own in groups
-            for name in own
-        }
-        self._slots = Slots(groups, widths, facts["rank"], read_head(folder))
+        self._slots = Slots(widths_in(inputs), facts["rank"], read_head(folder))
         self._has_owners = OWNERS in inputs
         self._shared: tuple[Any, Mapping[str, Any]] = (None, {})
 

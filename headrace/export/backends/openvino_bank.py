@@ -13,7 +13,7 @@ G linear layers that read the same, an array (C, G * r, D_in) with their A, and 
 (slots.py has their names); `head.weight` (C, K, D) and `head.bias` (C, K).
 """
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -28,35 +28,22 @@ MARK = "adapter."
 _PLACE = "/aten::linear/"  # in the names that the tracer gives, after the path of the module
 
 
-def grouped(model: Any, targets: Sequence[str]) -> list[list[str]]:
-    """Paths of linear layers, those together that read the same.
+def insert(model: Any, targets: Sequence[str], rank: int, head: str) -> Any:
+    """The graph with room for adapters of `rank` beside the linear layers `targets`, and with heads of their own.
 
     Args:
         targets: paths of modules as the shared model has them.
+        head: path of the last linear layer.
 
     Raises:
         BadInput: the graph has no such linear layer.
     """
-    found: dict[tuple[str, int], list[str]] = {}
-    for name in targets:
-        read = _product(model, name).input_value(0)
-        found.setdefault((read.get_node().get_friendly_name(), read.get_index()), []).append(name)
-    return list(found.values())
-
-
-def insert(model: Any, groups: Sequence[Sequence[str]], rank: int, head: str) -> Any:
-    """The graph with room for adapters of `rank` beside these linear layers, and with heads of their own.
-
-    Args:
-        groups: as `grouped` gives them.
-        head: path of the last linear layer.
-    """
-    products = {name: _product(model, name) for name in (*(name for own in groups for name in own), head)}
+    products = {name: _product(model, name) for name in (*targets, head)}
     starts = _parameter(model, "starts")
     slots, places = (_named(ops.parameter([-1, -1], np.int64), name) for name in (SLOTS, PLACES))
     added = [slots, places]
     is_own = _is_own(places, slots)
-    for own in groups:
+    for own in _that_read_alike(products, targets):
         x, widths = products[own[0]].input_value(0), [products[name].input_value(1).get_shape() for name in own]
         a = _named(ops.parameter([-1, len(own) * rank, widths[0][1]], np.float32), a_name(own))
         bs = [
@@ -68,6 +55,15 @@ def insert(model: Any, groups: Sequence[Sequence[str]], rank: int, head: str) ->
             _add(products[name], update)
     added += _replace_head(products[head], slots, is_own, by_window=starts is not None)
     return ov.Model(model.get_results(), [*model.get_parameters(), *added], "bank")
+
+
+def _that_read_alike(products: Mapping[str, Any], targets: Sequence[str]) -> list[list[str]]:
+    """The targets, those together whose input is the same."""
+    found: dict[tuple[str, int], list[str]] = {}
+    for name in targets:
+        read = products[name].input_value(0)
+        found.setdefault((read.get_node().get_friendly_name(), read.get_index()), []).append(name)
+    return list(found.values())
 
 
 def _updates(x: Any, a: Any, bs: Sequence[Any], slots: Any, is_own: Any, rank: int) -> list[Any]:

@@ -25,7 +25,7 @@ from headrace.export.backends import openvino_bank, openvino_packing
 from headrace.export.backends.checkpoint_files import check_calibration, check_checkpoint, quietly
 from headrace.export.backends.openvino import MODEL
 from headrace.export.backends.openvino_trimming import keep_first_token
-from headrace.export.backends.slots import HEAD, OWNERS, PLACES, SLOTS, Slots
+from headrace.export.backends.slots import HEAD, OWNERS, PLACES, SLOTS, Slots, widths_in
 from headrace.records import Input
 from headrace.tasks import TASK_TYPES, TaskType
 from headrace.version import VERSION
@@ -113,13 +113,11 @@ def _with_bank(graph: _Graph, network: Network, bank: Mapping[str, Any], folder:
     path = next(name for name, module in network.model.named_modules() if module is network.head)
     head = {name: value.detach().numpy() for name, value in network.head.state_dict().items()}
     known = {operation.get_friendly_name() for operation in graph.model.get_ordered_ops()}
-    groups = openvino_bank.grouped(graph.model, bank["targets"])
-    model = openvino_bank.insert(graph.model, groups, bank["rank"], path)
+    model = openvino_bank.insert(graph.model, bank["targets"], bank["rank"], path)
     added = openvino_bank.mark(model, known)
     save_file(head, folder / HEAD)
-    modules = dict(network.model.named_modules())
-    widths = {name: (modules[name].in_features, modules[name].out_features) for name in bank["targets"]}
-    return _Graph(model, graph.first_position, Slots(groups, widths, bank["rank"], head), tuple(added))
+    widths = widths_in({port.any_name: port.partial_shape for port in model.inputs})
+    return _Graph(model, graph.first_position, Slots(widths, bank["rank"], head), tuple(added))
 
 
 def _padded(model: Any, names: Sequence[str]) -> Any:

@@ -7,7 +7,7 @@ Dimensions: C slots, r rank, K outputs of the head, D_in and D_out of a linear l
 
 import threading
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,9 +46,9 @@ def b_name(target: str) -> str:
     return f"{target}.b"
 
 
-def groups_in(names: Iterable[str]) -> list[list[str]]:
-    """What `a_name` was given, from the names of a graph's inputs."""
-    return [name.removesuffix(".a").split(_AND) for name in names if name.endswith(".a")]
+def widths_in(inputs: Mapping[str, Any]) -> dict[str, int]:
+    """The last dimension of each array with A or B, from the partial shapes of a graph's inputs."""
+    return {name: shape[-1].get_length() for name, shape in inputs.items() if name.endswith((".a", ".b"))}
 
 
 def read_head(folder: Path) -> Arrays:
@@ -64,26 +64,24 @@ def read_head(folder: Path) -> Arrays:
 class Slots:
     """Room for adapters. Safe to use from several threads."""
 
-    def __init__(
-        self, groups: Sequence[Sequence[str]], widths: Mapping[str, Sequence[int]], rank: int, head: Arrays
-    ) -> None:
+    def __init__(self, widths: Mapping[str, int], rank: int, head: Arrays) -> None:
         """Make slot 0.
 
         Args:
-            groups: paths of linear layers, those together that read the same; their A lie in one array.
-            widths: each of them to its D_in and D_out.
+            widths: as `widths_in` gives them.
             head: the shared model's, `weight` (K, D) and `bias` (K,).
         """
-        self._widths, self._rank = dict(widths), rank
-        self._place_of_a = {name: (a_name(own), i * rank) for own in groups for i, name in enumerate(own)}
+        self._rank = rank
+        self._place_of_a: dict[str, tuple[str, int]] = {}
+        """Of each linear layer, the array that its A lies in, and the first row there."""
         self._arrays: dict[str, NDArray[np.float32]] = {
             HEAD_WEIGHT: np.ascontiguousarray(head["weight"][None], dtype=np.float32),
             HEAD_BIAS: np.ascontiguousarray(head["bias"][None], dtype=np.float32),
         }
-        for own in groups:
-            self._arrays[a_name(own)] = np.zeros((1, len(own) * rank, widths[own[0]][0]), dtype=np.float32)
-            for name in own:
-                self._arrays[b_name(name)] = np.zeros((1, rank, widths[name][1]), dtype=np.float32)
+        for name, width in widths.items():
+            group = name.removesuffix(".a").split(_AND) if name.endswith(".a") else []
+            self._place_of_a |= {target: (name, i * rank) for i, target in enumerate(group)}
+            self._arrays[name] = np.zeros((1, max(1, len(group)) * rank, width), dtype=np.float32)
         self._held: dict[str, Slot] = {}
         self._taken: weakref.WeakValueDictionary[int, Slot] = weakref.WeakValueDictionary()
         self._lock = threading.Lock()
@@ -140,10 +138,10 @@ class Slots:
 
     def _check(self, given: LowRank, folder: Path) -> None:
         problem = None
-        if unknown := sorted(set(given.updates) - set(self._widths)):
+        if unknown := sorted(given.updates.keys() - self._place_of_a.keys()):
             problem = f"it changes {unknown[0]}, for which the bank has no room"
         for name, (a, b) in given.updates.items():
-            if problem is None and (a.shape[1], b.shape[0]) != tuple(self._widths[name]):
+            if problem is None and (a.shape[1], b.shape[0]) != tuple(one.shape[1] for one in self._of(0, name)):
                 problem = f"{name} has other widths than the model"
             elif problem is None and len(a) > self._rank:
                 problem = f"its rank is {len(a)}, and the bank's is {self._rank}"
@@ -160,20 +158,22 @@ class Slots:
         for array in self._arrays.values():
             array[slot] = 0
         for name, (a, b) in given.updates.items():
-            own_a, own_b = self._of(slot, name, len(a))
-            own_a[:], own_b[:] = a, b.T * np.float32(given.scale)
+            own_a, own_b = self._of(slot, name)
+            own_a[: len(a)], own_b[: len(a)] = a, b.T * np.float32(given.scale)
         head = given.head or (self._arrays[HEAD_WEIGHT][0], self._arrays[HEAD_BIAS][0])
         self._arrays[HEAD_WEIGHT][slot], self._arrays[HEAD_BIAS][slot] = head
 
-    def _of(self, slot: int, name: str, rank: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Views (rank, D_in) and (rank, D_out) of a linear layer's A and B in a slot."""
-        joint, start = self._place_of_a[name]
-        return self._arrays[joint][slot, start : start + rank], self._arrays[b_name(name)][slot, :rank]
+    def _of(self, slot: int, target: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Views (r, D_in) and (r, D_out) of a linear layer's A and B in a slot."""
+        joint, start = self._place_of_a[target]
+        return self._arrays[joint][slot, start : start + self._rank], self._arrays[b_name(target)][slot]
 
     def _written(self, slot: int, given: LowRank) -> LowRank:
         """What lies in a slot, in the shapes of what was given."""
-        views = {name: self._of(slot, name, len(a)) for name, (a, _) in given.updates.items()}
-        updates = {name: (a, b.T) for name, (a, b) in views.items()}
+        updates = {}
+        for name, (a, _) in given.updates.items():
+            own_a, own_b = self._of(slot, name)
+            updates[name] = own_a[: len(a)], own_b[: len(a)].T
         head: Any = None
         if given.head is not None:
             head = (self._arrays[HEAD_WEIGHT][slot], self._arrays[HEAD_BIAS][slot])
