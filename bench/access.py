@@ -58,8 +58,8 @@ def _guard_alone() -> float:
     """Processor time of one request through the guard to an application that does nothing."""
     from headrace.access import keys
     from headrace.access.scopes import SCOPES
-    from headrace.server.app import create_app
     from headrace.server.guard import Guard
+    from headrace.server.plane import ControlPlane
     from headrace.server.terms import CURRENT, Terms
     from headrace.workspace import open_workspace
     from server.conftest import new_workspace
@@ -71,7 +71,7 @@ def _guard_alone() -> float:
         root = new_workspace(Path(name) / "ws")
         with open_workspace(root) as ws:
             key = keys.create(ws, "bench", scopes=list(SCOPES)).key
-            plane = create_app(ws).state.plane
+            plane = ControlPlane(ws)
             guard = Guard(nothing, plane.keyring, plane.metering)
             headers = [(b"host", b"localhost"), (b"user-agent", b"bench"), (b"content-type", b"application/json"),
                        (b"content-length", b"90"), (b"authorization", f"Bearer {key}".encode())]  # fmt: skip

@@ -109,6 +109,7 @@ def running(server: Server, first: Sequence[Asked]) -> Iterator[Running]:
     port = _free_port()
     command = [word.replace("{port}", str(port)) for word in server.command]
     environment = {**os.environ, **server.environment, "PORT": str(port)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # or a checkout's modules are compiled anew at every start
     with tempfile.TemporaryFile() as log:
         began_at = time.perf_counter()
         process = subprocess.Popen(

@@ -1,8 +1,5 @@
 """The FastAPI application of a workspace."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 from fastapi import Depends, FastAPI
 
 from headrace.server import border, direct, documented, guard, query
@@ -24,32 +21,20 @@ from headrace.server.routes import (
     usage,
 )
 from headrace.version import VERSION
-from headrace.workspace import Workspace
 
 
-def create_app(ws: Workspace) -> FastAPI:
-    """The application; its parts start and stop with its lifespan. `app.state.plane` is the control plane."""
-    plane = ControlPlane(ws)
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        plane.open()
-        try:
-            yield
-        finally:
-            await plane.close()
-
+def create_app(plane: ControlPlane) -> FastAPI:
+    """The application on a control plane, which must be open before the first request and until after the last."""
     app = FastAPI(
         title="headrace",
         version=VERSION,
-        lifespan=lifespan,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
         redirect_slashes=False,  # what is not in the table of routes is not there
         telemetry={"tracing": False, "metrics": False, "logs": False},  # /metrics and the log say it; 4 % of a request
     )
     app.state.plane = plane
-    app.state.disk = Disk(ws.state_folder)
+    app.state.disk = Disk(plane.ws.state_folder)
     app.add_middleware(direct.Direct, plane=plane)
     app.add_middleware(guard.Guard, keyring=plane.keyring, metering=plane.metering)
     app.add_middleware(border.Border, plane=plane)

@@ -31,7 +31,7 @@ _SHADOW_DRAIN_S = 5.0  # how long a closing server waits for answers that nobody
 
 
 class ControlPlane:
-    """The parts of one running server. `open` and `close` it once, on the event loop."""
+    """The parts of one running server. Use as an asynchronous context manager, once."""
 
     def __init__(self, ws: Workspace) -> None:
         self.ws = ws
@@ -74,10 +74,10 @@ class ControlPlane:
     def is_ready(self) -> bool:
         return self.lineup.is_ready and not self.draining
 
-    def open(self) -> None:
+    async def __aenter__(self) -> "ControlPlane":
         with self.ws.store.read() as conn:  # so that answers do not need the store
             self._channels = {channel.name: channel for channel in channels.listing(conn)}
-        for part in (
+        parts = (
             self.log.writer,
             self.metering,
             repeating("headrace-keys", self.keyring.renew, first_s=keyring.EVERY_S, every_s=keyring.EVERY_S),
@@ -86,10 +86,14 @@ class ControlPlane:
             self.watch,
             self.lineup,
             self.pool,
-        ):  # left in reverse: the lineup may wait for the pool
-            self._parts.enter_context(part)
+        )  # left in reverse: the lineup may wait for the pool
+        with ExitStack() as entered:  # where one fails, those before it are left
+            for part in parts:
+                entered.enter_context(part)
+            self._parts = entered.pop_all()
+        return self
 
-    async def close(self) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Finish the shadows, write what is queued, stop the worker."""
         self.draining = True
         if self._background:
@@ -116,7 +120,7 @@ class ControlPlane:
         return Pool(self.ws.settings.serve, on_batches=self.metrics.note_batches, nice=nice)
 
     def in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run work that no request waits for; `close` does, for a while."""
+        """Run work that no request waits for; the end of the server does, for a while."""
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)

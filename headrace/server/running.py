@@ -18,23 +18,24 @@ import resource
 import signal
 import socket
 import ssl
-import sys
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
-from uvicorn.config import STARTUP_FAILURE
 
 from headrace import auditing
 from headrace.access import keys, tls
 from headrace.errors import BadConfig, BadInput, Unusable
 from headrace.serve import logs
 from headrace.server import http
-from headrace.server.app import create_app
 from headrace.server.plane import ControlPlane
 from headrace.workspace import Workspace, serving
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 _log = logging.getLogger("headrace.server")
 
@@ -46,6 +47,7 @@ _OTHER_FILES = 128  # database, pipes to workers, what libraries open
 _DEAD_PEERS = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
 _IDLE_READERS = {"TCP_NOTSENT_LOWAT": 64 * 2**10}  # of an answer that nobody reads, the kernel keeps no megabytes
 _GOODBYE_S = 5.0  # for a client's word that an encrypted connection is over, which an idle one may never say
+_HEAD_START_S = 0.3
 _GRACE_S = 5  # beyond serve.timeout_s, for requests under way when the server is told to stop
 
 
@@ -76,9 +78,24 @@ def start_server(ws: Workspace, *, host: str | None = None, port: int | None = N
 
 
 async def _serve(ws: Workspace, listener: socket.socket, url: str, tls_context: ssl.SSLContext | None) -> None:
-    app = create_app(ws)
-    plane: ControlPlane = app.state.plane
-    serve = ws.settings.serve
+    async with ControlPlane(ws) as plane:
+        await _until_workers_start(plane)
+        from headrace.server.app import create_app  # takes as long as a worker's start, which goes on meanwhile
+
+        await _answer(plane, create_app(plane), listener, url, tls_context)
+
+
+async def _until_workers_start(plane: ControlPlane) -> None:
+    """Wait a little for the threads that start the workers, which an import would hold up by its own length."""
+    until = time.monotonic() + _HEAD_START_S
+    while not plane.pool.pids and time.monotonic() < until:
+        await asyncio.sleep(0.005)
+
+
+async def _answer(
+    plane: ControlPlane, app: "FastAPI", listener: socket.socket, url: str, tls_context: ssl.SSLContext | None
+) -> None:
+    serve = plane.ws.settings.serve
     limits = http.Limits(serve.header_timeout_s, serve.body_timeout_s, _room_for(serve.max_connections))
     config = uvicorn.Config(
         app,
@@ -88,7 +105,7 @@ async def _serve(ws: Workspace, listener: socket.socket, url: str, tls_context: 
         access_log=False,
         server_header=False,
         proxy_headers=False,  # nobody is trusted to say who somebody else is
-        lifespan="on",
+        lifespan="off",  # the control plane is there before the application, and after it
         timeout_graceful_shutdown=int(serve.timeout_s) + _GRACE_S,
     )
     server = _Server(config, tls_context, limits)
@@ -136,9 +153,6 @@ class _Server(uvicorn.Server):
             }
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await self.lifespan.startup()
-        if self.lifespan.should_exit:
-            sys.exit(STARTUP_FAILURE)
         loop = asyncio.get_running_loop()
         connection = partial(
             self.config.http_protocol_class,  # type: ignore[call-arg]

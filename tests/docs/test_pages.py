@@ -22,6 +22,7 @@ from headrace.finetune.methods import METHODS
 from headrace.registry import Registry
 from headrace.release.policies import POLICIES
 from headrace.server.app import create_app
+from headrace.server.plane import ControlPlane
 from headrace.tasks import TASK_TYPES
 from headrace.workspace import Workspace
 
@@ -125,7 +126,7 @@ def test_every_error_code_has_advice_and_is_drawn_in_the_tree() -> None:
 
 def test_every_route_is_documented(workspace: Workspace) -> None:
     page = (ROOT / "docs" / "http.md").read_text("utf-8")
-    schema = create_app(workspace).openapi()
+    schema = create_app(ControlPlane(workspace)).openapi()
     assert len(schema["paths"]) >= 6
     for path, methods in schema["paths"].items():
         for method in methods:
@@ -134,7 +135,7 @@ def test_every_route_is_documented(workspace: Workspace) -> None:
 
 def test_every_metric_is_documented(workspace: Workspace) -> None:
     page = (ROOT / "docs" / "http.md").read_text("utf-8")
-    text = create_app(workspace).state.plane.metrics.text().decode()
+    text = ControlPlane(workspace).metrics.text().decode()
     names = re.findall(r"^# TYPE (headrace_\w+) (?!gauge.*_created)", text, re.M)
     for name in names:
         assert name.endswith("_created") or f"`{name}`" in page, name

@@ -21,6 +21,7 @@ from headrace.access.scopes import ANY, OPEN, ROUTES, SCOPES, WHOLE
 from headrace.errors import Unavailable
 from headrace.server.app import create_app
 from headrace.server.guard import key_of
+from headrace.server.plane import ControlPlane
 from headrace.workspace import open_workspace
 from server.conftest import new_workspace
 
@@ -56,7 +57,7 @@ class House:
             "another way": {"Authorization": f"Digest {whole}"},
             "two": bearer(whole) | {"X-API-Key": whole},
         }
-        self.app: FastAPI = create_app(ws)
+        self.app: FastAPI = create_app(ControlPlane(ws))
         time.sleep(0.06)  # until `old` has expired
 
 
