@@ -129,10 +129,24 @@ def test_a_value_that_repeats_is_not_unpacked_all_at_once(place: Path) -> None:
     shared = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 5_000, pyarrow.int32()), [long])
     parquet.write_table(pyarrow.table({"text": shared}), place, compression="none", dictionary_pagesize_limit=2**30)
     assert place.stat().st_size < 2**22
-    with parquet.ParquetFile(place) as file:
-        assert source._n_batch(file.metadata) * len(long) <= 2**28
+    with parquet.ParquetFile(place, read_dictionary=["text"]) as file:
+        pieces = list(source._pieces(next(file.iter_batches(batch_size=2_000))))
+    assert sum(map(len, pieces)) == 2_000
+    assert max(map(len, pieces)) * len(long) <= 2**28
     found = islice(SOURCES.get("parquet").read(str(place), Options(label="")), 3)
     assert [len(str(row.text)) for row in found] == [2**20] * 3
     parquet.write_table(pyarrow.table({"text": ["short", "long"] * 5_000}), place)
-    with parquet.ParquetFile(place) as file:
-        assert source._n_batch(file.metadata) == source._N_BATCH
+    with parquet.ParquetFile(place, read_dictionary=["text"]) as file:
+        assert len(list(source._pieces(next(file.iter_batches(batch_size=2_000))))) == 1
+
+
+def test_a_parquet_file_whose_columns_are_described_wrongly_does_not_end_the_process(place: Path) -> None:
+    """pyarrow aborts where it is asked for a column's metadata that contradict themselves."""
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    import pyarrow
+
+    parquet.write_table(pyarrow.table({"text": ["good", "bad"] * 20}), place)
+    whole = place.read_bytes()
+    begin = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")  # of the footer, byte by byte
+    for i in range(begin, len(whole)):
+        rows_of("parquet", whole[:i] + bytes([whole[i] ^ 0x10]) + whole[i + 1 :], place)

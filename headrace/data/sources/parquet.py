@@ -1,6 +1,7 @@
 """Parquet files. `labels` may hold single labellers' labels as a list of structs."""
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,12 @@ class Parquet:
         try:
             with open_file(path) as file:
                 _refuse_bombs(file.metadata, path)
-                columns = columns_in(file.schema_arrow.names, options)
+                columns, texts = columns_in(file.schema_arrow.names, options), _texts(file.schema)
+            with open_file(path, read_dictionary=texts) as file:
                 line = 0
                 used = None if options.keeps_values else columns.used()
-                for batch in file.iter_batches(batch_size=_n_batch(file.metadata), columns=used):
-                    for values in batch.to_pylist():
+                for batch in file.iter_batches(batch_size=_N_BATCH, columns=used):
+                    for values in chain.from_iterable(piece.to_pylist() for piece in _pieces(batch)):
                         line += 1
                         yield row_of(line, values, columns, keeps_values=options.keeps_values)
         except (broken, UnicodeDecodeError, OverflowError) as error:  # values that are not what their type says, too
@@ -61,16 +63,17 @@ def _refuse_bombs(metadata: Any, path: Path) -> None:
         )
 
 
-def _n_batch(metadata: Any) -> int:
-    """Rows at once, so that the longest value of a dictionary, which all rows may share, fits as often into memory."""
-    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-    chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
-    longest = max((_dictionary_bytes(chunk) for chunk in chunks if chunk.has_dictionary_page), default=0)
-    return max(1, min(_N_BATCH, _BATCH_BYTES // max(1, longest)))
+def _texts(schema: Any) -> list[str]:
+    """Paths of the columns whose values have no fixed length."""
+    columns = [schema.column(i) for i in range(len(schema))]
+    return [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
 
 
-def _dictionary_bytes(chunk: Any) -> int:
-    """About how large a column's dictionary is when it is unpacked."""
-    times = -(-chunk.total_uncompressed_size // max(1, chunk.total_compressed_size))
-    packed = chunk.data_page_offset - (chunk.dictionary_page_offset or 0)
-    return max(0, int(packed)) * max(1, int(times))
+def _pieces(batch: Any) -> Iterator[Any]:
+    """A batch, in which equal texts are there once, in pieces that fit into memory with a text for every row.
+
+    What the file's metadata says of its columns would tell as much beforehand, but pyarrow (26) ends the process where
+    that is damaged.
+    """
+    n_rows = max(1, _BATCH_BYTES // max(1, batch.nbytes))
+    return (batch.slice(start, n_rows) for start in range(0, batch.num_rows, n_rows))
