@@ -47,7 +47,7 @@ _OTHER_FILES = 128  # database, pipes to workers, what libraries open
 _DEAD_PEERS = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
 _IDLE_READERS = {"TCP_NOTSENT_LOWAT": 64 * 2**10}  # of an answer that nobody reads, the kernel keeps no megabytes
 _GOODBYE_S = 5.0  # for a client's word that an encrypted connection is over, which an idle one may never say
-_HEAD_START_S = 0.3
+_HEAD_START_S = 0.3  # for a worker's process to be there, before imports keep the interpreter; longer than it takes
 _GRACE_S = 5  # beyond serve.timeout_s, for requests under way when the server is told to stop
 
 

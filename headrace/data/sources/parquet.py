@@ -76,4 +76,10 @@ def _pieces(batch: Any) -> Iterator[Any]:
     that is damaged.
     """
     n_rows = max(1, _BATCH_BYTES // max(1, batch.nbytes))
-    return (batch.slice(start, n_rows) for start in range(0, batch.num_rows, n_rows))
+    return (_plain(batch.slice(start, n_rows)) for start in range(0, batch.num_rows, n_rows))
+
+
+def _plain(batch: Any) -> Any:
+    """A batch with its columns' own values, which `to_pylist` takes several times as fast as a dictionary's."""
+    columns = [column.dictionary_decode() if hasattr(column, "dictionary") else column for column in batch.columns]
+    return resolve("pyarrow:RecordBatch").from_arrays(columns, names=batch.schema.names)
