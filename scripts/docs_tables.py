@@ -85,7 +85,7 @@ def methods() -> str:
         method = METHODS.get(name)
         rate = f"{method.learning_rate:g}" if method.trains else ""
         rows.append((f"`{name}`", says.partition(": ")[2] or says, needs, rate))
-    return _table(("method", "what it does", "", "learning rate"), rows) + "\n"
+    return _table(("method", "what it does", "requirements, cost, source", "learning rate"), rows) + "\n"
 
 
 def ways() -> str:
@@ -95,7 +95,7 @@ def ways() -> str:
         module = inspect.getdoc(import_module(target.partition(":")[0])) or ""
         says, _, rest = module.partition("\n")
         rows.append((f"`{name}`", says.partition(": ")[2], " ".join(rest.split()), f"{WAYS.get(name).share:g}"))
-    return _table(("way", "what goes", "", "share that stays"), rows) + "\n"
+    return _table(("way", "what goes", "how, and source", "share that stays"), rows) + "\n"
 
 
 def commands() -> str:
