@@ -109,7 +109,15 @@ def _client(server: "Server", kind: str) -> socket.socket:
 
 def _n_socket_files(pid: int) -> int:
     """Sockets that a process has open; it opens other files too, such as those of its store."""
-    return sum(file.readlink().name.startswith("socket:") for file in Path(f"/proc/{pid}/fd").iterdir())
+    return sum(_leads_to(file).startswith("socket:") for file in Path(f"/proc/{pid}/fd").iterdir())
+
+
+def _leads_to(link: Path) -> str:
+    """Name of what a link leads to; empty where the file was closed after it was listed."""
+    try:
+        return link.readlink().name
+    except FileNotFoundError:
+        return ""
 
 
 def _n_sockets(port: int) -> int:
