@@ -17,11 +17,13 @@ from typing import Any
 from bench import processes
 from bench.methods import SEPARATOR, methods_for
 from bench.reporting import Measured, write
-from headrace.config import FinetuneTable, TaskTable
+from headrace.config import AdapterTable, FinetuneTable, TaskTable
+from headrace.finetune.methods import METHODS
 from headrace.records import Side, SnapshotRow
 from headrace.tasks import TASK_TYPES
 
 N_ROWS, N_TOKENS = 32, 64  # of a batch
+N_PROMPT_TOKENS = N_TOKENS // 4  # the most that a prompt may take
 PRECISIONS = ("fp32", "auto")
 TASK = TaskTable(labels=("a", "b", "c"), max_tokens=N_TOKENS)
 _WORDS = ("water", "wheel", "river", "stone", "mill", "field", "bridge", "road")  # each is one word piece
@@ -32,7 +34,7 @@ def measure(job: Mapping[str, Any]) -> dict[str, Any]:
     processes.quiet()
     from headrace.checkpoints.saving import save
     from headrace.finetune import base_models
-    from headrace.finetune.methods import METHODS, contrastive
+    from headrace.finetune.methods import contrastive
     from headrace.finetune.running import tune
 
     METHODS.get(job["method"])  # its libraries are no part of what training needs
@@ -40,6 +42,7 @@ def measure(job: Mapping[str, Any]) -> dict[str, Any]:
     settings = FinetuneTable(
         method=job["method"], epochs=1, evals_per_epoch=1, min_steps=0, batch_tokens=N_ROWS * N_TOKENS,
         precision=job["precision"], gradient_checkpointing=job["checkpointing"],
+        adapter=AdapterTable(n_virtual_tokens=N_PROMPT_TOKENS),
     )  # fmt: skip
     rows = [*_rows(N_ROWS * job["n_steps"], "train"), *_rows(N_ROWS, "validation")]
     teacher = Path(job["teacher"]) if job["teacher"] else None
@@ -66,7 +69,7 @@ def _rows(n: int, side: Side) -> list[SnapshotRow]:
 
 
 def _measured(method: str, n_steps: int, teacher: Path) -> list[Measured]:
-    forms = [(precision, False) for precision in PRECISIONS]
+    forms = [(precision, False) for precision in PRECISIONS if precision == "fp32" or METHODS.get(method).trains]
     if method == "full":
         forms += [(precision, True) for precision in PRECISIONS]
     measured = []

@@ -148,7 +148,7 @@ def _tuned(job: Job, corpus: Corpus, work: Path, *, wants_int8: bool) -> tuple[A
 
     settings = job.settings
     assert settings is not None
-    rate = METHODS.get(job.method).learning_rate * job.rate_factor
+    rate = METHODS.get(job.method).rate_for(TASK_TYPES.get(corpus.task.type).problem) * job.rate_factor
     if job.rate_factor != 1:
         settings = settings.model_copy(update={"learning_rate": rate})
     texts = [row.text for row in corpus.side("train")]
