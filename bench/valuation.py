@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from bench import corpora, processes
 from bench.reporting import Measured, table, write
+from headrace.config import TaskTable
 from headrace.records import Interval
 from headrace.stats import label_errors, learning_curves, linear_probe, valuation
 from headrace.stats.intervals import wilson
@@ -57,7 +58,7 @@ def embedded(name: str, data: Path) -> tuple[Rows, Rows, int]:
         path = CACHE / f"{name}-{side}-{len(rows)}.npy"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            np.save(path, embed("minilm-l6", [row.text for row in rows], max_tokens=64))
+            np.save(path, embed("minilm-l6", [row.text for row in rows], TaskTable(max_tokens=64)))
         targets = np.array([labels.index(row.target) for row in rows])
         sides.append(Rows(np.load(path), targets, np.array([channels.index(row.channel) for row in rows])))
     return sides[0], sides[1], len(labels)

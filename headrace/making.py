@@ -380,7 +380,7 @@ def _baselines(
     entries = [task.descriptions.get(label, label) for label in known]
     embed = resolve("headrace.finetune.embeddings:embed", purpose="the baseline")
     texts = entries or [as_one_text(row.input) for row in train]
-    vectors: FloatArray = embed(base_model, [*texts, *(as_one_text(one) for one in inputs)], max_tokens=task.max_tokens)
+    vectors: FloatArray = embed(base_model, [*texts, *(as_one_text(one) for one in inputs)], task)
     learnt, asked = vectors[: len(texts)], vectors[len(texts) :]
     if entries:
         return {"majority": majority, "zero-shot": baselines.zero_shot(task_type, asked, learnt)}

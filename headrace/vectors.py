@@ -1,6 +1,6 @@
 """Vectors of inputs by a task's base model as it is, without training; each is computed once and kept on disk.
 
-They are kept in `.headrace/cache/vectors`, a folder for each base model and length that texts are cut at, in files that
+They are kept in `.headrace/cache/vectors`, a folder for each base model and way to cut texts, in files that
 are there whole or not at all: the SHA-256 of each text, and its vector. Nothing needs them but speed; the folder can be
 deleted at any time. Dimensions: N inputs, D width of the model.
 """
@@ -38,7 +38,7 @@ def of_inputs(
     """
     settings = ws.task(task)
     base = base_models.find(settings.base_model)
-    place = hashlib.sha256(f"{base.digest} {settings.max_tokens}".encode()).hexdigest()[:32]
+    place = hashlib.sha256(f"{base.digest} {settings.max_tokens} {settings.input}".encode()).hexdigest()[:32]
     folder = ws.state_folder / "cache" / "vectors" / place
     texts = [as_one_text(one) for one in inputs]
     keys = [hashlib.sha256(text.encode()).digest() for text in texts]
@@ -46,9 +46,7 @@ def of_inputs(
     fresh = list({key: i for i, key in enumerate(keys) if key not in known}.values())
     if fresh:
         embed = resolve("headrace.finetune.embeddings:embed", purpose="vectors of inputs")
-        found: Vectors = embed(
-            settings.base_model, [texts[i] for i in fresh], max_tokens=settings.max_tokens, report=report
-        )
+        found: Vectors = embed(settings.base_model, [texts[i] for i in fresh], settings, report=report)
         _keep(folder, [keys[i] for i in fresh], found, ws.settings.finetune.cache_bytes)
         known |= {keys[i]: vector for i, vector in zip(fresh, found, strict=True)}
     return np.stack([known[key] for key in keys]) if keys else np.zeros((0, 0), dtype=np.float32)

@@ -63,7 +63,7 @@ def _judged(ws: Workspace, task: str, block: Block) -> tuple[str, float]:
     """The reference, and the evidence of a block against "like the reference"; 0 of the reference itself."""
     settings = ws.task(task)
     embed = resolve("headrace.finetune.embeddings:embed", purpose="drift of embeddings")
-    vectors = embed(settings.base_model, [as_one_text(one) for one in block.inputs], max_tokens=settings.max_tokens)
+    vectors = embed(settings.base_model, [as_one_text(one) for one in block.inputs], settings)
     now = _projected(vectors)
     if block.reference is None:
         return base64.b64encode(now.astype(np.float16).tobytes()).decode(), 0.0

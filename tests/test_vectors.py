@@ -21,7 +21,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The texts that were computed."""
     seen: list[str] = []
 
-    def embed(base_model: str, texts: Sequence[str], **_: Any) -> Any:
+    def embed(base_model: str, texts: Sequence[str], *_: Any, **__: Any) -> Any:
         seen.extend(texts)
         return np.stack([vector_of(f"{base_model} {text}") for text in texts])
 
@@ -44,11 +44,11 @@ def test_each_text_is_computed_once(workspace: Workspace, asked: list[str]) -> N
 def test_another_base_model_or_length_has_its_own(workspace: Workspace, asked: list[str]) -> None:
     vectors.of_inputs(workspace, ["one"])
     file = workspace.root / "headrace.toml"
-    for setting in ('base_model = "other"', 'base_model = "other"\nmax_tokens = 9'):
+    for setting in ('base_model = "other"', 'base_model = "other"\nmax_tokens = 9', 'input = "turns"'):
         file.write_text(f'[tasks.tone]\nlabels = ["{LABELS[0]}", "b"]\n{setting}\n', "utf-8")
         with open_workspace(workspace.root) as other:
             vectors.of_inputs(other, ["one"])
-    assert asked == ["one"] * 3
+    assert asked == ["one"] * 4
 
 
 def test_many_calls_leave_few_files_and_a_damaged_one_is_passed_over(workspace: Workspace, asked: list[str]) -> None:

@@ -71,6 +71,7 @@ def advise_method(
         "choice": chosen,
         "enough": enough,
         "reasons": [
+            *_why_base(name, tried),
             *_why_enough(best, enough),
             *_why(found[0], is_same_problem, choice, [one.method for one in expected]),
         ],
@@ -92,7 +93,7 @@ def _tried(
     time_steps = resolve("headrace.finetune.probing:measure", purpose="advice on methods")
     timed = [row.input for row in spread(train, _N_TIMED)]
     folder = base_models.find(base_model).folder
-    speed = time_steps(folder, settings, timed, batch_tokens=ws.settings.finetune.batch_tokens)
+    speed = time_steps(folder, settings, timed, ws.settings.finetune)
     report("probe", 1, 2, base_model=base_model)
     sides = spread(train, _N_TRAIN), spread(validation, _N_VALIDATION)
     found = untrained.measure(task_type, settings, base_model, *sides)
@@ -150,6 +151,15 @@ def _run(ws: Workspace, task: str, method: str, epochs: float | None, base_model
     if base_model != ws.task(task).base_model:
         words.append(f"--set tasks.{task}.base_model={base_model}")
     return " ".join(words)
+
+
+def _why_base(task: str, tried: Sequence[dict[str, Any]]) -> list[str]:
+    if len(tried) == 1 or any(one["measured"] for one in tried):
+        return []
+    return [
+        "without training, base models give no answers to this kind of task, so nothing tells which is better: the "
+        f"task's own is taken; compare versions of each (headrace train --set tasks.{task}.base_model=...)"
+    ]
 
 
 def _why_enough(best: dict[str, Any], enough: dict[str, Any] | None) -> list[str]:

@@ -78,13 +78,13 @@ def _ways(
         return {}
     embed = resolve("headrace.finetune.embeddings:embed", purpose="advice on methods")
     texts = [as_one_text(row.input) for row in (*train, *validation)]
-    vectors: FloatArray = embed(base_model, texts, max_tokens=settings.max_tokens)
+    vectors: FloatArray = embed(base_model, texts, settings)
     own, theirs = vectors[: len(train)], vectors[len(train) :]
     ways: dict[str, Outputs | None] = {"majority": majority}
     if task_type.problem in ("single_label_classification", "retrieval"):
         described = resolve("headrace.finetune.methods.zero_shot:described", purpose="advice on methods")
         labels = [described(settings, label) for label in task_type.output_names]
-        entries = embed(base_model, labels, max_tokens=settings.max_tokens)
+        entries = embed(base_model, labels, settings)
         ways["zero-shot"] = baselines.zero_shot(task_type, theirs, entries)
         few = places_of_few(targets)
         if 2 * len(few) <= len(targets):  # of fewer, they are nearly all the rows there are

@@ -13,13 +13,6 @@ from headrace.checkpoints.saving import BASE, read_decoding
 from headrace.files import model_folder
 from headrace.tasks import TaskType
 
-_DROPOUT = (
-    "hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "embedding_dropout",
-    "mlp_dropout", "pooler_dropout", "classifier_dropout", "classifier_dropout_prob", "cls_dropout",
-    "seq_classif_dropout", "qa_dropout",
-)  # fmt: skip
-"""What families call it, their heads included."""
-
 
 def fresh(base_folder: Path, task_type: TaskType, *, form: Form = "head", dropout: float = 0.0) -> Network:
     """The base model with a fresh head for the task, in float32 whatever its files hold.
@@ -28,8 +21,10 @@ def fresh(base_folder: Path, task_type: TaskType, *, form: Form = "head", dropou
     the time there (one profile: docs/log.md, 2026-11-21).
     """
     config = transformers.AutoConfig.from_pretrained(base_folder)
-    for key in _DROPOUT:
-        if hasattr(config, key):
+    for key, value in config.to_dict().items():
+        if ("dropout" in key or key.endswith("pdrop")) and not isinstance(
+            value, bool
+        ):  # each family has its own names, and its head's
             setattr(config, key, dropout)
     _name_outputs(config, task_type)
     attention = "sdpa" if torch.cuda.is_available() else "eager"

@@ -32,6 +32,8 @@ class TaskTable(Table):
     """File of JSON lines with `label` and `text`, beside headrace.toml: labels and their descriptions (retrieval)."""
     input: Literal["text", "turns"] = "text"
     """turns: conversations, lists of {role, text}; what is too long loses its oldest turns."""
+    tolerance: Annotated[float, Field(ge=0)] = 0.5
+    """Numbers at most this far apart agree, in the unit of the labels (text-regression)."""
     base_model: str = "minilm-l6"
     """A built-in name, a local directory or a Hugging Face hub name."""
     max_tokens: Annotated[int, Field(ge=8, le=8192)] = 128
@@ -160,7 +162,7 @@ class FinetuneTable(Table):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Longer gradients are cut to this norm."""
     patience: Annotated[int, Field(ge=1)] = 2
-    """Evaluations on the validation side without gain before training stops."""
+    """Evaluations on the validation side, with neither a better metric nor a lower loss, before training stops."""
     evals_per_epoch: Annotated[int, Field(ge=1)] = 2
     """Evaluations, and so checkpoints, in an epoch."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"

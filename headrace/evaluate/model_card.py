@@ -126,6 +126,7 @@ def _method(run: Run) -> str:
     facts: dict[str, Any] = {
         "method": run.method,
         "training rows": run.facts.get("n_train_rows"),
+        "changed copies of them": run.facts.get("n_copies") or None,
         "training seconds": run.facts.get("seconds"),
         "epochs": run.facts.get("epochs"),
         "learning rate": run.facts.get("learning_rate"),

@@ -8,6 +8,7 @@ that, so sentence-transformers loads it, as it loads the bodies of SetFit (Tunst
 from collections.abc import Collection
 from typing import Literal
 
+from headrace.checkpoints.windows import WORD
 from headrace.config import TaskTable
 from headrace.tasks import TASK_TYPES, TaskType
 from headrace.tasks.extractive_qa import MAX_PIECES
@@ -95,13 +96,22 @@ def answer(*texts):
     cosines = logits(*texts).double() / {SCALE:g}
     best = cosines.argsort(descending=True, stable=True)[:5].tolist()
     return {{facts["task"]["labels"][k]: cosines[k].item() for k in best}}""",
-    "token_classification": """\
+    "token_classification": f"""\
+from tokenizers import Regex, pre_tokenizers
+
+WORDS = pre_tokenizers.Split(Regex(r"{WORD}"), "isolated")
+
+
 def answer(text):
     \"\"\"The tag of each word, from its first token. With a CRF, the tags of the best path may be others.\"\"\"
-    words = tokenizer(text, truncation=True)
+    pieces = tokenizer(text, truncation=True, return_offsets_mapping=True)["offset_mapping"]
     tags = logits(text).argmax(dim=1).tolist()
-    first = [i for i, word in enumerate(words.word_ids()) if word is not None and word not in words.word_ids()[:i]]
-    return [(text[slice(*words.word_to_chars(words.word_ids()[i]))], model.config.id2label[tags[i]]) for i in first]""",
+    found = []
+    for word, (start, end) in WORDS.pre_tokenize_str(text):
+        seen = [i for i, (first, after) in enumerate(pieces) if first < end and start < after]
+        if seen and not word.isspace():
+            found.append((word, model.config.id2label[tags[seen[0]]]))
+    return found""",
     "question_answering": f"""\
 def answer(question, context):
     \"\"\"Of a context that fits in one look.\"\"\"
@@ -116,7 +126,7 @@ def answer(question, context):
     if scores[0, 0] - best > facts["calibration"].get("null_threshold", 0.0):
         return ""
     first, last = divmod(int(torch.where(can_be, scores, -torch.inf).argmax()), len(spans))
-    return context[spans[first][0] : spans[last][1]]""",
+    return context[spans[first][0] : spans[last][1]].strip()""",
 }
 _HEADRACE = """\
 from pathlib import Path

@@ -11,8 +11,8 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +30,7 @@ from headrace.checkpoints.network import Network
 from headrace.finetune.batching import Padding
 from headrace.finetune.features import Feature, FeatureSet
 from headrace.finetune.methods import Plan
+from headrace.finetune.methods.parts import output_of, states_in
 from headrace.finetune.objectives import Batch, Objective, feed_of
 from headrace.finetune.training import computes_in_bf16
 
@@ -107,7 +108,7 @@ class Cut:
         self.network, self.n_layers, self.pooled = network, n_layers, pooled
         self.states: Tensor | None = None
         """What the next pass starts from: (B, T, D), or (B, D) where pooled."""
-        self._as_tuple = False
+        self._beside: tuple[None, ...] | None = None  # what a layer gives beside the states; None: states alone
         plain = [network.model] if pooled else [network.encoder.embeddings, *network.layers[:n_layers]]
         self.modules: list[nn.Module] = plain
 
@@ -126,7 +127,7 @@ class Cut:
         return SimpleNamespace(last_hidden_state=self.states[:, None]) if self.pooled else self.states
 
     def _pass_on(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        return (hidden_states,) if self._as_tuple else hidden_states
+        return hidden_states if self._beside is None else (hidden_states, *self._beside)
 
     @torch.no_grad()
     def compute(self, batch: Batch) -> Tensor:
@@ -134,33 +135,16 @@ class Cut:
         if self.pooled:
             vectors: Tensor = self.network(**feed_of(batch), embeds=True)
             return vectors
-        try:
-            with _stopping_after(self.modules[-1]):
-                self.network(**feed_of(batch))
-        except _Reached as reached:
-            self._as_tuple = isinstance(reached.output, tuple)
-            states: Tensor = reached.output[0] if self._as_tuple else reached.output
-            return states
-        raise LookupError("the layer was not called")
+        output = self._output(batch)
+        self._beside = (None,) * (len(output) - 1) if isinstance(output, tuple) else None
+        return states_in(output)
 
+    def reads_what_trains(self, batch: Batch) -> bool:
+        """Whether the states change while the network trains, since a frozen module reads what the others do."""
+        return not self.pooled and states_in(self._output(batch)).requires_grad
 
-class _Reached(Exception):
-    """No error: what was wanted is there, and the pass need not go on."""
-
-    def __init__(self, output: Any) -> None:
-        self.output = output
-
-
-@contextmanager
-def _stopping_after(module: nn.Module) -> Iterator[None]:
-    def stop(_module: Any, _args: Any, output: Any) -> None:
-        raise _Reached(output)
-
-    handle = module.register_forward_hook(stop)
-    try:
-        yield
-    finally:
-        handle.remove()
+    def _output(self, batch: Batch) -> Any:
+        return output_of(self.modules[-1], lambda: self.network(**feed_of(batch)))
 
 
 @dataclass(frozen=True)
@@ -230,10 +214,12 @@ def _cut_of(network: Network) -> Cut | None:
 
 
 def _answers_alike(cut: Cut, plan: Plan, features: Sequence[Feature]) -> bool:
-    """Whether the network gives the same logits from states; families differ in what their layers hand on."""
+    """Whether the network gives the same logits from states; families differ in what their layers hand on and share."""
     batch = _batch(plan, cut.network, features)
     network = cut.network.eval()
     try:
+        if cut.reads_what_trains(batch):
+            return False
         with torch.no_grad():
             expected = network(**feed_of(batch))
             cut.states = cut.compute(batch)

@@ -224,10 +224,11 @@ class MaskedWords:
         pairs = [(text, text[:start] + mask + text[end:]) for text, (start, end) in asked]
         if not pairs:
             return []
-        encoded = self._tokenizer(pairs, truncation=True, max_length=self._max_tokens)["input_ids"]
+        encoded = self._tokenizer(pairs, truncation=True, max_length=self._max_tokens)
         found: list[list[str]] = [[] for _ in asked]
-        for batch in like_length_batches([len(ids) for ids in encoded], batch_tokens=_BATCH_TOKENS):
-            fed = self._tokenizer.pad({"input_ids": [encoded[i] for i in batch]}, return_tensors="pt")
+        for batch in like_length_batches([len(ids) for ids in encoded["input_ids"]], batch_tokens=_BATCH_TOKENS):
+            own = {name: [values[i] for i in batch] for name, values in encoded.items()}  # which part is which, too
+            fed = self._tokenizer.pad(own, return_tensors="pt").to(self._model.device)
             best = self._model(**fed).logits.topk(min(_N_LOOKED_AT, len(self._tokenizer))).indices
             for i, ids, tokens in zip(batch.tolist(), fed["input_ids"], best, strict=True):
                 place = (ids == self._tokenizer.mask_token_id).nonzero()
@@ -264,7 +265,11 @@ def _masked_model(base_folder: Path, tokenizer: Any) -> Any:
         raise refusal(str(error).splitlines()[0]) from None
     if info["missing_keys"]:
         raise refusal("its files hold no masked-word head")
-    return model.eval()
+    return model.to(_device()).eval()
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @torch.inference_mode()
@@ -289,13 +294,14 @@ def translated(name: str, texts: Sequence[str]) -> list[str]:
             value=name,
             next_step="Name directories or Hugging Face models in finetune.augment.translators",
         ) from None
+    model.to(_device()).eval()
     limit = min(getattr(model.config, "max_position_embeddings", 512), 512)
     encoded = tokenizer(list(texts), truncation=True, max_length=limit)["input_ids"]
     found = [""] * len(texts)
     for batch in like_length_batches([len(ids) for ids in encoded], batch_tokens=_BATCH_TOKENS):
-        fed = tokenizer.pad({"input_ids": [encoded[i] for i in batch]}, return_tensors="pt")
+        fed = tokenizer.pad({"input_ids": [encoded[i] for i in batch]}, return_tensors="pt").to(model.device)
         length = min(2 * fed["input_ids"].shape[1] + 8, limit)
-        ids = model.eval().generate(
+        ids = model.generate(
             fed["input_ids"], attention_mask=fed["attention_mask"], max_new_tokens=length, num_beams=1, do_sample=False
         )
         for i, text in zip(batch.tolist(), tokenizer.batch_decode(ids, skip_special_tokens=True), strict=True):

@@ -25,9 +25,9 @@ _BATCH_TOKENS = 4096
 
 
 def embed(
-    base_model: str, texts: Sequence[str], *, max_tokens: int, report: Callable[..., None] | None = None
+    base_model: str, texts: Sequence[str], task: TaskTable, *, report: Callable[..., None] | None = None
 ) -> NDArray[np.float32]:
-    """Unit vectors (N, D) of texts (N) by a base model; in bf16 where the processor has instructions for it.
+    """Unit vectors (N, D) of texts (N) by a base model, cut as the task's are; in bf16 where the processor has it.
 
     Source: mean pooling as all-MiniLM-L6-v2 was trained, Reimers and Gurevych 2019, "Sentence-BERT", section 3.
     """
@@ -37,9 +37,9 @@ def embed(
     network = Network(model, "retrieval", 1, dense=nn.Linear(model.config.hidden_size, 1))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network.to(device)
-    task = TaskTable(labels=("a", "b"), max_tokens=max_tokens)
+    whole = TaskTable(labels=("a", "b"), max_tokens=task.max_tokens, input=task.input)  # read at once, not in windows
     with torch.autocast(device, torch.bfloat16, enabled=has_bf16()):
-        return vectors_of(network, AutoTokenizer.from_pretrained(folder), task, texts, report=report)
+        return vectors_of(network, AutoTokenizer.from_pretrained(folder), whole, texts, report=report)
 
 
 def vectors_of(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from headrace.checkpoints.encoding import Encoder, Window
-from headrace.checkpoints.windows import NOTHING, context_of, words_of
+from headrace.checkpoints.windows import NOTHING, Words, context_of
 from headrace.records import Input, SnapshotRow
 from headrace.tasks import FloatArray, Outputs, TaskType
 
@@ -47,7 +47,7 @@ def featurise(
     """
     inputs, targets = [row.input for row in rows], [row.target for row in rows]
     windows = encoder.encode(inputs)
-    label_of = _labeller(task_type, targets, scale)
+    label_of = _labeller(task_type, inputs, targets, scale)
     is_weighed = any(row.weight != 1 for row in rows)
     features = []
     for i, window in enumerate(windows):
@@ -60,11 +60,11 @@ def featurise(
     return FeatureSet(inputs, targets, windows, features, [row.channel for row in rows])
 
 
-def _labeller(task_type: Any, targets: Sequence[Any], scale: Scale) -> Any:
+def _labeller(task_type: Any, inputs: Sequence[Any], targets: Sequence[Any], scale: Scale) -> Any:
     if task_type.problem == "token_classification":
-        return lambda window: _tags(task_type, targets[window.row], window)
+        return lambda window: _tags(task_type, targets[window.row], window, Words(inputs[window.row]))
     if task_type.problem == "question_answering":
-        return lambda window: _positions(task_type, targets[window.row], window)
+        return lambda window: _positions(task_type, targets[window.row], window, inputs[window.row][1])
     encoded = task_type.encode_targets(targets)
     if task_type.problem == "regression":
         encoded = (encoded - scale[0]) / scale[1]
@@ -72,17 +72,17 @@ def _labeller(task_type: Any, targets: Sequence[Any], scale: Scale) -> Any:
     return lambda window: plain[window.row]
 
 
-def _tags(task_type: Any, target: Any, window: Window) -> list[int]:
-    places, spans = words_of(window.encoding)
+def _tags(task_type: Any, target: Any, window: Window, words: Words) -> list[int]:
+    places, spans = words.seen_in(window.encoding)
     labels = np.full(len(window), IGNORED)
     labels[places] = task_type.tags_of(target, spans)
     found: list[int] = labels.tolist()
     return found
 
 
-def _positions(task_type: Any, target: Any, window: Window) -> list[int]:
+def _positions(task_type: Any, target: Any, window: Window, context: str) -> list[int]:
     """First and last piece of the answer in this window; the first token where it is not here."""
-    places, spans = context_of(window.encoding)
+    places, spans = context_of(window.encoding, context)
     entries = np.concatenate([[NOTHING], spans])
     start, end = task_type.positions_of(target, entries, np.zeros(len(entries), dtype=np.int32))[0]
     return [0 if entry == 0 else int(places[entry - 1]) for entry in (start, end)]

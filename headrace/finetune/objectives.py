@@ -39,13 +39,18 @@ class Plain:
 
     def __call__(self, network: Network, batch: Batch) -> tuple[Tensor, Tensor]:
         logits = network(**feed_of(batch))
-        scores = logits.float()
-        if unwrapped(network).problem == "question_answering":  # what is padded is no place for an answer
-            scores = scores.masked_fill(batch["attention_mask"][..., None] == 0, _NOWHERE)
-        return self.criterion(weighed(scores, batch), batch["labels"]), logits
+        return self.criterion(scores_of(network, logits, batch), batch["labels"]), logits
 
     def refresh(self, network: Network) -> None:
         pass
+
+
+def scores_of(network: Network, logits: Tensor, batch: Batch) -> Tensor:
+    """The logits as losses read them: float32, weighed, and where an answer is a place, none of what is padded."""
+    scores = logits.float()
+    if unwrapped(network).problem == "question_answering":
+        scores = scores.masked_fill(batch["attention_mask"][..., None] == 0, _NOWHERE)
+    return weighed(scores, batch)
 
 
 def weighed(scores: Tensor, batch: Batch) -> Tensor:

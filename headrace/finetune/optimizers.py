@@ -16,8 +16,9 @@ without a CRF, .460 at 100 times the rate."""
 def parameter_groups(network: Network, rate: float, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
     """Trainable parameters by what they get: matrices decay; biases, norms and factors (one dimension above 1) do not.
 
-    With `layer_decay` below 1 a layer learns at that share of the rate of the layer above it; the head at `rate`, the
-    embeddings slowest. Source: Howard and Ruder 2018, "Universal Language Model Fine-tuning", section 3.2.
+    With `layer_decay` below 1 a layer learns at that share of the rate of the layer above it; the head at `rate`, and
+    what all layers share, such as relative positions, too; the embeddings slowest.
+    Source: Howard and Ruder 2018, "Universal Language Model Fine-tuning", section 3.2.
 
     Raises:
         BadConfig: `layer_decay` below 1, and the model's layers are not found.

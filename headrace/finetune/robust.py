@@ -17,7 +17,7 @@ from headrace.checkpoints.network import Network
 from headrace.config import RobustTable
 from headrace.errors import BadConfig
 from headrace.finetune.features import IGNORED
-from headrace.finetune.objectives import Batch, Objective, unwrapped
+from headrace.finetune.objectives import Batch, Objective, scores_of, unwrapped
 
 _STEP = 2.5  # of Madry et al. 2018: K steps of 2.5 / K of the norm reach every point of the ball and can turn
 
@@ -53,7 +53,7 @@ class Adversarial:
     averages: bool = False
 
     def __call__(self, network: Network, batch: Batch) -> tuple[Tensor, Tensor]:
-        mover = _Mover(batch["attention_mask"])
+        mover = _Mover(batch["input_ids"], batch["attention_mask"])
         with _hooked(unwrapped(network).encoder.get_input_embeddings().register_forward_hook, mover):
             loss, logits = self.inner(network, batch)
             losses = [loss]
@@ -71,12 +71,12 @@ class Adversarial:
 class _Mover:
     """A forward hook of the embeddings that adds a move (B, T, D), at first none, to what they give for a batch."""
 
-    def __init__(self, mask: Tensor) -> None:
-        self._mask = mask
+    def __init__(self, ids: Tensor, mask: Tensor) -> None:
+        self._ids, self._mask = ids, mask
         self._move: Tensor | None = None
 
     def __call__(self, module: Any, args: Any, output: Tensor) -> Tensor:
-        if output.shape[:2] != self._mask.shape:  # of other texts than the batch's own
+        if not torch.equal(args[0], self._ids):  # other texts than the batch's own, such as a catalogue's
             return output
         if self._move is None:
             self._move = torch.zeros_like(output, requires_grad=True)
@@ -114,7 +114,8 @@ class RDrop:
 
     def __call__(self, network: Network, batch: Batch) -> tuple[Tensor, Tensor]:
         (loss, logits), (other_loss, other) = self.inner(network, batch), self.inner(network, batch)
-        apart = distance(unwrapped(network).problem, logits.float(), other.float(), batch["labels"])
+        scores, others = (scores_of(network, one, batch) for one in (logits, other))
+        apart = distance(unwrapped(network).problem, scores, others, batch["labels"])
         return (loss + other_loss) / 2 + self.weight * apart, logits
 
     def refresh(self, network: Network) -> None:

@@ -1,5 +1,6 @@
 """From a run to a checkpoint: load, tokenise, train or go on training, save as a directory that others load."""
 
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -142,24 +143,30 @@ def tune(
     tokenizer = AutoTokenizer.from_pretrained(start or base_folder)
     check_length(AutoConfig.from_pretrained(start or base_folder), tokenizer, task)
     check_options(task_type, settings, chain_of(settings, task_type)[-1])
-    train += copies_of(train, task, settings, base_folder)
-    plan = Plan(
-        folder=processes.own_folder(folder),
-        base_folder=base_folder,
-        task=task,
-        task_type=task_type,
-        settings=settings,
-        tokenizer=tokenizer,
-        train=train,
-        validation=validation,
-        unlabelled=unlabelled,
-        teacher=teacher,
-        start=start,
-        cache=cache,
-        report=report,
-    )
-    plan, method = _after_first(plan, method_for(settings.method, task_type))
-    set_seed(settings.seed)
+    with _explained(settings, None):
+        n_rows = len(train)
+        train += copies_of(train, task, settings, base_folder)
+        plan = Plan(
+            folder=processes.own_folder(folder),
+            base_folder=base_folder,
+            task=task,
+            task_type=task_type,
+            settings=settings,
+            tokenizer=tokenizer,
+            train=train,
+            validation=validation,
+            unlabelled=unlabelled,
+            teacher=teacher,
+            start=start,
+            cache=cache,
+            report=report,
+        )
+        return _tuned(plan, {"n_train_rows": n_rows, "n_copies": len(train) - n_rows})
+
+
+def _tuned(plan: Plan, about: dict[str, Any]) -> Tuned:
+    plan, method = _after_first(plan, method_for(plan.settings.method, plan.task_type))
+    set_seed(plan.settings.seed)
     network = _begun(plan, method)
     started = time.perf_counter()
     if method.trains:
@@ -168,7 +175,7 @@ def tune(
         network, history, facts = method.prepare(network, plan), [], {}
     sizes = {"n_parameters": sum(p.numel() for p in network.parameters())}
     network = method.finish(network, plan).float().cpu()
-    facts = {"seconds": round(time.perf_counter() - started, 2), "n_train_rows": len(train), **sizes, **facts}
+    facts = {"seconds": round(time.perf_counter() - started, 2), **about, **sizes, **facts}
     return Tuned(network, plan.tokenizer, history, facts)
 
 
@@ -241,6 +248,9 @@ def trained(plan: Plan, method: Method, network: Network) -> tuple[Network, list
     return network, watcher.history, facts
 
 
+_OUT_OF_MEMORY = re.compile(r"(out of|not enough|can't allocate|cannot allocate) memory|ALLOC_FAILED", re.IGNORECASE)
+
+
 @contextmanager
 def _explained(settings: FinetuneTable, own_rate: float | None) -> Iterator[None]:
     """What a user can do something about becomes an error that says what.
@@ -260,13 +270,14 @@ def _explained(settings: FinetuneTable, own_rate: float | None) -> Iterator[None
             "or finetune.precision to fp32",
         ) from None
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
+        if isinstance(error, RuntimeError) and not _OUT_OF_MEMORY.search(str(error)):
             raise
         raise Unusable(
-            "the memory is not enough for a batch",
-            value=f"finetune.batch_tokens = {settings.batch_tokens}",
-            next_step="Halve finetune.batch_tokens and double finetune.accumulate_batches, "
-            "or set finetune.gradient_checkpointing = true",
+            "the memory is not enough",
+            value=f"finetune.method = {settings.method}, finetune.batch_tokens = {settings.batch_tokens}",
+            next_step="Halve finetune.batch_tokens and double finetune.accumulate_batches, or set "
+            "finetune.gradient_checkpointing = true. Where that is not enough, or the method has batches of its own "
+            "(contrastive, continue-pretraining), lower the task's max_tokens or take a smaller base_model",
         ) from None
 
 
@@ -298,6 +309,13 @@ def _unscale(network: Network, scale: Scale) -> None:
         head.bias.mul_(scale[1]).add_(scale[0])
 
 
+_NOTHING = {
+    "multi_label_classification": "a label",
+    "token_classification": "an entity",
+    "question_answering": "an answer",
+}
+
+
 def _check_sides(train: Sequence[SnapshotRow], validation: Sequence[SnapshotRow], task_type: TaskType) -> None:
     for side, mine in (("train", train), ("validation", validation)):
         if not mine:
@@ -308,8 +326,24 @@ def _check_sides(train: Sequence[SnapshotRow], validation: Sequence[SnapshotRow]
             value=train[0].target,
             next_step="Import rows of the other classes, or raise finetune.sampling.replay_share if it is below 1",
         )
+    if task_type.problem in _NOTHING and not any(_says_something(row.target) for row in train):
+        raise BadInput(
+            f"no training row has {_NOTHING[task_type.problem]}",
+            value=train[0].target,
+            next_step="Import rows that have, so that there is something to find",
+        )
     if task_type.problem == "regression":
+        if len({row.target for row in train}) < 2:
+            raise BadInput(
+                "all training rows have the same number",
+                value=train[0].target,
+                next_step="Import rows of other numbers",
+            )
         task_type.check_spread([row.target for row in train])  # type: ignore[attr-defined]
+
+
+def _says_something(target: Any) -> bool:
+    return bool(target["answers"] if isinstance(target, dict) else target)
 
 
 def _check_head(network: Network) -> None:
@@ -327,13 +361,12 @@ def _facts(trainer: Any, started: float, *, n_rows: int, rate: float, resumed: b
     return {
         "seconds": round(seconds, 2),
         "epochs": round(epochs, 3),
-        "n_train_rows": n_rows,
         "rows_per_s": None if resumed else round(n_rows * epochs / seconds, 1),
         "learning_rate": rate,
         "precision": "bf16" if trainer.args.bf16 else "fp32",
         "n_trained_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         "n_parameters": sum(p.numel() for p in trainer.model.parameters()),
-        "best_main_metric": trainer.state.best_metric,
+        "best_main_metric": training.best_main_metric(trainer.state),
         "stopped_early": trainer.state.global_step < trainer.state.max_steps,
         "resumed": resumed,
         **({"n_rows_by_process": processes.of_all(trainer.n_rows)} if processes.count() > 1 else {}),

@@ -6,8 +6,9 @@ else in it; what a kill leaves of one, while it was saved or while it was delete
 """
 
 import json
+import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,9 @@ _STATE, _OPTIMIZER = "state.safetensors", "optimizer.safetensors"
 _RANDOM = "random-{}.safetensors"  # of each process
 _OPTIMIZERS = {"adamw": "adamw_torch_fused", "sgd": "sgd", "adafactor": "adafactor"}
 _MOMENTUM = 0.9  # without it, SGD hardly moves in a few epochs
+_MAIN, _SCORE = "eval_metric_main", "eval_score"
+_TIE = 1e-9  # far below what one row makes of a metric
+_LEAST_FALL = 0.01  # of the loss, for training to go on where the metric is no better
 _SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 Report = Callable[..., None]
 
@@ -52,10 +56,12 @@ class Measure:
     scale: Scale
 
     def metric(self, network: Network, logits: list[Any]) -> float:
-        """The main metric of the logits of each window; -1 where it has no value."""
+        """The main metric of the logits of each window, calibrated as an export is; -1 where it has no value."""
         outputs = outputs_of(network.problem, network.n_outputs, self.side.inputs, self.side.windows, logits)
+        outputs = unscaled(self.task_type, outputs, self.scale)
         decoding = {} if network.crf is None else {"crf": {k: v.detach().cpu().numpy() for k, v in network.crf.items()}}
-        figures = self.task_type.metrics(self.side.targets, unscaled(self.task_type, outputs, self.scale), decoding)
+        decoding |= self.task_type.calibrate(self.side.targets, outputs)
+        figures = self.task_type.metrics(self.side.targets, outputs, decoding)
         main = figures[self.task_type.main_metric]
         return -1.0 if main is None else float(main)
 
@@ -106,11 +112,11 @@ class LikeLengthTrainer(Trainer):
         """Loss and main metric of the validation side, by the task type itself."""
         self._measure.objective.refresh(self._network)
         loss, logits = self._answers()
-        own = {"eval_loss": loss, "eval_metric_main": self._measure.metric(self._network, logits)}
+        own = {"eval_loss": loss, _MAIN: self._measure.metric(self._network, logits)}
         metrics = processes.told(own)  # so that all stop at the same step
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+        return metrics | {_SCORE: _score(metrics)}
 
     @torch.no_grad()
     def _answers(self) -> tuple[float, list[Any]]:
@@ -248,7 +254,7 @@ class Watcher(TrainerCallback):
         self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
     ) -> None:
         control.should_training_stop |= self._is_over(state)
-        at = {"metric": (metrics or {}).get("eval_metric_main"), "evaluation": len(_main_metrics(state))}
+        at = {"metric": (metrics or {}).get(_MAIN), "evaluation": len(_evaluations(state))}
         self._report("fine-tune", state.global_step, state.max_steps, epoch=round(state.epoch or 0, 3), **at)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
@@ -275,14 +281,38 @@ class Watcher(TrainerCallback):
             self.history.append({"step": step, "epoch": round(epoch or 0, 4), **facts})
 
     def _is_over(self, state: Any) -> bool:
-        """Whether the last `patience` evaluations brought nothing better than the best before them."""
-        values = _main_metrics(state)
-        return bool(values) and len(values) - 1 - values.index(max(values)) >= self._patience
+        """Whether neither metric nor loss is better than before in each of the last `patience` evaluations.
+
+        F1 may fall below what the untrained model reaches by chance, and stay there while the loss shows that the model
+        learns.
+        """
+        metric, loss, n_since = -math.inf, math.inf, 0
+        for entry in _evaluations(state):
+            is_better = entry[_MAIN] > metric or entry["eval_loss"] < loss * (1 - _LEAST_FALL)
+            n_since = 0 if is_better else n_since + 1
+            metric, loss = max(metric, entry[_MAIN]), min(loss, entry["eval_loss"])
+        return n_since >= self._patience
 
 
-def _main_metrics(state: Any) -> list[float]:
-    """The main metric at each evaluation so far."""
-    return [entry["eval_metric_main"] for entry in state.log_history if "eval_metric_main" in entry]
+def best_main_metric(state: Any) -> float | None:
+    """The main metric of the checkpoint that was kept; None where nothing was measured."""
+    best = max(_evaluations(state), key=_score, default=None)
+    return None if best is None else float(best[_MAIN])
+
+
+def _evaluations(state: Any) -> list[dict[str, float]]:
+    """What each evaluation so far said."""
+    return [entry for entry in state.log_history if _MAIN in entry]
+
+
+def _score(evaluation: Mapping[str, float]) -> float:
+    """The main metric; of equal ones below 1, the one of least loss is more.
+
+    F1 is 0, or what one constant answer gives, until the first rare class is right. Without the loss, the first of
+    these checkpoints would be kept.
+    """
+    metric, loss = evaluation[_MAIN], evaluation["eval_loss"]
+    return metric + _TIE / (1 + loss) if metric < 1 and math.isfinite(loss) else metric
 
 
 def mark_whole(checkpoint: Path) -> None:
@@ -358,7 +388,7 @@ def arguments(folder: Path, settings: FinetuneTable, *, learning_rate: float, n_
         logging_strategy="steps",
         logging_steps=max(1, every // 5),
         load_best_model_at_end=True,
-        metric_for_best_model="eval_metric_main",
+        metric_for_best_model=_SCORE,
         greater_is_better=True,
         disable_tqdm=True,
         report_to=settings.tracker,

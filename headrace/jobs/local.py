@@ -165,7 +165,12 @@ def result_of(job: Job) -> dict[str, Any]:
     if job.state == "cancelled":
         raise Cancelled("the job was cancelled", value=job.id, next_step="Run the same command to go on")
     if job.state == "interrupted":
-        raise JobFailed("the job's process is gone", value=job.id, next_step="Run the same command to go on")
+        raise JobFailed(
+            "the job's process is gone",
+            value=job.id,
+            next_step="Run the same command to go on; if the system ended it for want of memory, with smaller batches "
+            "(finetune.batch_tokens)",
+        )
     raise from_envelope({"error": job.error})
 
 

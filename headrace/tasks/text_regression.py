@@ -31,12 +31,12 @@ class TextRegression:
     fields: tuple[str, ...] = ("text",)
     main_metric = "pearson"
     n_outputs = 1
-    _MATCH = 0.5  # a correction nearer than this counts as agreement
 
     def __init__(self, settings: TaskTable) -> None:
         if settings.labels:
             raise BadInput("a regression task has no labels", value=list(settings.labels), next_step="Remove `labels`")
         self.output_names = ["value"]
+        self._tolerance = settings.tolerance
 
     def parse_label(self, raw: object, given: Input | None = None) -> float:
         try:
@@ -97,18 +97,15 @@ class TextRegression:
         """`value`, and where calibrated `low` and `high`, between which the truth lies in `level` of cases."""
         values = [float(value) for value in outputs[:, 0]]
         if "half_width" not in calibration:
-            return [{"value": round(value, 6)} for value in values]
+            return [{"value": _shown(value)} for value in values]
         half, level = calibration["half_width"], calibration["level"]
-        return [
-            {"value": round(v, 6), "low": round(v - half, 6), "high": round(v + half, 6), "level": level}
-            for v in values
-        ]
+        return [{"value": _shown(v), "low": _shown(v - half), "high": _shown(v + half), "level": level} for v in values]
 
     def answer_of(self, output: Mapping[str, Any]) -> float:
         return float(output["value"])
 
     def answers_match(self, output: Mapping[str, Any], correction: Any) -> bool:
-        return bool(abs(output["value"] - correction) <= self._MATCH)
+        return bool(abs(output["value"] - correction) <= self._tolerance)
 
     def metrics(
         self, targets: Sequence[float], outputs: FloatArray, calibration: Calibration = UNCALIBRATED
@@ -126,6 +123,11 @@ class TextRegression:
             inside = distance <= calibration["half_width"]
             found["coverage"] = float(inside.mean()) if len(truth) else None
         return found
+
+
+def _shown(value: float) -> float:
+    """To as many digits as a float32 has, in which models answer."""
+    return float(f"{value:.7g}")
 
 
 def correlation(a: FloatArray, b: FloatArray) -> float | None:

@@ -2,10 +2,12 @@
 
 import os
 import re
+import signal
 import tempfile
 from collections.abc import Sequence
 from contextlib import chdir, redirect_stdout
 from io import StringIO
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,8 @@ from headrace.tasks.spans import entities
 
 _NEAR = 1e-4
 """Largest difference of logits between our code and plain libraries: kernels and shapes of batches differ."""
+_KILLED_AFTER_S = 120
 _ADAPTER = AdapterTable(rank=4, width=8, n_virtual_tokens=4)
-
-
-class StoppedError(Exception):
-    """Raised in place of a kill."""
 
 
 def settings_for(name: str, **changes: Any) -> FinetuneTable:
@@ -178,22 +177,35 @@ def _check_resume(
     given: dict[str, Any],
     whole: Any,
 ) -> None:
-    """Stopped after its second checkpoint, which is not its last, training ends as if it had not been."""
+    """Killed after its second checkpoint, which is not its last, training ends as if it had not been."""
+    context = get_context("forkserver")  # torch is not loaded anew for each, as with spawn
+    context.set_forkserver_preload(["headrace.finetune.running"])
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+        what: tuple[Any, ...] = (Path(place), base_folder, task, settings, rows)
+        process = context.Process(target=_train_until_killed, args=(_n_threads(), what, given))
+        process.start()
+        process.join(_KILLED_AFTER_S)
+        assert process.exitcode == -signal.SIGKILL, f"{name}: ended with {process.exitcode} before two checkpoints"
+        resumed = _tune(Path(place), base_folder, task, settings, rows, _silent, given)
+    assert resumed.facts["resumed"], f"{name}: began anew after a kill"
+    _assert_equal(f"{name}: other weights after a kill", weights_of(resumed.network), weights_of(whole.network))
 
-        def stop(what: str, *_args: Any, **_facts: Any) -> None:
-            if what == "fine-tune" and len(list(folder.glob("checkpoint-*/whole"))) >= 2:
-                raise StoppedError
 
-        try:
-            _tune(folder, base_folder, task, settings, rows, stop, given)
-        except StoppedError:
-            resumed = _tune(folder, base_folder, task, settings, rows, _silent, given)
-            assert resumed.facts["resumed"], f"{name}: began anew after a stop"
-            _assert_equal(f"{name}: other weights after a stop", weights_of(resumed.network), weights_of(whole.network))
-            return
-    raise AssertionError(f"{name}: ended before it had two checkpoints")
+def _train_until_killed(n_threads: int, what: tuple[Any, ...], given: dict[str, Any]) -> None:
+    """In a process of its own, which nothing can clean up after."""
+    resolve("torch:set_num_threads")(n_threads)
+    folder, base, task, settings, rows = what
+
+    def report(stage: str, *_args: Any, **_facts: Any) -> None:
+        if stage == "fine-tune" and len(list(folder.glob("checkpoint-*/whole"))) >= 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    _tune(folder, base, task, settings, rows, report, given)
+
+
+def _n_threads() -> int:
+    found: int = resolve("torch:get_num_threads")()
+    return found
 
 
 def _own_logits(network: Any, tokenizer: Any, task: TaskTable, inputs: Sequence[Input]) -> tuple[list[Any], Outputs]:

@@ -8,7 +8,11 @@ from typing import Any
 from headrace.config import FinetuneTable, TaskTable
 from headrace.records import SnapshotRow
 from headrace.registry import resolve
-from headrace.testing.methods import StoppedError, check_saved, settings_for, weights_of
+from headrace.testing.methods import check_saved, settings_for, weights_of
+
+
+class StoppedError(Exception):
+    """Raised in place of a kill."""
 
 
 def check_way(

@@ -283,7 +283,7 @@ def test_blocks_of_inputs_that_are_not_like_the_reference_alarm(
     rng = np.random.default_rng(1)
     moved = 0.0
 
-    def embed(_: str, texts: Sequence[str], **__: object) -> np.ndarray:
+    def embed(_: str, texts: Sequence[str], *__: object) -> np.ndarray:
         return rng.normal(size=(len(texts), 16)) + moved
 
     def missing(*_: object) -> None:

@@ -1,8 +1,10 @@
 """Model files that would run code, fetch something or lead elsewhere (S6, S7, S8, S18). Catches: a key that a library
 follows, a path out of the folder, a header that takes all memory, and good models refused by mistake."""
 
+import inspect
 import json
 import os
+import re
 import struct
 import tracemalloc
 from collections.abc import Callable
@@ -107,7 +109,8 @@ PUBLISHED = {  # config.json as their makers wrote them
     "ALBERT": {"down_scale_factor": 1, "gap_size": 0, "inner_group_num": 1, "net_structure_type": 0,
                "num_memory_blocks": 0},
     "DeBERTa": {"relative_attention": True, "pos_att_type": "p2c|c2p", "norm_rel_ebd": "layer_norm",
-                "share_att_key": True, "position_biased_input": False, "conv_act": "gelu"},
+                "share_att_key": True, "position_biased_input": False, "conv_act": "gelu",
+                "position_buckets": 256, "conv_kernel_size": 3, "conv_groups": 1},
     "multilingual BERT": {"directionality": "bidi", "pooler_fc_size": 768, "pooler_type": "first_token_transform"},
     "a classifier": {"id2label": {"0": "a/b c", "1": "https://x"}, "label2id": {"a/b c": 0}, "torch_dtype": "float32",
                      "_name_or_path": "/data/someone/out", "problem_type": None},
@@ -171,6 +174,10 @@ def test_every_family_for_text_that_transformers_has_is_let_in() -> None:
         said = CONFIG_MAPPING[name]().to_dict()
         nested = {key for key, value in said.items() if isinstance(value, dict)}
         assert set(said) - CONFIG_KEYS - nested <= {"is_folding_model", "use_mamba_kernels", "init_device"}, name
+        own = Path(inspect.getfile(CONFIG_MAPPING[name]))
+        source = own.with_name(own.name.replace("configuration_", "modeling_")).read_text("utf-8")
+        asked = set(re.findall(r'getattr\((?:self\.)?config, "(\w+)"', source))
+        assert asked - CONFIG_KEYS <= {"_is_quantized"}, name
     assert not {key for key in CONFIG_KEYS | TOKENIZER_KEYS if key.endswith(("_file", "auto_map", "_internal"))} - {
         "special_tokens_map_file"
     }

@@ -8,13 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from conftest import make_tiny_base
 from finetune import toy
 from finetune.toy_tasks import TASKS, rows_of
+from headrace.checkpoints.loading import fresh
 from headrace.config import FinetuneTable
-from headrace.finetune.activations import _make_room
+from headrace.finetune.activations import _cut_of, _make_room
 from headrace.finetune.running import Tuned, tune
+from headrace.tasks.text_classification import TextClassification
 
 SETTINGS = FinetuneTable(epochs=1, min_steps=6, batch_tokens=256, evals_per_epoch=1, precision="fp32")
 
@@ -100,6 +103,31 @@ def test_a_family_that_cannot_be_cut_trains_as_a_whole(tiny_base: Path, tmp_path
     facts = tuned.facts["activations"]
     assert (facts["cached"], facts["reason"]) == (False, "the layers of this model family cannot be cut off")
     assert not any("forward" in m.__dict__ for m in tuned.network.modules())
+
+
+@pytest.mark.parametrize("family", ["mpnet", "deberta-v2"])
+def test_what_frozen_layers_share_with_others_is_frozen_too(family: str, tiny_base: Path, tmp_path: Path) -> None:
+    base = toy.base_of_family(family, tiny_base, tmp_path / "base")
+    plain = _tune(tmp_path / "a", base, "text-classification", method="freeze")
+    kept = _tune(tmp_path / "b", base, "text-classification", cache=tmp_path / "cache", method="freeze")
+    assert kept.facts["activations"]["cached"]
+    assert _greatest_gap(plain, kept) <= 1e-5
+    before = load_file(base / "model.safetensors")
+    after = {name.split(".", 1)[1]: t for name, t in plain.network.encoder.state_dict(prefix="e.").items()}
+    same = {name for name, tensor in after.items() if name in before and torch.equal(tensor, before[name])}
+    assert {name for name in after if name.startswith(("embeddings.", "encoder.layer.0", "encoder.rel"))} <= same
+    assert not {name for name in after if name.startswith("encoder.layer.1") and "key.bias" not in name} & same
+
+
+def test_layers_that_read_what_trains_are_not_cut_off(tiny_base: Path, tmp_path: Path) -> None:
+    base = toy.base_of_family("mpnet", tiny_base, tmp_path / "base")
+    network = fresh(base, TextClassification(TASKS["text-classification"]))
+    for name, parameter in network.encoder.named_parameters():
+        parameter.requires_grad = "layer.1" in name or "relative" in name
+    cut = _cut_of(network)
+    ids = torch.tensor([[1, 7, 8]])
+    assert cut is not None
+    assert cut.reads_what_trains({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
 
 
 def test_a_family_without_a_list_of_layers_trains_as_a_whole(tiny_base: Path, tmp_path: Path) -> None:

@@ -13,11 +13,13 @@ import torch
 from transformers import AlbertConfig, AutoModel, AutoTokenizer, DistilBertConfig, GPT2Config
 
 from finetune import toy
+from finetune.toy_tasks import TASKS, rows_of
 from headrace.checkpoints.encoding import Encoder, standalone_tokenizer
 from headrace.checkpoints.loading import fresh
 from headrace.config import FinetuneTable, TaskTable
 from headrace.errors import BadConfig, BadInput, Unusable
 from headrace.finetune.features import featurise
+from headrace.finetune.methods import contrastive
 from headrace.finetune.running import Tuned, tune
 from headrace.finetune.steps import count_steps
 from headrace.finetune.training import train_sampler
@@ -138,9 +140,9 @@ def test_a_base_model_in_half_precision_trains_in_float32(tiny_base: Path, tmp_p
     assert {p.dtype for p in network.parameters()} == {torch.float32}
 
 
-@pytest.mark.parametrize("kind", [DistilBertConfig, AlbertConfig])
+@pytest.mark.parametrize("kind", [DistilBertConfig, AlbertConfig, GPT2Config])
 def test_dropout_of_heads_is_that_of_the_settings(tmp_path: Path, kind: Any) -> None:
-    sizes = {"num_attention_heads": 2, "num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 16}
+    sizes = {"num_attention_heads": 2, "num_hidden_layers": 1, "hidden_size": 16}
     AutoModel.from_config(kind(vocab_size=20, **sizes)).save_pretrained(tmp_path)
     network = fresh(tmp_path, TextClassification(toy.TASK), dropout=0.0)
     assert {m.p for m in network.modules() if isinstance(m, torch.nn.Dropout)} == {0.0}
@@ -213,3 +215,58 @@ def test_too_little_memory_says_which_settings_to_change(tiny_base: Path, tmp_pa
     assert "memory is not enough" in done.stdout
     assert "finetune.batch_tokens = 512000" in done.stdout
     assert "finetune.gradient_checkpointing" in done.stdout
+
+
+def _rows(kind: str, nothing: Any) -> list[SnapshotRow]:
+    return [replace(row, target=nothing) for row in rows_of(kind, 20)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "problem"),
+    [
+        ("text-classification", "positive", "one class only"),
+        ("multi-label", [], "no training row has a label"),
+        ("token-classification", [], "no training row has an entity"),
+        ("extractive-qa", {"answers": []}, "no training row has an answer"),
+        ("text-regression", 2.5, "all training rows have the same number"),
+    ],
+)
+def test_nothing_to_learn_is_refused(kind: str, target: Any, problem: str, tiny_base: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=problem):
+        _tune(tiny_base, tmp_path, _rows(kind, target), TASKS[kind])
+
+
+@pytest.mark.slow
+def test_a_first_stage_whose_loss_is_no_number_ends(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches: vectors that are no numbers under a head that trains on them all the same."""
+    monkeypatch.setattr(contrastive, "_RATE", 1e38)
+    with pytest.raises(Unusable, match=r"no number any more.*another finetune\.method"):
+        _tune(tiny_base, tmp_path, toy.rows(40), method="contrastive")
+
+
+@pytest.mark.parametrize("part", ["copies_of", "fresh", "activations.keep", "training.make_trainer"])
+def test_whatever_part_lacks_memory(
+    part: str, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches: a traceback where memory ends before the first batch."""
+    monkeypatch.setattr(f"headrace.finetune.running.{part}", _raising(torch.OutOfMemoryError("CUDA out of memory.")))
+    with pytest.raises(Unusable, match=r"memory is not enough.*finetune\.batch_tokens"):
+        _tune(tiny_base, tmp_path, toy.rows(8))
+
+
+def test_an_error_about_memory_that_settings_do_not_mend_is_left_as_it_is(
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = RuntimeError("CUDA error: an illegal memory access was encountered")
+    monkeypatch.setattr("headrace.finetune.running.fresh", _raising(error))
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        _tune(tiny_base, tmp_path, toy.rows(8))
+
+
+def _raising(error: Exception) -> Any:
+    def fail(*_args: Any, **_facts: Any) -> None:
+        raise error
+
+    return fail

@@ -1,6 +1,7 @@
 """Adversarial moves, R-Drop and mixup. Catches: a move longer than allowed or of padding, gradients of the search that
 end in the weights' own, a mix of texts with others' labels, hooks that outlive an error and change later answers."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,74 @@ def test_distances_by_problem() -> None:
     found = distance("multi_label_classification", a.logit(), b.logit(), label)
     assert float(found) == pytest.approx(two, rel=1e-4)
     assert float(distance("regression", a, b, label)) == pytest.approx(0.09, rel=1e-4)
+
+
+def test_padding_is_no_place_for_an_answer() -> None:
+    """Catches: a distance that depends on how long the longest text of a batch is."""
+    generator = torch.Generator().manual_seed(0)
+    logits, other = torch.randn(2, 2, 5, 2, generator=generator)
+    answers = iter([logits, other, *(torch.cat([one, torch.ones(2, 3, 2) * 9], dim=1) for one in (logits, other))])
+    with_room = torch.cat([torch.ones(2, 5), torch.zeros(2, 3)], dim=1)
+    found = [
+        _apart(lambda *_: next(answers), {"attention_mask": mask, "labels": torch.zeros(2, 2)})
+        for mask in (torch.ones(2, 5), with_room)
+    ]
+    assert float(found[0]) > 0.1
+    assert torch.allclose(*found)
+
+
+def _apart(answer: Any, batch: Batch) -> Tensor:
+    """What R-Drop adds to a loss of 0 on questions, whose network answers as told."""
+    network = Network(torch.nn.Linear(1, 1), "question_answering", 2)
+    return RDrop(_Given(answer), 1.0)(network, batch)[0]
+
+
+@dataclass(frozen=True)
+class _Given:
+    """An objective without a loss."""
+
+    answer: Any
+
+    def __call__(self, network: Network, batch: Batch) -> tuple[Tensor, Tensor]:
+        return torch.tensor(0.0), self.answer(network, batch)
+
+    def refresh(self, network: Network) -> None:
+        pass
+
+
+def test_a_row_that_weighs_nothing_is_not_learnt_from() -> None:
+    logits, other = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0)).unbind()
+    given = [one.clone().requires_grad_() for one in (logits, other)]
+    answers = iter(given)
+    network = Network(torch.nn.Linear(1, 1), "single_label_classification", 4)
+    batch = {"labels": torch.zeros(3), "weight": torch.tensor([1.0, 0.0, 0.5])}
+    RDrop(_Given(lambda *_: next(answers)), 1.0)(network, batch)[0].backward()
+    for one in given:
+        assert one.grad is not None
+        assert one.grad[1].abs().max() == 0
+        assert one.grad[[0, 2]].abs().min() > 0
+
+
+def test_only_the_batchs_own_texts_are_moved(network: Network, batch: Batch) -> None:
+    """A catalogue's texts may happen to have the shape of the batch."""
+    other = {**batch, "input_ids": batch["input_ids"].flip(0)}
+    embeddings = network.encoder.get_input_embeddings()
+    seen: list[Tensor] = []
+
+    class Two:
+        def __call__(self, network: Network, own: Batch) -> tuple[Tensor, Tensor]:
+            handle = embeddings.register_forward_hook(lambda _m, _a, output: seen.append(output.detach()))
+            try:
+                PLAIN(network, other)
+            finally:
+                handle.remove()
+            return PLAIN(network, own)
+
+        def refresh(self, network: Network) -> None:
+            pass
+
+    Adversarial(Two(), 0.5)(network, batch)
+    assert torch.equal(seen[0], seen[1])
 
 
 def test_a_whole_share_is_the_clean_loss(network: Network, batch: Batch) -> None:

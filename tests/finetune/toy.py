@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AlbertConfig, AutoModel, AutoTokenizer, ElectraConfig, GPT2Config
+from transformers import AlbertConfig, AutoModel, AutoTokenizer, DebertaV2Config, ElectraConfig, GPT2Config, MPNetConfig
 
 from conftest import FILLER, LABELS, sentences
 from headrace.config import TaskTable
@@ -47,6 +47,18 @@ _SIZES = {"vocab_size": 130, "max_position_embeddings": 80, "hidden_size": 32, "
 FAMILIES: dict[str, Any] = {
     "albert": AlbertConfig(**_SIZES, num_attention_heads=2, intermediate_size=64),  # one layer, used twice: no list
     "electra": ElectraConfig(**_SIZES, num_attention_heads=2, intermediate_size=64, embedding_size=16),
+    "mpnet": MPNetConfig(**_SIZES, num_attention_heads=2, intermediate_size=64),  # layers share relative positions
+    "deberta-v2": DebertaV2Config(
+        **_SIZES,
+        num_attention_heads=2,
+        intermediate_size=64,
+        relative_attention=True,
+        position_buckets=16,
+        pos_att_type=["p2c", "c2p"],
+        norm_rel_ebd="layer_norm",
+        share_att_key=True,
+        position_biased_input=False,
+    ),
     "gpt2": GPT2Config(vocab_size=130, n_embd=16, n_layer=1, n_head=2, n_positions=64, pad_token_id=0),
 }
 

@@ -112,3 +112,12 @@ def test_numbers_that_a_float32_cannot_tell_apart_are_refused(
         return
     with pytest.raises(BadInput, match=r"in steps of.*Subtract 1"):
         TASK.check_spread(targets)
+
+
+@pytest.mark.parametrize(("unit", "tolerance"), [(1.0, 0.5), (1e-7, 2e-8), (1e5, 2e4)])
+def test_what_agrees_is_said_in_the_unit_of_the_labels(unit: float, tolerance: float) -> None:
+    task_type = TextRegression(TaskTable(type="text-regression", tolerance=tolerance))
+    (answer,) = task_type.decode(np.array([[3 * unit]], np.float32))
+    assert answer["value"] == pytest.approx(3 * unit, rel=1e-6)
+    assert task_type.answers_match(answer, 3 * unit + 0.9 * tolerance)
+    assert not task_type.answers_match(answer, 3 * unit - 1.1 * tolerance)

@@ -1,7 +1,8 @@
 """Continue pre-training: guess masked words of the channels' texts, labelled or not; then a method on top.
 
-The first stage has its own optimiser (AdamW) and learning rate: `finetune.optimizer` and `finetune.learning_rate` count
-for the method after it (`finetune.pretrain_then`). TensorBoard shows it as a run of its own. A base model without a
+The first stage has its own optimiser (AdamW), learning rate and objective: `finetune.optimizer`,
+`finetune.learning_rate`, `finetune.robust` and `finetune.sampling` count for the method after it
+(`finetune.pretrain_then`). TensorBoard shows it as a run of its own. A base model without a
 head for masked words gets a fresh one, whose output weights are its embeddings. A kill costs at most a quarter of an
 epoch.
 

@@ -2,7 +2,8 @@
 
 For multi-label rows a pair is as like as its labels overlap (Jaccard). Of more than 2,000 training rows the first stage
 takes 2,000, as evenly over the labels as they allow; the second takes all. A row of less weight than 1 is in the first
-with that probability. A stage that was killed starts again.
+with that probability. Its optimiser, learning rate and batches are its own; `finetune.optimizer` and what stands
+beside it count for the second. A stage that was killed starts again.
 
 Requirements: sentence-transformers; two rows or more of most labels. Cost: two passes forward and backward a pair, at
 most 40 pairs a row and 3,000 in all.
@@ -154,6 +155,7 @@ def _arguments(plan: Plan, folder: Path) -> Any:
         seed=plan.settings.seed,
         save_strategy="no",
         logging_steps=10,
+        logging_nan_inf_filter=False,  # it would show the mean of the steps before instead
         disable_tqdm=True,
         report_to="none",
         dataloader_pin_memory=torch.cuda.is_available(),

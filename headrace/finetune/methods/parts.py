@@ -3,7 +3,10 @@
 Dimensions: D width of the model, I neurons of a feed-forward block.
 """
 
-from torch import nn
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
 
 from headrace.checkpoints.network import Network
 from headrace.errors import BadInput
@@ -61,6 +64,39 @@ def layers_of(network: Network) -> nn.ModuleList:
         return network.layers
     except LookupError as error:
         raise BadInput(f"this method needs a list of layers: {error}", next_step=_NEXT_STEP) from None
+
+
+def output_of(module: nn.Module, run: Callable[[], Any]) -> Any:
+    """What a module gives in a pass, which ends there.
+
+    Raises:
+        LookupError: the pass does not come to it.
+    """
+
+    def stop(_module: Any, _args: Any, output: Any) -> None:
+        raise _Reached(output)
+
+    handle = module.register_forward_hook(stop)
+    try:
+        run()
+    except _Reached as reached:
+        return reached.output
+    finally:
+        handle.remove()
+    raise LookupError(f"{type(module).__name__} was not called")
+
+
+class _Reached(Exception):
+    """No error: what was wanted is there, and the pass need not go on."""
+
+    def __init__(self, output: Any) -> None:
+        self.output = output
+
+
+def states_in(output: Any) -> Tensor:
+    """The states (B, T, D) in what a layer gives, which may be a tuple."""
+    states: Tensor = output[0] if isinstance(output, tuple) else output
+    return states
 
 
 def linear_names(module: nn.Module) -> dict[str, nn.Linear]:

@@ -63,7 +63,7 @@ def prepare(network: Network, plan: Plan) -> Network:
 def _frequent(plan: Plan) -> list[int]:
     """Ids of tokens of the training texts, the most frequent first."""
     backend = _backend(plan.tokenizer)
-    texts = [row.text for row in plan.train[:_N_COUNTED]]
+    texts = [row.text for row in plan.train[:: max(1, len(plan.train) // _N_COUNTED)]]
     encodings = backend.encode_batch_fast(texts, add_special_tokens=False)
     counts = Counter(token for encoding in encodings for token in encoding.ids)
     return [token for token, _ in counts.most_common()] or [0]
