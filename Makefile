@@ -1,7 +1,8 @@
 # Two commands for a new user: `make demo` and `make test`. Both make .venv first, from constraints.txt.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# --use-pep517: seqeval has a setup.py alone, and the pip of Debian 12 would have setuptools fetch what it asks for.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 -c constraints.txt
 
 .PHONY: demo test quick check bench soak sbom audit clean
 MINUTES ?= 60
