@@ -22,6 +22,9 @@ _NOISE = 0.01  # of the main metric: what two seeds of one method differ by in t
 _MARGIN = 0.03  # of the main metric, that training may gain at most where it is called needless
 BENCH_N_PARAMETERS = 22_700_000
 """Of minilm-l6, the base model of bench/methods."""
+_BENCH_BATCH_TOKENS = FinetuneTable().batch_tokens
+_LIBRARIES_BYTES = 500_000_000  # of a process before it has a model: what zero-shot takes less its weights
+_WEIGHT_BYTES, _TRAINED_BYTES = 4, 12  # of a parameter; and of its gradient and two moments, in float32
 _FORWARD_SHARE = 1 / 3  # of a step: a backward pass is two products for each of the forward pass
 
 
@@ -43,6 +46,7 @@ class Result:
     cpu_seconds: float
     """Of one thread."""
     peak_memory_bytes: float
+    n_trained_parameters: float
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ def expect(found: Sequence[Result], case: Case, *, is_same_problem: bool = True)
     """Every method of the nearest results, best first, with time and memory as they should be for the case.
 
     Time: that of full fine-tuning here, times what the method took in the bench over what full took. Memory: as in the
-    bench, scaled by the size of the base model.
+    bench, by the size of the base model; and what waits for the backward pass by the tokens of a batch, too.
     """
     full = next((r for r in found if r.method == "full"), None)
     best = max(r.quality for r in found)
@@ -113,11 +117,18 @@ def expect(found: Sequence[Result], case: Case, *, is_same_problem: bool = True)
             r.quality if is_same_problem else None,
             round(best - r.quality, 4) if is_same_problem else None,
             full_seconds(case, r.epochs) * (r.cpu_seconds / full.cpu_seconds if full else 1.0),
-            r.peak_memory_bytes * case.size_share,
+            _memory_bytes(r, case),
         )
         for r in found
     ]
     return sorted(expected, key=lambda e: (-(e.quality_in_bench or 0.0), e.seconds))
+
+
+def _memory_bytes(result: Result, case: Case) -> float:
+    weights = _WEIGHT_BYTES * BENCH_N_PARAMETERS + _TRAINED_BYTES * result.n_trained_parameters
+    outputs = max(0.0, result.peak_memory_bytes - _LIBRARIES_BYTES - weights)
+    share = case.settings.batch_tokens / _BENCH_BATCH_TOKENS
+    return _LIBRARIES_BYTES + case.size_share * (weights + outputs * share)
 
 
 def full_seconds(case: Case, epochs: float) -> float:
