@@ -4,6 +4,7 @@ Labels by problem: a class, K zeros and ones, a number in standard deviations, a
 (-100 elsewhere), or the first and last piece of an answer. Where not all rows weigh 1, each feature has its `weight`.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,7 +63,8 @@ def featurise(
 
 def _labeller(task_type: Any, inputs: Sequence[Any], targets: Sequence[Any], scale: Scale) -> Any:
     if task_type.problem == "token_classification":
-        return lambda window: _tags(task_type, targets[window.row], window, Words(inputs[window.row]))
+        words_of = functools.lru_cache(maxsize=1)(lambda row: Words(inputs[row]))  # a row's windows come together
+        return lambda window: _tags(task_type, targets[window.row], window, words_of(window.row))
     if task_type.problem == "question_answering":
         return lambda window: _positions(task_type, targets[window.row], window, inputs[window.row][1])
     encoded = task_type.encode_targets(targets)

@@ -51,6 +51,7 @@ def client(server: Server) -> Iterator[Client]:
 @pytest.fixture
 def ws(server: Server, client: Client) -> Iterator[Workspace]:
     with open_workspace(server.root) as opened:
+        eventually(lambda: len(server.worker_pids()) == 1)  # that of another test's candidate goes when it is noticed
         yield opened
         now = controls.serving(opened, "tone")
         if now.release is not None:
@@ -257,7 +258,6 @@ def test_who_asks_for_the_version_in_charge_gets_it(server: Server, ws: Workspac
 
 
 def test_shadows_stand_back_and_live_apart(server: Server, ws: Workspace, client: Client) -> None:
-    eventually(lambda: len(server.worker_pids()) == 1)  # the candidate's of the test before goes when it is noticed
     (control,) = server.worker_pids()
     releases.start(ws, candidate=plant_stub(ws, answer="positive"), task="tone")
     eventually(lambda: share(client, "shadow") == 1)
