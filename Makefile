@@ -4,6 +4,9 @@ BIN := .venv/bin
 # --use-pep517: seqeval has a setup.py alone, and the pip of Debian 12 would have setuptools fetch what it asks for.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 -c constraints.txt
 
+# Hundreds of commands are started by the tests: none compiles headrace again, whatever this environment says.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal
+
 .PHONY: demo test quick check bench soak sbom audit clean
 MINUTES ?= 60
 
@@ -11,10 +14,10 @@ demo: .venv/.demo
 	bash runs/quickstart.sh
 
 test: .venv/.test check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal
+	$(PYTEST)
 
 quick: .venv/.test check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal -m "not slow"
+	$(PYTEST) -m "not slow"
 
 check: .venv/.test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
