@@ -31,7 +31,8 @@ class Words:
 
     def __init__(self, text: str) -> None:
         parts = _SPLIT.pre_tokenize_str(text)
-        self._spans = _spans([span for part, span in parts if not part.isspace()])
+        self.spans = _spans([span for part, span in parts if not part.isspace()])
+        """Characters (W, 2) of the words, in order."""
 
     def seen_in(self, encoding: Encoding) -> tuple[Ints, Ints]:
         """Places (W,) of the first pieces of a window's words, and the characters (W, 2) of the words.
@@ -41,8 +42,8 @@ class Words:
         pieces = _spans(encoding.offsets)
         real = np.flatnonzero(pieces[:, 1] > pieces[:, 0])  # others are marks of the tokenizer's
         pieces = pieces[real]
-        first = np.searchsorted(pieces[:, 1], self._spans[:, 0], side="right")
-        words, first = self._spans[first < len(real)], first[first < len(real)]
+        first = np.searchsorted(pieces[:, 1], self.spans[:, 0], side="right")
+        words, first = self.spans[first < len(real)], first[first < len(real)]
         is_seen = pieces[first, 0] < words[:, 1]
         words, first = words[is_seen], first[is_seen]
         at, begins, n_words = np.unique(first, return_index=True, return_counts=True)

@@ -189,8 +189,7 @@ def _begun(plan: Plan, method: Method) -> Network:
         return network
     network = fresh(plan.base_folder, plan.task_type, form=form, dropout=dropout)
     _check_head(network)
-    targets, weights = [row.target for row in plan.train], [row.weight for row in plan.train]
-    start_at_prior(network, plan.task_type, targets, weights)
+    start_at_prior(network, plan.task_type, plan.train)
     return network
 
 

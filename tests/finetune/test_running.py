@@ -26,6 +26,7 @@ from headrace.finetune.running import tune
 from headrace.finetune.training import newest_whole_checkpoint
 from headrace.tasks.text_classification import TextClassification
 from headrace.tasks.text_regression import TextRegression
+from headrace.tasks.token_classification import TokenClassification
 
 SETTINGS = FinetuneTable(epochs=3, batch_tokens=128, evals_per_epoch=4, patience=20, seed=5)
 
@@ -171,12 +172,25 @@ def test_few_rows_still_make_enough_steps(tiny_base: Path, tmp_path: Path) -> No
 def test_the_fresh_head_answers_the_prior(tiny_base: Path) -> None:
     task_type = TextRegression(toy.REGRESSION)
     model = fresh(tiny_base, task_type)
-    start_at_prior(model, task_type, [3.0, 5.0])
+    start_at_prior(model, task_type, toy.rows(4))
     assert model.head.bias.tolist() == [0.0], "targets are standardised"
     kinds = TextClassification(toy.TASK)
     model = fresh(tiny_base, kinds)
-    start_at_prior(model, kinds, ["positive"] * 7 + ["negative"] * 2)
+    targets = ["positive"] * 7 + ["negative"] * 2
+    rows = [replace(row, target=target, weight=1) for row, target in zip(toy.rows(9), targets, strict=True)]
+    start_at_prior(model, kinds, rows)
     assert np.allclose(np.exp(model.head.bias.detach().numpy()), [3 / 12, 1 / 12, 8 / 12])
+
+
+def test_a_word_is_no_entity_before_anything_is_learnt(tiny_base: Path) -> None:
+    """Or the first steps teach that alone, with all that trains, and some methods find no entity ever after."""
+    task_type = TokenClassification(toy.NER)
+    model = fresh(tiny_base, task_type)
+    row = replace(toy.ner_rows(1)[0], text="Ann met Bob Lee, today.", target=[[0, 3, "PER"], [8, 15, "PER"]])
+    start_at_prior(model, task_type, [row, replace(row, weight=0.5)])
+    tags = {"O": 4, "B-PER": 2, "I-PER": 1}  # the words of a row, signs among them
+    seen = [1.5 * tags.get(tag, 0) + 1 for tag in task_type.output_names]
+    assert np.allclose(np.exp(model.head.bias.detach().numpy()), np.asarray(seen) / sum(seen))
 
 
 def test_one_class_only_says_so(tiny_base: Path, tmp_path: Path) -> None:
