@@ -42,5 +42,4 @@ def _result(parts: Sequence[Mapping[str, Any]]) -> Result:
         quality=median(metric),
         cpu_seconds=median("cpu_seconds"),
         peak_memory_bytes=median("peak_bytes"),
-        n_trained_parameters=median("n_trained_parameters"),
     )

@@ -23,8 +23,10 @@ _MARGIN = 0.03  # of the main metric, that training may gain at most where it is
 BENCH_N_PARAMETERS = 22_700_000
 """Of minilm-l6, the base model of bench/methods."""
 _BENCH_BATCH_TOKENS = FinetuneTable().batch_tokens
-_LIBRARIES_BYTES = 500_000_000  # of a process before it has a model: what zero-shot takes less its weights
-_WEIGHT_BYTES, _TRAINED_BYTES = 4, 12  # of a parameter; and of its gradient and two moments, in float32
+_LIBRARIES_BYTES = 500_000_000  # of a process before it has a model
+_TOKEN_BYTES = (
+    225_000  # that wait for the backward pass: bench/memory's `full`, less 16 bytes a weight, over its tokens
+)
 _FORWARD_SHARE = 1 / 3  # of a step: a backward pass is two products for each of the forward pass
 
 
@@ -46,7 +48,6 @@ class Result:
     cpu_seconds: float
     """Of one thread."""
     peak_memory_bytes: float
-    n_trained_parameters: float
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def expect(found: Sequence[Result], case: Case, *, is_same_problem: bool = True)
     """Every method of the nearest results, best first, with time and memory as they should be for the case.
 
     Time: that of full fine-tuning here, times what the method took in the bench over what full took. Memory: as in the
-    bench, by the size of the base model; and what waits for the backward pass by the tokens of a batch, too.
+    bench, by the size of the base model, and more or less for more or fewer tokens in a batch.
     """
     full = next((r for r in found if r.method == "full"), None)
     best = max(r.quality for r in found)
@@ -125,10 +126,9 @@ def expect(found: Sequence[Result], case: Case, *, is_same_problem: bool = True)
 
 
 def _memory_bytes(result: Result, case: Case) -> float:
-    weights = _WEIGHT_BYTES * BENCH_N_PARAMETERS + _TRAINED_BYTES * result.n_trained_parameters
-    outputs = max(0.0, result.peak_memory_bytes - _LIBRARIES_BYTES - weights)
-    share = case.settings.batch_tokens / _BENCH_BATCH_TOKENS
-    return _LIBRARIES_BYTES + case.size_share * (weights + outputs * share)
+    of_model = result.peak_memory_bytes - _LIBRARIES_BYTES
+    of_more_tokens = _TOKEN_BYTES * (case.settings.batch_tokens - _BENCH_BATCH_TOKENS)
+    return _LIBRARIES_BYTES + case.size_share * max(0.0, of_model + of_more_tokens)
 
 
 def full_seconds(case: Case, epochs: float) -> float:
