@@ -17,8 +17,8 @@ def start_at_prior(network: Network, task_type: Any, rows: Sequence[SnapshotRow]
     """Set the head's bias: log share of each class or tag, log odds of each label, 0 for a standardised number.
 
     Where most words have one tag, a head that has to learn so first moves the whole model to that: some methods lose
-    all entities then (docs/log.md, "Entities start at the prior"). Source: Lin et al. 2017, "Focal Loss for Dense Object
-    Detection", arXiv 1708.02002, section 3.3.
+    all entities then (docs/log.md, "Entities start at the prior").
+    Source: Lin et al. 2017, "Focal Loss for Dense Object Detection", arXiv 1708.02002, section 3.3.
 
     Args:
         rows: those to train on; each counts by its weight.
