@@ -162,7 +162,7 @@ class FinetuneTable(Table):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Longer gradients are cut to this norm."""
     patience: Annotated[int, Field(ge=1)] = 2
-    """Evaluations on the validation side, with neither a better metric nor a lower loss, before training stops."""
+    """Evaluations after the warm-up, with neither a better metric nor a lower loss, before training stops."""
     evals_per_epoch: Annotated[int, Field(ge=1)] = 2
     """Evaluations, and so checkpoints, in an epoch."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"

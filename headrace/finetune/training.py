@@ -253,7 +253,7 @@ class Watcher(TrainerCallback):
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any
     ) -> None:
-        control.should_training_stop |= self._is_over(state)
+        control.should_training_stop |= self._is_over(state, args.warmup_steps)
         at = {"metric": (metrics or {}).get(_MAIN), "evaluation": len(_evaluations(state))}
         self._report("fine-tune", state.global_step, state.max_steps, epoch=round(state.epoch or 0, 3), **at)
 
@@ -271,7 +271,7 @@ class Watcher(TrainerCallback):
         """After a resume: the curve up to the checkpoint is in its state."""
         for entry in state.log_history:
             self._note(entry, entry["step"], entry.get("epoch"))
-        self._was_over = self._is_over(state)
+        self._was_over = self._is_over(state, args.warmup_steps)
 
     def _note(self, logs: dict[str, Any], step: int, epoch: float | None) -> None:
         """A point of the learning curve, if that is what was logged."""
@@ -280,17 +280,18 @@ class Watcher(TrainerCallback):
         if facts:
             self.history.append({"step": step, "epoch": round(epoch or 0, 4), **facts})
 
-    def _is_over(self, state: Any) -> bool:
+    def _is_over(self, state: Any, n_warm: float = 0) -> bool:
         """Whether neither metric nor loss is better than before in each of the last `patience` evaluations.
 
         F1 may fall below what the untrained model reaches by chance, and stay there while the loss shows that the model
-        learns.
+        learns. Falls add up until they are enough, and the first `n_warm` steps, whose rate is small, prove nothing.
         """
         metric, loss, n_since = -math.inf, math.inf, 0
         for entry in _evaluations(state):
-            is_better = entry[_MAIN] > metric or entry["eval_loss"] < loss * (1 - _LEAST_FALL)
-            n_since = 0 if is_better else n_since + 1
-            metric, loss = max(metric, entry[_MAIN]), min(loss, entry["eval_loss"])
+            has_fallen = entry["eval_loss"] < loss * (1 - _LEAST_FALL)
+            is_better = has_fallen or entry[_MAIN] > metric
+            n_since = 0 if is_better or entry["step"] <= n_warm else n_since + 1
+            metric, loss = max(metric, entry[_MAIN]), entry["eval_loss"] if has_fallen else loss
         return n_since >= self._patience
 
 

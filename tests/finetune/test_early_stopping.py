@@ -28,7 +28,10 @@ def silent(*_args: object, **_facts: object) -> None:
 def state_of(*evaluations: tuple[float, float]) -> SimpleNamespace:
     """A trainer's state after evaluations of (main metric, loss)."""
     return SimpleNamespace(
-        log_history=[{"eval_metric_main": metric, "eval_loss": loss} for metric, loss in evaluations]
+        log_history=[
+            {"eval_metric_main": metric, "eval_loss": loss, "step": 10 * n}
+            for n, (metric, loss) in enumerate(evaluations, start=1)
+        ]
     )
 
 
@@ -38,6 +41,7 @@ def state_of(*evaluations: tuple[float, float]) -> SimpleNamespace:
         ([(0.02, 0.5), (0.0, 0.4), (0.0, 0.3), (0.0, 0.2)], False),  # it learns, which F1 does not show yet
         ([(0.0, 0.2), (0.0, 0.3), (0.0, 0.4)], True),
         ([(0.0, 0.2), (0.0, 0.1999), (0.0, 0.1998)], True),  # too little of a fall to wait for
+        ([(0.0, 0.2), (0.0, 0.1985), (0.0, 0.197), (0.0, 0.1955)], False),  # falls that add up
         ([(0.5, 0.2), (0.6, 0.3), (0.7, 0.4)], False),  # surer of its errors, and right more often
         ([(0.5, 0.2), (0.6, 0.1), (0.6, 0.3), (0.55, 0.2)], True),
         ([(0.3, 0.9), (0.4, float("nan")), (0.4, 0.8), (0.4, 0.9)], False),
@@ -48,6 +52,12 @@ def test_training_ends_where_neither_metric_nor_loss_is_better(
     evaluations: list[tuple[float, float]], is_over: bool
 ) -> None:
     assert Watcher(silent, patience=2)._is_over(state_of(*evaluations)) == is_over
+
+
+@pytest.mark.parametrize(("n_warm", "is_over"), [(9, True), (10, True), (19, True), (20, False), (500, False)])
+def test_the_warm_up_ends_nothing(n_warm: int, is_over: bool) -> None:
+    at_10, at_20, at_30 = [(0.0, 0.2)] * 3
+    assert Watcher(silent, patience=2)._is_over(state_of(at_10, at_20, at_30), n_warm) == is_over
 
 
 @pytest.mark.parametrize(
